@@ -1,0 +1,28 @@
+//! Every error code the host knows, in one table: what it means, and who has to act.
+//!
+//! Plugins and stages may add their own; an unknown code counts as [`Class::Internal`].
+
+use crate::error::Class;
+
+/// (code, class, meaning), grouped by the module that refuses.
+pub const CODES: &[(&str, Class, &str)] = &[
+    // files
+    ("file-not-found", Class::NotFound, "a file or folder that was named does not exist"),
+    ("io", Class::Internal, "reading or writing a file failed"),
+    // requests, shared with plugins
+    ("invalid-input", Class::Invalid, "the request or a value in it is wrong"),
+    ("invalid-option", Class::Invalid, "an option is unknown or out of range"),
+    ("unsupported", Class::Invalid, "the model, backend or plugin does not offer the operation"),
+    ("context-length-exceeded", Class::Invalid, "prompt and answer do not fit the model's context"),
+    ("cancelled", Class::Cancelled, "the caller stopped the request"),
+    ("out-of-memory", Class::Unavailable, "the device has not enough memory"),
+    ("model-not-found", Class::NotFound, "no model of this id, and no file or artifact at this path"),
+    ("model-invalid", Class::Invalid, "the model file is damaged, truncated or of another format"),
+    ("output-too-large", Class::TooLarge, "a backend or stage produced more than the limit allows"),
+    ("internal", Class::Internal, "a fault of the host or a plugin: please report it"),
+];
+
+/// The class of a code.
+pub fn class(code: &str) -> Class {
+    CODES.iter().find(|(c, _, _)| *c == code).map_or(Class::Internal, |(_, class, _)| *class)
+}

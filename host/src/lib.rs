@@ -1,0 +1,8 @@
+//! pajamas: one host that loads native backends as plugins, runs untrusted bytes in WASM stages, and serves
+//! every model through the same way.
+
+pub mod codes;
+pub mod error;
+pub mod value;
+
+pub use error::{Class, Error, Result};
