@@ -196,7 +196,12 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// `model-not-found`, `model-invalid`, `invalid-option`, `out-of-memory`, `cancelled`.
-    fn load(&self, request: &LoadRequest, progress: &mut dyn ProgressSink, cancel: &Cancel) -> Result<Box<dyn Session>>;
+    fn load(
+        &self,
+        request: &LoadRequest,
+        progress: &mut dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Session>>;
 
     /// A capability that this version of the traits does not know, by name; `None` when not offered.
     fn extension(&self, _name: &str) -> Option<Box<dyn Extension>> {
@@ -248,7 +253,12 @@ pub trait Session: Send + Sync {
     ///
     /// # Errors
     /// `context-length-exceeded`, `invalid-input`, `cancelled`.
-    fn embed(&self, _request: &EmbedRequest, _outputs: &mut dyn TensorSink, _cancel: &Cancel) -> Result<Usage> {
+    fn embed(
+        &self,
+        _request: &EmbedRequest,
+        _outputs: &mut dyn TensorSink,
+        _cancel: &Cancel,
+    ) -> Result<Usage> {
         Err(PluginError::unsupported("this session", "embed"))
     }
 

@@ -24,20 +24,28 @@
 //! - Tensors are borrowed in and written into memory of the host: nothing is copied to cross.
 //! - A plugin is never unloaded; its sessions are.
 
+mod abi;
 mod backend;
 mod error;
+mod export;
 mod extension;
 mod generate;
 mod plugin;
+mod probe_symbol;
 mod quantizer;
 mod sink;
 mod tensor;
 
+#[cfg(feature = "host")]
+pub mod host;
+
 pub use backend::*;
 pub use error::*;
+pub use export::__private;
 pub use extension::*;
 pub use generate::*;
 pub use plugin::*;
+pub use probe_symbol::{ABI_VERSION, ProbeReport};
 pub use quantizer::*;
 pub use sink::*;
 pub use tensor::*;

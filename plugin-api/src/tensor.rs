@@ -78,10 +78,9 @@ impl DType {
 
     /// The type with this wire number.
     pub fn from_wire(number: u8) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|d| *d as u8 == number)
-            .ok_or_else(|| PluginError::invalid_input(format!("tensor element type number {number} is unknown")))
+        Self::ALL.into_iter().find(|d| *d as u8 == number).ok_or_else(|| {
+            PluginError::invalid_input(format!("tensor element type number {number} is unknown"))
+        })
     }
 }
 
@@ -171,7 +170,10 @@ impl<'a> TensorView<'a> {
         // `align_to` yields the properly aligned middle part, and we accept only the whole.
         let (head, middle, tail) = unsafe { self.bytes.align_to::<T>() };
         if !head.is_empty() || !tail.is_empty() {
-            return Err(PluginError::new("tensor-unaligned", "the tensor's memory is not aligned for its element type"));
+            return Err(PluginError::new(
+                "tensor-unaligned",
+                "the tensor's memory is not aligned for its element type",
+            ));
         }
         Ok(middle)
     }

@@ -1,0 +1,136 @@
+//! `plugin.toml`, the file beside a plugin's dylib: what may be known before opening it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{PluginError, Result};
+
+/// The manifest's file name.
+pub const MANIFEST_NAME: &str = "plugin.toml";
+
+/// What a plugin says about itself without being opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The plugin's name, as configuration refers to it.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The ABI it was built against, `major.minor`.
+    pub abi: String,
+    /// Platforms the library runs on, for example `linux-x86_64`: see [`platform`].
+    pub platforms: Vec<String>,
+    /// File name of the library beside the manifest.
+    pub library: String,
+    /// sha256 of the library, lower-case hexadecimal.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// Licence as an SPDX expression.
+    #[serde(default)]
+    pub license: Option<String>,
+    /// One line for people.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// This machine's platform, `OS-ARCHITECTURE`: `linux-x86_64`, `macos-aarch64`, `windows-x86_64` …
+pub fn platform() -> String {
+    format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+/// The file name of a dylib made from a crate's library: `libNAME.so`, `libNAME.dylib`, `NAME.dll`.
+pub fn library_file_name(crate_name: &str) -> String {
+    format!(
+        "{}{}{}",
+        std::env::consts::DLL_PREFIX,
+        crate_name.replace('-', "_"),
+        std::env::consts::DLL_SUFFIX
+    )
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// `plugin-manifest-missing` and `plugin-manifest-invalid`, with the path.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            PluginError::new("plugin-manifest-missing", format!("{}: {e}", path.display()))
+                .help(format!("every plugin needs a {MANIFEST_NAME} beside its library"))
+        })?;
+        let invalid = |why: String| {
+            PluginError::new("plugin-manifest-invalid", format!("{}: {why}", path.display()))
+                .help("docs/plugin-authors.md describes the manifest")
+        };
+        let manifest: Self = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        if Path::new(&manifest.library).components().count() != 1 || manifest.library.starts_with('.') {
+            return Err(invalid(format!("`library` must be a plain file name, not {:?}", manifest.library)));
+        }
+        manifest.abi_version().map_err(|e| invalid(e.message))?;
+        Ok(manifest)
+    }
+
+    /// `abi` as numbers.
+    pub(crate) fn abi_version(&self) -> Result<(u16, u16)> {
+        self.abi
+            .split_once('.')
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
+            .ok_or_else(|| {
+                PluginError::new(
+                    "plugin-manifest-invalid",
+                    format!("`abi` must be MAJOR.MINOR, not {:?}", self.abi),
+                )
+            })
+    }
+}
+
+/// A library to look at, and the manifest beside it, from whatever path a person gives: the plugin's folder, its
+/// manifest or its library.
+pub(crate) fn locate(path: &Path) -> (PathBuf, Option<PathBuf>) {
+    let folder = if path.is_dir() {
+        path.to_path_buf()
+    } else {
+        path.parent().unwrap_or(Path::new(".")).to_path_buf()
+    };
+    let manifest = folder.join(MANIFEST_NAME);
+    if path.is_dir() || path.file_name().is_some_and(|n| n == MANIFEST_NAME) {
+        return (path.to_path_buf(), Some(manifest));
+    }
+    (path.to_path_buf(), manifest.is_file().then_some(manifest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Manifest> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MANIFEST_NAME);
+        std::fs::write(&path, text).unwrap();
+        Manifest::read(&path)
+    }
+
+    const GOOD: &str = "name='a'\nversion='1'\nabi='1.0'\nplatforms=['linux-x86_64']\nlibrary='liba.so'\n";
+
+    #[test]
+    fn reads_a_manifest() {
+        assert_eq!(read(GOOD).unwrap().abi_version().unwrap(), (1, 0));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for bad in [
+            format!("{GOOD}surprise=1\n"),
+            GOOD.replace("liba.so", "../liba.so"),
+            GOOD.replace("1.0", "one"),
+            "name=".into(),
+        ] {
+            assert_eq!(read(&bad).unwrap_err().code, "plugin-manifest-invalid", "{bad}");
+        }
+        assert_eq!(
+            Manifest::read(Path::new("/nowhere/plugin.toml")).unwrap_err().code,
+            "plugin-manifest-missing"
+        );
+    }
+}
