@@ -1,6 +1,6 @@
 //! `plugin.toml`, the file beside a plugin's dylib: what may be known before opening it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +26,25 @@ pub struct Manifest {
     /// sha256 of the library, lower-case hexadecimal.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// Further libraries that the plugin brings along and loads: they are verified with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<ManifestFile>,
     /// Licence as an SPDX expression.
     #[serde(default)]
     pub license: Option<String>,
     /// One line for people.
     #[serde(default)]
     pub description: Option<String>,
+}
+
+/// A library that a plugin brings along.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFile {
+    /// Path below the manifest's folder, with `/`.
+    pub path: String,
+    /// sha256 of the file, lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// This machine's platform, `OS-ARCHITECTURE`: `linux-x86_64`, `macos-aarch64`, `windows-x86_64` …
@@ -66,6 +79,13 @@ impl Manifest {
         let manifest: Self = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         if Path::new(&manifest.library).components().count() != 1 || manifest.library.starts_with('.') {
             return Err(invalid(format!("`library` must be a plain file name, not {:?}", manifest.library)));
+        }
+        let plain = |c: Component<'_>| matches!(c, Component::Normal(_));
+        if let Some(file) = manifest.files.iter().find(|f| !Path::new(&f.path).components().all(plain)) {
+            return Err(invalid(format!(
+                "`files` must lie below the manifest's folder, not at {:?}",
+                file.path
+            )));
         }
         manifest.abi_version().map_err(|e| invalid(e.message))?;
         Ok(manifest)
@@ -124,6 +144,7 @@ mod tests {
             format!("{GOOD}surprise=1\n"),
             GOOD.replace("liba.so", "../liba.so"),
             GOOD.replace("1.0", "one"),
+            format!("{GOOD}[[files]]\npath='../x.so'\nsha256='00'\n"),
             "name=".into(),
         ] {
             assert_eq!(read(&bad).unwrap_err().code, "plugin-manifest-invalid", "{bad}");

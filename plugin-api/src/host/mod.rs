@@ -10,7 +10,7 @@ mod manifest;
 mod open;
 mod report;
 
-pub use manifest::{MANIFEST_NAME, Manifest, library_file_name, platform};
+pub use manifest::{MANIFEST_NAME, Manifest, ManifestFile, library_file_name, platform};
 pub use open::{LoadedBackend, LoadedPlugin, LoadedQuantizer, Policy, discover, open};
 pub use report::{Outcome, Report, Step, StepReport};
 

@@ -171,26 +171,35 @@ fn check_major(name: &str, major: u16, minor: u16) -> Result<()> {
 }
 
 fn check_hash(library: &Path, manifest: &Manifest, policy: Policy) -> Result<((), String)> {
-    let Some(expected) = &manifest.sha256 else {
-        if policy.require_hash {
-            return Err(PluginError::new(
-                "plugin-hash-missing",
-                format!("the manifest of {} has no sha256", manifest.name),
-            )
-            .help("add `sha256 = \"…\"` of the library, or set `plugins.require_hash = false`"));
-        }
-        return Ok(((), "the manifest has no hash; allowed here".into()));
-    };
-    let actual = sha256(library)
-        .map_err(|e| PluginError::new("plugin-library-missing", format!("{}: {e}", library.display())))?;
-    if !actual.eq_ignore_ascii_case(expected) {
-        return Err(PluginError::new(
-            "plugin-hash-mismatch",
-            format!("{}: the manifest says {expected}, the file is {actual}", library.display()),
-        )
-        .help("the library was changed after it was packed: install the plugin again"));
+    let folder = library.parent().unwrap_or(Path::new("."));
+    for file in &manifest.files {
+        check_file(&folder.join(&file.path), &file.sha256)?;
     }
-    Ok(((), format!("sha256 {}…", &actual[..16])))
+    match &manifest.sha256 {
+        Some(expected) => {
+            check_file(library, expected)?;
+            Ok(((), format!("sha256 of {} file(s) as in the manifest", 1 + manifest.files.len())))
+        }
+        None if policy.require_hash => Err(PluginError::new(
+            "plugin-hash-missing",
+            format!("the manifest of {} has no sha256", manifest.name),
+        )
+        .help("add `sha256 = \"…\"` of the library, or set `plugins.require_hash = false`")),
+        None => Ok(((), "the manifest has no hash; allowed here".into())),
+    }
+}
+
+fn check_file(path: &Path, expected: &str) -> Result<()> {
+    let actual = sha256(path)
+        .map_err(|e| PluginError::new("plugin-library-missing", format!("{}: {e}", path.display())))?;
+    if actual.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(PluginError::new(
+        "plugin-hash-mismatch",
+        format!("{}: the manifest says {expected}, the file is {actual}", path.display()),
+    )
+    .help("the file was changed after it was packed: install the plugin again"))
 }
 
 fn sha256(path: &Path) -> std::io::Result<String> {
