@@ -1,0 +1,390 @@
+//! Computing: a key-value cache, compute buffers, and what came out of the last batch.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::memory::{self, BufferMemory};
+use crate::threadpool::ThreadPool;
+use crate::{Batch, DeviceKind, Error, Model, Result, Sequence, Weights, gguf::TensorType, log, sys};
+
+/// Whether attention is computed without writing out all scores. It needs less memory, and a quantized cache of
+/// values works only with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum FlashAttention {
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// Element type of the key or value cache.
+pub type KvType = TensorType;
+
+/// How a context is made.
+#[derive(Debug, Clone)]
+pub struct ContextParams {
+    /// Tokens in the cache, of all sequences together; llama.cpp rounds up to a multiple of 256.
+    pub context_length: u32,
+    /// The most tokens in one batch.
+    pub batch_size: u32,
+    /// Tokens computed at once.
+    pub micro_batch_size: u32,
+    /// The most sequences.
+    pub sequences: u32,
+    /// The most outputs of one batch.
+    pub outputs: u32,
+    /// Whether sequences share the whole cache, rather than having equal parts of it.
+    pub unified: bool,
+    /// Threads for batches of one token.
+    pub threads: u32,
+    /// Threads for longer batches.
+    pub threads_batch: u32,
+    /// Type of the key cache.
+    pub key_type: KvType,
+    /// Type of the value cache.
+    pub value_type: KvType,
+    /// Whether to use flash attention.
+    pub flash_attention: FlashAttention,
+    /// Whether embeddings are wanted from the start; see [`Context::set_embeddings`].
+    pub embeddings: bool,
+}
+
+impl Default for ContextParams {
+    fn default() -> Self {
+        Self {
+            context_length: 4096,
+            batch_size: 2048,
+            micro_batch_size: 512,
+            sequences: 1,
+            outputs: 1,
+            unified: false,
+            threads: 1,
+            threads_batch: 1,
+            key_type: TensorType::F16,
+            value_type: TensorType::F16,
+            flash_attention: FlashAttention::Auto,
+            embeddings: false,
+        }
+    }
+}
+
+/// How computing a batch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decoded {
+    /// All of it was computed.
+    Done,
+    /// It was stopped by the caller; some of its tokens may be in the cache.
+    Aborted,
+    /// The cache has no room for it; the cache is unchanged.
+    Full,
+}
+
+/// A context over a model. Used by one thread at a time.
+pub struct Context {
+    // Dropped by hand before the pools that it computes on.
+    handle: *mut sys::llama_context,
+    model: Arc<Model>,
+    _pools: Vec<ThreadPool>,
+    /// Which tokens of the last batch have outputs.
+    outputs: Vec<bool>,
+    embeddings: bool,
+    outputs_max: usize,
+}
+
+// SAFETY: a context has no ties to a thread; `&mut self` keeps use to one at a time.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// Makes a context. On a simulated model nothing is allocated.
+    ///
+    /// # Errors
+    /// [`Error::VocabularyOnly`], [`Error::OutOfMemory`], [`Error::Context`].
+    pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Self> {
+        if model.weights() == Weights::VocabularyOnly {
+            return Err(Error::VocabularyOnly);
+        }
+        // SAFETY: returns a structure of plain values.
+        let mut raw = unsafe { sys::llama_context_default_params() };
+        raw.n_ctx = params.context_length.max(1);
+        raw.n_batch = params.batch_size.max(1);
+        raw.n_ubatch = params.micro_batch_size.max(1);
+        raw.n_seq_max = params.sequences.max(1);
+        raw.n_outputs_max = params.outputs.max(params.sequences).max(1);
+        raw.n_threads = params.threads.max(1) as i32;
+        raw.n_threads_batch = params.threads_batch.max(1) as i32;
+        // Pooling is left to the caller, so that one context serves every kind of it.
+        raw.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
+        raw.flash_attn_type = match params.flash_attention {
+            FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        };
+        raw.type_k = params.key_type.number();
+        raw.type_v = params.value_type.number();
+        raw.embeddings = params.embeddings;
+        raw.kv_unified = params.unified;
+        raw.no_perf = true;
+
+        // SAFETY: the model is valid, and outlives the context because this type holds it.
+        let (handle, lines) = log::capture(|| unsafe { sys::llama_init_from_model(model.handle(), raw) });
+        if handle.is_null() {
+            let reasons = log::reasons(&lines);
+            return Err(if log::out_of_memory(&lines) {
+                Error::OutOfMemory { log: reasons }
+            } else {
+                Error::Context { log: reasons }
+            });
+        }
+        let mut context = Self {
+            handle,
+            _pools: Vec::new(),
+            outputs: Vec::new(),
+            embeddings: params.embeddings,
+            // llama.cpp replaces the limit for models with an encoder.
+            outputs_max: if model.has_encoder() { params.batch_size } else { raw.n_outputs_max } as usize,
+            model,
+        };
+        if context.model.weights() != Weights::Simulated {
+            context.attach_threads(params.threads.max(1), params.threads_batch.max(1));
+        }
+        Ok(context)
+    }
+
+    fn attach_threads(&mut self, threads: u32, threads_batch: u32) {
+        let Some(pool) = ThreadPool::new(threads) else { return };
+        let batch = if threads == threads_batch { None } else { ThreadPool::new(threads_batch) };
+        let (one, other) = (pool.handle(), batch.as_ref().map_or(pool.handle(), ThreadPool::handle));
+        // SAFETY: both pools live until after the context: `Drop` frees the context first.
+        unsafe { sys::llama_attach_threadpool(self.handle, one, other) };
+        self._pools = std::iter::once(pool).chain(batch).collect();
+    }
+
+    /// Changes the number of threads.
+    pub fn set_threads(&mut self, threads: u32, threads_batch: u32) {
+        // SAFETY: valid handle; detached before the old pools are dropped.
+        unsafe {
+            sys::llama_detach_threadpool(self.handle);
+            sys::llama_set_n_threads(self.handle, threads.max(1) as i32, threads_batch.max(1) as i32);
+        }
+        self._pools.clear();
+        self.attach_threads(threads.max(1), threads_batch.max(1));
+    }
+
+    pub(crate) fn handle(&mut self) -> *mut sys::llama_context {
+        self.handle
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens that fit one sequence.
+    pub fn sequence_length(&self) -> u32 {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_n_ctx_seq(self.handle) }
+    }
+
+    /// The most tokens in one batch.
+    pub fn batch_size(&self) -> u32 {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_n_batch(self.handle) }
+    }
+
+    /// Tokens computed at once.
+    pub fn micro_batch_size(&self) -> u32 {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_n_ubatch(self.handle) }
+    }
+
+    /// The most outputs of one batch.
+    pub fn outputs_max(&self) -> usize {
+        self.outputs_max
+    }
+
+    /// Whether each token sees only those before it. Otherwise a text must be computed in one batch.
+    pub fn is_causal(&self) -> bool {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_get_causal_attn(self.handle) }
+    }
+
+    /// Whether there is a cache to go on from. Encoders have none.
+    pub fn has_cache(&self) -> bool {
+        // SAFETY: valid handle.
+        !unsafe { sys::llama_get_memory(self.handle) }.is_null()
+    }
+
+    /// Whether batches give embeddings; every token of a batch must then be an output.
+    pub fn set_embeddings(&mut self, embeddings: bool) {
+        if self.embeddings != embeddings {
+            // SAFETY: valid handle.
+            unsafe { sys::llama_set_embeddings(self.handle, embeddings) };
+            self.embeddings = embeddings;
+        }
+    }
+
+    /// Computes a batch. `abort` is asked between operations, from a compute thread, whether to stop; GPUs finish
+    /// the batch they are at.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] when the batch cannot be computed in this context, [`Error::Compute`].
+    pub fn decode(&mut self, batch: &mut Batch, abort: &(dyn Fn() -> bool + Sync)) -> Result<Decoded> {
+        self.check(batch)?;
+        self.outputs.clear();
+        self.outputs.extend((0..batch.len()).map(|i| batch.is_output(i)));
+        let mut abort = abort;
+        let data: *mut c_void = (&raw mut abort).cast();
+        // SAFETY: valid handle; the callback is removed again before `abort` goes out of scope.
+        let (status, lines) = log::capture(|| unsafe {
+            sys::llama_set_abort_callback(self.handle, Some(ask_abort), data);
+            let status = sys::llama_decode(self.handle, batch.raw());
+            // Results are copied out asynchronously: when this returns they can be read.
+            sys::llama_synchronize(self.handle);
+            sys::llama_set_abort_callback(self.handle, None, std::ptr::null_mut());
+            status
+        });
+        if status != 0 {
+            self.outputs.clear();
+        }
+        match status {
+            0 => Ok(Decoded::Done),
+            1 => Ok(Decoded::Full),
+            2 => Ok(Decoded::Aborted),
+            -2 if log::out_of_memory(&lines) => Err(Error::OutOfMemory { log: log::reasons(&lines) }),
+            status => Err(Error::Compute { status, log: log::reasons(&lines) }),
+        }
+    }
+
+    /// llama.cpp asserts these.
+    fn check(&self, batch: &Batch) -> Result<()> {
+        let fail = |what: String| Err(Error::Batch(what));
+        if self.model.weights() == Weights::Simulated {
+            return fail("a simulated model cannot compute".into());
+        }
+        let most =
+            if self.is_causal() && self.has_cache() { self.batch_size() } else { self.micro_batch_size() };
+        if batch.is_empty() || batch.len() > most as usize {
+            return fail(format!("a batch of {} tokens: 1 to {most} can be computed", batch.len()));
+        }
+        if batch.output_count() > self.outputs_max {
+            return fail(format!(
+                "{} outputs in one batch: at most {}",
+                batch.output_count(),
+                self.outputs_max
+            ));
+        }
+        if self.embeddings && batch.output_count() != batch.len() {
+            return fail("for embeddings every token of a batch must be an output".into());
+        }
+        let vocab = self.model.vocab_size();
+        if let Some(token) = batch.tokens().iter().find(|t| !(0..vocab).contains(*t)) {
+            return Err(Error::UnknownToken { token: i64::from(*token), size: vocab });
+        }
+        // SAFETY: valid handle.
+        let sequences = unsafe { sys::llama_n_seq_max(self.handle) };
+        if let Some(sequence) = batch.sequences().iter().find(|s| **s < 0 || **s as u32 >= sequences) {
+            return fail(format!("sequence {sequence}: the context has {sequences}"));
+        }
+        Ok(())
+    }
+
+    /// Logits of the token at `index` of the last batch, one per token of the vocabulary; `None` unless it was an
+    /// output.
+    pub fn logits(&mut self, index: usize) -> Option<&[f32]> {
+        if !self.outputs.get(index).copied().unwrap_or(false) {
+            return None;
+        }
+        // SAFETY: valid handle, an index with an output; the row is as long as the vocabulary and lives until the
+        // next batch, for which `&mut self` is needed.
+        unsafe {
+            let row = sys::llama_get_logits_ith(self.handle, index as i32);
+            (!row.is_null()).then(|| std::slice::from_raw_parts(row, self.model.vocab_size() as usize))
+        }
+    }
+
+    /// Embedding of the token at `index` of the last batch; `None` unless it was an output and embeddings are on.
+    pub fn embedding(&mut self, index: usize) -> Option<&[f32]> {
+        if !self.embeddings || !self.outputs.get(index).copied().unwrap_or(false) {
+            return None;
+        }
+        // SAFETY: as for logits; the row has the model's embedding size.
+        unsafe {
+            let row = sys::llama_get_embeddings_ith(self.handle, index as i32);
+            (!row.is_null()).then(|| std::slice::from_raw_parts(row, self.model.embedding_size() as usize))
+        }
+    }
+
+    /// Removes the tokens of a sequence from position `from` on. `false` when the model's memory cannot give up a
+    /// part; removing all (`from` 0) never fails.
+    pub fn remove(&mut self, sequence: Sequence, from: u32) -> bool {
+        let memory = self.memory_handle();
+        let from = if from == 0 { -1 } else { i32::try_from(from).unwrap_or(i32::MAX) };
+        // SAFETY: valid memory of this context.
+        memory.is_null() || unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
+    }
+
+    /// Gives sequence `to` the tokens of sequence `from` before position `end`. Needs a unified cache when only a
+    /// part is copied.
+    pub fn copy(&mut self, from: Sequence, to: Sequence, end: u32) {
+        let memory = self.memory_handle();
+        if !memory.is_null() {
+            // SAFETY: valid memory of this context.
+            unsafe { sys::llama_memory_seq_cp(memory, from, to, -1, i32::try_from(end).unwrap_or(i32::MAX)) };
+        }
+    }
+
+    /// Moves the tokens of a sequence from position `from` on by `delta`; `false` when the memory cannot.
+    pub fn shift(&mut self, sequence: Sequence, from: u32, delta: i32) -> bool {
+        let memory = self.memory_handle();
+        // SAFETY: valid memory of this context.
+        unsafe {
+            if memory.is_null() || !sys::llama_memory_can_shift(memory) {
+                return false;
+            }
+            sys::llama_memory_seq_add(memory, sequence, i32::try_from(from).unwrap_or(i32::MAX), -1, delta);
+        }
+        true
+    }
+
+    /// The first position of a sequence that is still in the cache: above 0 once a sliding window has moved on.
+    pub fn first_position(&mut self, sequence: Sequence) -> Option<u32> {
+        let memory = self.memory_handle();
+        if memory.is_null() {
+            return None;
+        }
+        // SAFETY: valid memory of this context.
+        u32::try_from(unsafe { sys::llama_memory_seq_pos_min(memory, sequence) }).ok()
+    }
+
+    /// What the context and its model hold; on a simulated model, what they would.
+    pub fn memory(&self) -> Vec<BufferMemory> {
+        // SAFETY: valid handle, borrowed from the one thread that has the context.
+        unsafe { memory::breakdown(self.handle) }
+    }
+
+    /// Whether any of the context's buffers is on a GPU.
+    pub fn uses_gpu(&self) -> bool {
+        self.memory().iter().any(|m| m.device.is_some_and(|d| d.kind() == DeviceKind::Gpu))
+    }
+
+    fn memory_handle(&mut self) -> sys::llama_memory_t {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_get_memory(self.handle) }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: created by `new` and freed once; the pools and the model are dropped after this.
+        unsafe { sys::llama_free(self.handle) };
+    }
+}
+
+unsafe extern "C" fn ask_abort(data: *mut c_void) -> bool {
+    // SAFETY: `decode` passes a pointer to a reference that lives for the call.
+    let abort = unsafe { *data.cast::<&(dyn Fn() -> bool + Sync)>() };
+    // A panic must not unwind through C: it stops the batch.
+    catch_unwind(AssertUnwindSafe(abort)).unwrap_or(true)
+}

@@ -1,0 +1,135 @@
+//! Text to tokens and back.
+
+use crate::device::text;
+use crate::{Error, Model, Result, Token, sys};
+
+impl Model {
+    /// Number of tokens in the vocabulary.
+    pub fn vocab_size(&self) -> Token {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_n_tokens(self.vocab) }
+    }
+
+    /// A token id from outside as one of this vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`]
+    pub fn token(&self, id: u32) -> Result<Token> {
+        Token::try_from(id)
+            .ok()
+            .filter(|token| *token < self.vocab_size())
+            .ok_or(Error::UnknownToken { token: i64::from(id), size: self.vocab_size() })
+    }
+
+    /// The tokens of a text. `add_special` puts BOS and EOS around it where the model wants them; `parse_special`
+    /// turns names of special tokens in the text into those tokens.
+    ///
+    /// # Errors
+    /// [`Error::NoVocabulary`], [`Error::Text`].
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>> {
+        // SAFETY: the vocabulary lives as long as the model.
+        if unsafe { sys::llama_vocab_type(self.vocab) } == sys::LLAMA_VOCAB_TYPE_NONE {
+            return Err(Error::NoVocabulary);
+        }
+        let len = i32::try_from(text.len()).map_err(|_| Error::Text)?;
+        let mut tokens: Vec<Token> = Vec::with_capacity(text.len() / 2 + 8);
+        loop {
+            let capacity = i32::try_from(tokens.capacity()).unwrap_or(i32::MAX);
+            // SAFETY: the text has `len` bytes, the vector room for `capacity` tokens.
+            let n = unsafe {
+                sys::llama_tokenize(
+                    self.vocab,
+                    text.as_ptr().cast(),
+                    len,
+                    tokens.as_mut_ptr(),
+                    capacity,
+                    add_special,
+                    parse_special,
+                )
+            };
+            match usize::try_from(n) {
+                Ok(n) => {
+                    // SAFETY: llama.cpp wrote that many.
+                    unsafe { tokens.set_len(n) };
+                    return Ok(tokens);
+                }
+                Err(_) if n == i32::MIN => return Err(Error::Text),
+                Err(_) => tokens.reserve(n.unsigned_abs() as usize),
+            }
+        }
+    }
+
+    /// The bytes of one token: possibly part of a character. Control tokens have none unless `special`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`]
+    pub fn piece(&self, token: Token, special: bool) -> Result<Vec<u8>> {
+        self.check(token)?;
+        Ok(fill(32, |buffer, size| {
+            // SAFETY: a token of the vocabulary, a buffer of `size` bytes.
+            unsafe { sys::llama_token_to_piece(self.vocab, token, buffer, size, 0, special) }
+        }))
+    }
+
+    /// The bytes of several tokens, as the tokenizer puts them together. Control tokens have none unless `special`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`], [`Error::Text`].
+    pub fn detokenize(&self, tokens: &[Token], special: bool) -> Result<Vec<u8>> {
+        tokens.iter().try_for_each(|t| self.check(*t))?;
+        let len = i32::try_from(tokens.len()).map_err(|_| Error::Text)?;
+        Ok(fill(tokens.len() * 6 + 16, |buffer, size| {
+            // SAFETY: `len` tokens of the vocabulary, a buffer of `size` bytes.
+            unsafe { sys::llama_detokenize(self.vocab, tokens.as_ptr(), len, buffer, size, false, special) }
+        }))
+    }
+
+    /// Whether the token ends a generation (end of sequence, of turn, …).
+    pub fn is_end(&self, token: Token) -> bool {
+        // SAFETY: checked against the vocabulary first.
+        self.check(token).is_ok() && unsafe { sys::llama_vocab_is_eog(self.vocab, token) }
+    }
+
+    /// The beginning-of-sequence token.
+    pub fn bos(&self) -> Option<Token> {
+        // SAFETY: the vocabulary lives as long as the model.
+        Some(unsafe { sys::llama_vocab_bos(self.vocab) }).filter(|t| self.check(*t).is_ok())
+    }
+
+    /// The end-of-sequence token.
+    pub fn eos(&self) -> Option<Token> {
+        // SAFETY: the vocabulary lives as long as the model.
+        Some(unsafe { sys::llama_vocab_eos(self.vocab) }).filter(|t| self.check(*t).is_ok())
+    }
+
+    /// The name of a token in the vocabulary, for example `<|im_end|>`.
+    pub fn token_name(&self, token: Token) -> Option<String> {
+        self.check(token).ok()?;
+        // SAFETY: a token of the vocabulary; the string lives as long as it.
+        Some(unsafe { text(sys::llama_vocab_get_text(self.vocab, token)) })
+    }
+
+    fn check(&self, token: Token) -> Result<()> {
+        if (0..self.vocab_size()).contains(&token) {
+            Ok(())
+        } else {
+            Err(Error::UnknownToken { token: i64::from(token), size: self.vocab_size() })
+        }
+    }
+}
+
+/// Fills a buffer through llama.cpp's convention: a negative result asks for that many bytes.
+fn fill(guess: usize, mut call: impl FnMut(*mut std::ffi::c_char, i32) -> i32) -> Vec<u8> {
+    let mut buffer = vec![0u8; guess];
+    loop {
+        let size = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
+        let n = call(buffer.as_mut_ptr().cast(), size);
+        match usize::try_from(n) {
+            Ok(n) => {
+                buffer.truncate(n);
+                return buffer;
+            }
+            Err(_) => buffer.resize(n.unsigned_abs() as usize, 0),
+        }
+    }
+}
