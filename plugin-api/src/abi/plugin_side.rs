@@ -33,6 +33,12 @@ impl<T> std::ops::Deref for Guarded<T> {
     }
 }
 
+impl<T> std::ops::DerefMut for Guarded<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
 impl<T> Drop for Guarded<T> {
     fn drop(&mut self) {
         let _ = guard("drop", || {
@@ -185,6 +191,7 @@ impl Extension for HostExtension {
 
 pub(crate) struct ExtensionEntry(Guarded<Box<dyn Extension>>);
 
+#[cfg(feature = "host")]
 impl ExtensionEntry {
     pub(crate) fn new(extension: Box<dyn Extension>) -> Self {
         Self(Guarded::new(extension))
@@ -359,7 +366,7 @@ impl RawQuantizer for QuantizerEntry {
     }
 }
 
-struct PluginEntry(Plugin);
+struct PluginEntry(Guarded<Plugin>);
 
 impl RawPlugin for PluginEntry {
     fn info(&self) -> RString {
@@ -386,7 +393,10 @@ impl RawPlugin for PluginEntry {
 /// Calls the author's function; what `export_plugin!` puts into the root module.
 pub fn create(host: RawHostBox, author: fn(HostContext) -> Result<Plugin>) -> RawResult<RawPluginBox> {
     let context = HostContext::new(HostHandle(host));
-    raw(guard("create", || Ok(RawPlugin_TO::from_value(PluginEntry(author(context)?), TD_Opaque))))
+    raw(guard("create", || {
+        let entry = PluginEntry(Guarded::new(author(context)?));
+        Ok(RawPlugin_TO::from_value(entry, TD_Opaque))
+    }))
 }
 
 /// The root module around an author's `create`.

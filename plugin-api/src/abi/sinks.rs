@@ -8,10 +8,9 @@ use abi_stable::std_types::{RResult, RSlice, RSliceMut, RStr};
 
 use super::guard;
 use super::raw::*;
-use crate::{
-    DType, EventSink, NamedTensor, OutputSpec, PluginError, ProgressSink, Result, TensorSink, TokenEvent,
-    TokenSink,
-};
+use crate::{DType, EventSink, NamedTensor, OutputSpec, PluginError, Result, TensorSink};
+#[cfg(feature = "host")]
+use crate::{ProgressSink, TokenEvent, TokenSink};
 
 /// Calls a sink; one that panics is answered with "stop".
 fn go_on(what: &str, body: impl FnOnce() -> ControlFlow<()>) -> bool {
@@ -30,14 +29,17 @@ pub(crate) fn raw_tensors<'a>(inputs: &[NamedTensor<'a>]) -> Vec<RawTensor<'a>> 
         .collect()
 }
 
+#[cfg(feature = "host")]
 pub(crate) struct TokensOut<'a>(pub(crate) &'a mut dyn TokenSink);
 
+#[cfg(feature = "host")]
 impl TokensOut<'_> {
     pub(crate) fn raw(&mut self) -> RawTokenSinkMut<'_> {
         RawTokenSink_TO::from_ptr(RMut::new(self), TD_Opaque)
     }
 }
 
+#[cfg(feature = "host")]
 impl RawTokenSink for TokensOut<'_> {
     fn token(&mut self, token: RawToken<'_>) -> bool {
         let event = TokenEvent {
@@ -96,14 +98,17 @@ impl RawTensorSink for TensorsOut<'_> {
     }
 }
 
+#[cfg(feature = "host")]
 pub(crate) struct ProgressOut<'a>(pub(crate) &'a mut dyn ProgressSink);
 
+#[cfg(feature = "host")]
 impl ProgressOut<'_> {
     pub(crate) fn raw(&mut self) -> RawProgressSinkMut<'_> {
         RawProgressSink_TO::from_ptr(RMut::new(self), TD_Opaque)
     }
 }
 
+#[cfg(feature = "host")]
 impl RawProgressSink for ProgressOut<'_> {
     fn progress(&mut self, fraction: f32, message: RStr<'_>) -> bool {
         go_on("progress sink", || self.0.progress(fraction, message.as_str()))

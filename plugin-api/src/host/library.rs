@@ -13,6 +13,9 @@ use crate::{PluginError, Result};
 
 /// Opens a library with all symbols bound now and none shared, and keeps it open for ever.
 pub(super) fn map(path: &Path) -> Result<libloading::Library> {
+    if !path.is_file() {
+        return Err(PluginError::new("plugin-library-missing", format!("{}: no such file", path.display())));
+    }
     let failed = |e: libloading::Error| {
         // The system's own text names a missing dependency; libloading keeps it in `source()`.
         let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), |s| s.to_string());
@@ -87,8 +90,4 @@ fn init(header: &'static LibHeader) -> Result<PluginMod_Ref> {
 fn fits(interface: &'static TypeLayout, implementation: &'static TypeLayout) -> Result<(), String> {
     check_layout_compatibility_with_globals(interface, implementation, &CheckingGlobals::new())
         .map_err(|e| e.to_string())
-}
-
-pub(super) fn layout_text() -> String {
-    format!("{:#?}", <PluginMod_Ref as StableAbi>::LAYOUT)
 }

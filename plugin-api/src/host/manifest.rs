@@ -1,10 +1,13 @@
 //! `plugin.toml`, the file beside a plugin's dylib: what may be known before opening it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::{PluginError, Result};
+use crate::{ABI_VERSION, PluginError, Result, codes};
 
 /// The manifest's file name.
 pub const MANIFEST_NAME: &str = "plugin.toml";
@@ -24,17 +27,17 @@ pub struct Manifest {
     /// File name of the library beside the manifest.
     pub library: String,
     /// sha256 of the library, lower-case hexadecimal.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Licence as an SPDX expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Further libraries that the plugin brings along and loads: they are verified with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ManifestFile>,
-    /// Licence as an SPDX expression.
-    #[serde(default)]
-    pub license: Option<String>,
-    /// One line for people.
-    #[serde(default)]
-    pub description: Option<String>,
 }
 
 /// A library that a plugin brings along.
@@ -91,6 +94,43 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The manifest of a library that was built here, against this version of the API.
+    ///
+    /// # Errors
+    /// `plugin-library-missing` when the library cannot be read.
+    pub fn for_library(library: &Path, name: &str, version: &str) -> Result<Self> {
+        let file_name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self {
+            name: name.into(),
+            version: version.into(),
+            abi: format!("{}.{}", ABI_VERSION.0, ABI_VERSION.1),
+            platforms: vec![platform()],
+            library: file_name,
+            sha256: Some(digest(library)?),
+            license: None,
+            description: None,
+            files: Vec::new(),
+        })
+    }
+
+    /// Adds a library that the plugin brings along: `path` below `folder`, the folder of the manifest.
+    ///
+    /// # Errors
+    /// `plugin-library-missing` when the file cannot be read.
+    pub fn with_file(mut self, folder: &Path, path: &str) -> Result<Self> {
+        let sha256 = digest(&folder.join(path))?;
+        self.files.push(ManifestFile { path: path.into(), sha256 });
+        Ok(self)
+    }
+
+    /// The text of `plugin.toml`.
+    ///
+    /// # Errors
+    /// `internal` when a field cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| PluginError::new(codes::INTERNAL, format!("plugin manifest: {e}")))
+    }
+
     /// `abi` as numbers.
     pub(crate) fn abi_version(&self) -> Result<(u16, u16)> {
         self.abi
@@ -103,6 +143,22 @@ impl Manifest {
                 )
             })
     }
+}
+
+/// The sha256 of a file, lower-case hexadecimal.
+pub(crate) fn digest(path: &Path) -> Result<String> {
+    let missing =
+        |e: std::io::Error| PluginError::new("plugin-library-missing", format!("{}: {e}", path.display()));
+    let mut file = File::open(path).map_err(missing)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(missing)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// A library to look at, and the manifest beside it, from whatever path a person gives: the plugin's folder, its
@@ -136,6 +192,19 @@ mod tests {
     #[test]
     fn reads_a_manifest() {
         assert_eq!(read(GOOD).unwrap().abi_version().unwrap(), (1, 0));
+    }
+
+    #[test]
+    fn reads_what_it_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("liba.so"), "abc").unwrap();
+        let manifest = Manifest::for_library(&dir.path().join("liba.so"), "a", "1.2.3").unwrap();
+        let manifest = manifest.with_file(dir.path(), "liba.so").unwrap();
+        assert_eq!(read(&manifest.to_toml().unwrap()).unwrap(), manifest);
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!((manifest.sha256.as_deref(), manifest.files[0].sha256.as_str()), (Some(abc), abc));
+        let nowhere = Manifest::for_library(Path::new("/nowhere/liba.so"), "a", "1");
+        assert_eq!(nowhere.unwrap_err().code, "plugin-library-missing");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! shows all of them, also for a plugin that was refused. What has been opened stays mapped for the life of the
 //! process: a library with live threads or thread-local destructors cannot be unloaded safely.
 
+mod layout;
 mod library;
 mod manifest;
 mod open;
@@ -15,6 +16,10 @@ pub use open::{LoadedBackend, LoadedPlugin, LoadedQuantizer, Policy, discover, o
 pub use report::{Outcome, Report, Step, StepReport};
 
 /// The layout of every type that crosses, as text: what `cargo xtask abi-check` compares with its snapshot.
+///
+/// One block per type, sorted: a header line without indentation, then one indented line per field or method. The
+/// header of a type that may grow begins with `growing`; the others are frozen. Neither addresses nor paths nor
+/// line numbers appear, and sizes are those of a 64-bit machine.
 pub fn layout_text() -> String {
-    library::layout_text()
+    layout::text()
 }

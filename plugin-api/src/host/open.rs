@@ -1,14 +1,10 @@
 //! From a path to a loaded plugin, one verified step after the other.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::library;
-use super::manifest::{MANIFEST_NAME, Manifest, locate, platform};
+use super::manifest::{MANIFEST_NAME, Manifest, digest, locate, platform};
 use super::report::{Report, Step};
 use crate::abi::host_side::{self, Born};
 use crate::abi::raw::PluginMod_Ref;
@@ -105,9 +101,9 @@ fn take_steps(
             if report.library.is_dir() || report.library.file_name().is_some_and(|n| n == MANIFEST_NAME) {
                 report.library = path.with_file_name(&manifest.library);
             }
+            report.manifest = Some(manifest.clone());
             report.record(Step::Platform, check_platform(&manifest))?;
             report.record(Step::Hash, check_hash(&report.library, &manifest, policy))?;
-            report.manifest = Some(manifest);
         }
         None if policy.require_hash => {
             let error = PluginError::new(
@@ -131,9 +127,9 @@ fn take_steps(
     let probe = library::probe(&mapped);
     // Opening ran code of the library: from here on it stays mapped, whatever happens.
     std::mem::forget(mapped);
-    let probe = report.record(Step::Probe, probe.and_then(|p| check_probe(p, report.manifest.as_ref())))?;
-    let name = probe.name.clone();
-    report.probe = Some(probe);
+    report.probe = probe.as_ref().ok().cloned();
+    let probe = probe.and_then(|p| check_probe(p, report.manifest.as_ref()));
+    let name = report.record(Step::Probe, probe)?;
     let module = report.record(Step::Layout, library::root_module(&library))?;
     let folder = library.parent().unwrap_or(Path::new("/"));
     let born = report.record(Step::Create, create(module, host(&name, folder)))?;
@@ -190,8 +186,7 @@ fn check_hash(library: &Path, manifest: &Manifest, policy: Policy) -> Result<(()
 }
 
 fn check_file(path: &Path, expected: &str) -> Result<()> {
-    let actual = sha256(path)
-        .map_err(|e| PluginError::new("plugin-library-missing", format!("{}: {e}", path.display())))?;
+    let actual = digest(path)?;
     if actual.eq_ignore_ascii_case(expected) {
         return Ok(());
     }
@@ -202,20 +197,8 @@ fn check_file(path: &Path, expected: &str) -> Result<()> {
     .help("the file was changed after it was packed: install the plugin again"))
 }
 
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match reader.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
-}
-
-fn check_probe(probe: ProbeReport, manifest: Option<&Manifest>) -> Result<(ProbeReport, String)> {
+/// Passes the plugin's name on.
+fn check_probe(probe: ProbeReport, manifest: Option<&Manifest>) -> Result<(String, String)> {
     check_major(&probe.name, probe.abi_major, probe.abi_minor)?;
     if !probe.panic_unwind {
         return Err(PluginError::new(
@@ -224,21 +207,20 @@ fn check_probe(probe: ProbeReport, manifest: Option<&Manifest>) -> Result<(Probe
         )
         .help("build the plugin with panic = \"unwind\""));
     }
-    if let Some(manifest) = manifest.filter(|m| m.name != probe.name || m.version != probe.version) {
+    let abi = format!("{}.{}", probe.abi_major, probe.abi_minor);
+    let belongs = |m: &Manifest| m.name == probe.name && m.version == probe.version && m.abi == abi;
+    if let Some(manifest) = manifest.filter(|m| !belongs(m)) {
         return Err(PluginError::new(
             "plugin-manifest-mismatch",
             format!(
-                "the manifest says {} {}, the library says {} {}",
-                manifest.name, manifest.version, probe.name, probe.version
+                "the manifest says {} {}, ABI {}; the library says {} {}, ABI {abi}",
+                manifest.name, manifest.version, manifest.abi, probe.name, probe.version
             ),
         )
         .help("pack the plugin again, so that manifest and library belong together"));
     }
-    let detail = format!(
-        "{} {}, ABI {}.{}, {}",
-        probe.name, probe.version, probe.abi_major, probe.abi_minor, probe.rustc
-    );
-    Ok((probe, detail))
+    let detail = format!("{} {}, ABI {abi}, {}", probe.name, probe.version, probe.rustc);
+    Ok((probe.name, detail))
 }
 
 fn create(module: PluginMod_Ref, host: HostContext) -> Result<(Born, String)> {
