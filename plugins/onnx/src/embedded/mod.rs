@@ -1,0 +1,163 @@
+//! The `rten` backend: a small engine in Rust, compiled in and always there.
+
+mod convert;
+mod session;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use pajamas_plugin_api::{
+    Backend, BackendInfo, Cancel, HostContext, Level, LoadRequest, Memory, PluginError, Probe, ProgressSink,
+    Result, Session, capability,
+};
+use rten::{LoadError, LoadErrorKind, Model, ModelOptions};
+
+use crate::device;
+use crate::error::{self, FETCH};
+use crate::model::Summary;
+use crate::options::{self, Optimization, RtenOptions};
+use crate::ports::Ports;
+use session::RtenSession;
+
+/// The backend's id, and the engine's name in messages.
+const ENGINE: &str = "rten";
+
+/// How long a cancel flag may go unnoticed while a model loads.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Runs ONNX models with the embedded engine.
+pub(crate) struct Rten {
+    host: HostContext,
+}
+
+impl Rten {
+    pub(crate) fn new(host: HostContext) -> Self {
+        Self { host }
+    }
+
+    /// Checks the request's device and reads its options.
+    fn options(request: &LoadRequest) -> Result<RtenOptions> {
+        if !request.device.is_empty() && request.device != device::CPU {
+            return Err(PluginError::new(
+                "device-unavailable",
+                format!("{ENGINE} has no device `{}`", request.device),
+            )
+            .help("rten runs on the processor: name `cpu`, or use the backend `onnxruntime`"));
+        }
+        options::parse(ENGINE, &request.options, &options::rten_schema())
+    }
+
+    /// What a model will hold. Weights that are packed ahead exist twice.
+    fn memory(model: &Summary, options: &RtenOptions) -> Memory {
+        let copies = if options.prepack_weights { 2 } else { 1 };
+        let weights = model.weights.saturating_mul(copies);
+        Memory { device: device::CPU.to_owned(), weights, kv: 0, scratch: model.activations }
+    }
+}
+
+impl Backend for Rten {
+    fn describe(&self) -> BackendInfo {
+        BackendInfo {
+            id: ENGINE.to_owned(),
+            description: "ONNX models by the embedded engine rten".to_owned(),
+            formats: vec!["onnx".to_owned()],
+            precisions: ["f32", "f16", "int8"].map(str::to_owned).to_vec(),
+            device_kinds: vec![device::CPU.to_owned()],
+            capabilities: vec![capability::INFER.to_owned()],
+            options_schema: options::rten_schema(),
+        }
+    }
+
+    fn probe(&self) -> Probe {
+        Probe { score: 100, reason: "embedded, always there".to_owned(), devices: vec![device::cpu()] }
+    }
+
+    fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
+        let options = Self::options(request)?;
+        let model = Summary::read(&request.path, convert::bits)?;
+        Ok(vec![Self::memory(&model, &options)])
+    }
+
+    fn load(
+        &self,
+        request: &LoadRequest,
+        progress: &mut dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Session>> {
+        let options = Self::options(request)?;
+        let mut step = |fraction: f32, message: &str| match progress.progress(fraction, message) {
+            ControlFlow::Continue(()) => cancel.check(),
+            ControlFlow::Break(()) => Err(PluginError::cancelled()),
+        };
+        step(0.0, "verifying the model")?;
+        let summary = Summary::read(&request.path, convert::bits)?;
+        let ports = Ports::new(ENGINE, &convert::DTYPES, &summary.inputs, &summary.outputs)?;
+        for (name, why) in &ports.omitted {
+            let path = request.path.display();
+            self.host.log(Level::Warn, format!("{path}: output `{name}` {why} and is left out"));
+        }
+        step(0.1, "loading the model")?;
+        let model = read(&request.path, &options, || step(0.5, "loading the model"))?;
+        let memory = Self::memory(&summary, &options);
+        let session = RtenSession::new(model, ports, summary.metadata, memory, options.threads)?;
+        step(1.0, "ready")?;
+        Ok(Box::new(session))
+    }
+}
+
+/// Loads the model on a thread of its own, asking `go_on` meanwhile: rten's loading cannot be interrupted, but it
+/// can be left behind. The thread then drops what it loaded.
+fn read(path: &Path, options: &RtenOptions, mut go_on: impl FnMut() -> Result<()>) -> Result<Model> {
+    let (done, loaded) = mpsc::sync_channel(1);
+    let (file, options) = (path.to_path_buf(), options.clone());
+    thread::Builder::new()
+        .name("rten-load".to_owned())
+        .spawn(move || {
+            // Nobody listens any more once the load was cancelled.
+            let _ = done.send(open(&file, &options));
+        })
+        .map_err(|e| error::internal(ENGINE, e))?;
+    loop {
+        match loaded.recv_timeout(INTERVAL) {
+            Ok(model) => return model.map_err(|e| load_error(path, &e)),
+            Err(RecvTimeoutError::Timeout) => go_on()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(error::unsupported(ENGINE, path, "it panicked while loading the model")
+                    .help(other_engine()));
+            }
+        }
+    }
+}
+
+/// rten tells formats by the extension; a file with another name is read as a whole. Data in further files is then
+/// out of its reach.
+fn open(path: &Path, options: &RtenOptions) -> Result<Model, LoadError> {
+    let mut settings = ModelOptions::with_all_ops();
+    settings
+        .enable_optimization(options.optimization != Optimization::None)
+        .prepack_weights(options.prepack_weights);
+    let named_onnx = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
+    if named_onnx {
+        return settings.load_file(path);
+    }
+    match std::fs::read(path) {
+        Ok(bytes) => settings.load(bytes),
+        // The summary could read the file a moment ago: rten words what has become of it.
+        Err(_) => settings.load_file(path),
+    }
+}
+
+/// Why rten refused a model that the summary found well-formed.
+fn load_error(path: &Path, error: &LoadError) -> PluginError {
+    match error.kind() {
+        LoadErrorKind::IoError => error::not_found(path, &std::io::Error::other(error.to_string())),
+        _ => error::unsupported(ENGINE, path, error).help(other_engine()),
+    }
+}
+
+fn other_engine() -> String {
+    format!("use the backend `onnxruntime`, which runs every ONNX model: `{FETCH}` installs it")
+}
