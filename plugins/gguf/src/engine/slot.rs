@@ -1,0 +1,126 @@
+//! A place for one request in the context: its sequence, and what of it is in the cache.
+
+use pajamas_llama_cpp::{Context, Sequence, Token};
+
+use super::embed::Embedding;
+use super::generate::Generation;
+use crate::options::PromptCache;
+
+/// What a slot is doing.
+pub(super) enum Work {
+    Generate(Box<Generation>),
+    Embed(Embedding),
+}
+
+/// A sequence of the context, with or without a request.
+pub(super) struct Slot {
+    pub sequence: Sequence,
+    pub work: Option<Work>,
+    /// The tokens in the cache, by position.
+    cached: Vec<Token>,
+    /// How many of them, from the first on, were computed as whole micro-batches of a prompt.
+    exact: usize,
+}
+
+impl Slot {
+    pub fn new(sequence: Sequence) -> Self {
+        Self { sequence, work: None, cached: Vec::new(), exact: 0 }
+    }
+
+    /// The next free position.
+    pub fn position(&self) -> u32 {
+        u32::try_from(self.cached.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many tokens of the cache a prompt could build on. One token is always computed, for its logits.
+    pub fn reusable(&self, prompt: &[Token], mode: PromptCache, micro_batch: usize) -> usize {
+        let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let common = common.min(prompt.len().saturating_sub(1));
+        match mode {
+            PromptCache::Off => 0,
+            PromptCache::Prefix => common,
+            PromptCache::Exact => {
+                let common = common.min(self.exact);
+                common - common % micro_batch.max(1)
+            }
+        }
+    }
+
+    /// Keeps the first `keep` tokens of the cache, or none if the model cannot forget a part; returns how many.
+    pub fn rewind(&mut self, context: &mut Context, keep: usize) -> usize {
+        let position = u32::try_from(keep).unwrap_or(u32::MAX);
+        // A sliding window forgets from the front: what the window would still need must be there.
+        let window = context.model().sliding_window();
+        let window_ok = window == 0
+            || context.first_position(self.sequence).is_some_and(|p| p <= position.saturating_sub(window));
+        if keep == 0 || !window_ok || !context.remove(self.sequence, position) {
+            self.forget(context);
+        } else {
+            self.cached.truncate(keep);
+            self.exact = self.exact.min(keep);
+        }
+        self.cached.len()
+    }
+
+    /// Empties the cache.
+    pub fn forget(&mut self, context: &mut Context) {
+        context.remove(self.sequence, 0);
+        self.cached.clear();
+        self.exact = 0;
+    }
+
+    /// Notes tokens that were computed. `alone` says that they were prompt and nothing else was in the batch.
+    pub fn computed(&mut self, tokens: &[Token], alone: bool, micro_batch: usize) {
+        let start = self.cached.len();
+        self.cached.extend_from_slice(tokens);
+        if alone && self.exact == start {
+            let end = self.cached.len();
+            self.exact = end - end % micro_batch.max(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(prompt: usize, micro_batch: usize, answer: usize) -> Slot {
+        let mut slot = Slot::new(0);
+        slot.computed(&(0..prompt as Token).collect::<Vec<_>>(), true, micro_batch);
+        for i in 0..answer {
+            slot.computed(&[(prompt + i) as Token], false, micro_batch);
+        }
+        slot
+    }
+
+    #[test]
+    fn exact_reuse_is_whole_micro_batches_of_prompt() {
+        let slot = slot(20, 8, 10);
+        let longer: Vec<Token> = (0..40).collect();
+        assert_eq!(slot.reusable(&longer, PromptCache::Exact, 8), 16);
+        assert_eq!(slot.reusable(&longer, PromptCache::Prefix, 8), 30);
+        assert_eq!(slot.reusable(&longer, PromptCache::Off, 8), 0);
+        // Differs at token 10.
+        let mut other = longer.clone();
+        other[10] = 99;
+        assert_eq!(slot.reusable(&other, PromptCache::Exact, 8), 8);
+        assert_eq!(slot.reusable(&other, PromptCache::Prefix, 8), 10);
+    }
+
+    #[test]
+    fn one_token_is_left_to_compute() {
+        let slot = slot(16, 8, 0);
+        let same: Vec<Token> = (0..16).collect();
+        assert_eq!(slot.reusable(&same, PromptCache::Exact, 8), 8);
+        assert_eq!(slot.reusable(&same, PromptCache::Prefix, 8), 15);
+        assert_eq!(slot.reusable(&[], PromptCache::Prefix, 8), 0);
+    }
+
+    #[test]
+    fn tokens_computed_among_others_are_not_exact() {
+        let mut slot = Slot::new(0);
+        slot.computed(&[1; 8], false, 8);
+        slot.computed(&[1; 8], true, 8);
+        assert_eq!(slot.reusable(&[1; 20], PromptCache::Exact, 8), 0);
+    }
+}

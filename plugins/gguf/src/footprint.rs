@@ -1,0 +1,61 @@
+//! What a session holds, per device: the same arithmetic before loading (on a simulated context) and after.
+
+use pajamas_llama_cpp::{BufferMemory, DeviceKind};
+use pajamas_plugin_api::Memory;
+
+use crate::files::ModelFiles;
+
+/// Heap that llama.cpp takes for one token of a vocabulary, and for one merge rule: strings, scores and hash tables.
+const TOKEN_BYTES: u64 = 200;
+const MERGE_BYTES: u64 = 180;
+/// Copies of the compute graph's description that a context keeps, whatever the model.
+const GRAPH_BYTES: u64 = 4 << 20;
+
+/// Adds up buffers, the processor's memory first. `mapped`: weights on the processor are the mapped file rather
+/// than a copy of it.
+pub(crate) fn memory(
+    buffers: &[BufferMemory],
+    files: &ModelFiles,
+    mapped: bool,
+    outputs: u32,
+) -> Vec<Memory> {
+    let mut devices = vec![Memory { device: "cpu".into(), ..Memory::default() }];
+    let offloaded = buffers.iter().any(|b| is_gpu(b) && b.weights > 0);
+    for buffer in buffers {
+        let id =
+            if is_gpu(buffer) { buffer.device.map_or_else(String::new, |d| d.id()) } else { "cpu".into() };
+        let index = devices.iter().position(|m| m.device == id).unwrap_or_else(|| {
+            devices.push(Memory { device: id, ..Memory::default() });
+            devices.len() - 1
+        });
+        let device = &mut devices[index];
+        device.weights += match is_plain(buffer) && buffer.weights > 0 && mapped && !offloaded {
+            // The file is mapped in one piece, with the originals of weights that were copied for speed.
+            true => files.data_bytes(),
+            false => buffer.weights,
+        };
+        device.kv += buffer.cache;
+        device.scratch += buffer.compute;
+    }
+    devices[0].scratch += vocabulary(files) + GRAPH_BYTES + u64::from(outputs) * files.vocab_size() * 4;
+    devices
+}
+
+/// What a vocabulary alone holds.
+pub(crate) fn vocabulary_memory(files: &ModelFiles) -> Vec<Memory> {
+    vec![Memory { device: "cpu".into(), scratch: vocabulary(files), ..Memory::default() }]
+}
+
+fn vocabulary(files: &ModelFiles) -> u64 {
+    files.vocab_size() * TOKEN_BYTES + files.list_len("tokenizer.ggml.merges") * MERGE_BYTES
+}
+
+fn is_gpu(buffer: &BufferMemory) -> bool {
+    // A buffer in the processor's memory that a GPU can reach counts where it is.
+    buffer.device.is_some_and(|d| d.kind() == DeviceKind::Gpu) && !buffer.buffer.ends_with("_Host")
+}
+
+/// Whether the buffer holds weights as the file does, rather than rearranged for the processor.
+fn is_plain(buffer: &BufferMemory) -> bool {
+    matches!(buffer.buffer.as_str(), "CPU" | "CPU_Mapped")
+}

@@ -1,0 +1,106 @@
+//! From a load request to llama.cpp's parameters: one plan for estimating and for loading.
+
+use pajamas_llama_cpp::{ContextParams, Device, DeviceKind, Library, ModelParams, Weights};
+use pajamas_plugin_api::{LoadRequest, PluginError, Result, codes};
+
+use crate::cpu::default_threads;
+use crate::engine::Settings;
+use crate::files::ModelFiles;
+use crate::options::LoadOptions;
+
+/// The context of a model that names a longer one, unless the options ask for more: memory grows with it.
+const DEFAULT_CONTEXT: u32 = 4096;
+/// Logits that may be computed in one batch of an embedding on a model that is no embedder: 32 MiB.
+const OUTPUT_LOGITS: u64 = 8 << 20;
+
+/// How a model will be loaded.
+pub(crate) struct Plan {
+    pub files: ModelFiles,
+    pub model: ModelParams,
+    pub context: ContextParams,
+    pub settings: Settings,
+}
+
+impl Plan {
+    /// Checks a request, the file and the options.
+    ///
+    /// # Errors
+    /// `model-not-found`, `model-invalid`, `invalid-option`.
+    pub fn new(library: &Library, request: &LoadRequest) -> Result<Self> {
+        let options = LoadOptions::parse(&request.options)?;
+        let files = ModelFiles::open(&request.path)?;
+        let vocab_only = options.vocab_only.unwrap_or(!files.has_weights());
+        if !vocab_only && !files.has_weights() {
+            return Err(PluginError::new(
+                codes::MODEL_INVALID,
+                format!("{}: has a vocabulary but no weights", request.path.display()),
+            )
+            .help("it can be loaded with vocab_only = true, for tokenizing"));
+        }
+        let device = device(library, &request.device)?;
+        let gpu = device.kind() == DeviceKind::Gpu;
+        let model = ModelParams {
+            devices: if gpu { vec![device] } else { Vec::new() },
+            gpu_layers: options.gpu_layers,
+            weights: match (vocab_only, options.mmap) {
+                (true, _) => Weights::VocabularyOnly,
+                (false, true) => Weights::Mapped,
+                (false, false) => Weights::Read,
+            },
+            lock: options.mlock,
+        };
+        let context_length = options
+            .context_length
+            .unwrap_or_else(|| files.context_train().map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT)));
+        // An encoder sees a text at once: the whole of it is one batch.
+        let (batch, micro_batch) = match files.is_encoder() {
+            true => (context_length, context_length),
+            false => (options.batch_size, options.micro_batch_size),
+        };
+        let outputs = match files.is_embedder() {
+            true => micro_batch,
+            false => {
+                let most = (OUTPUT_LOGITS / files.vocab_size().max(1)).max(16);
+                micro_batch.min(u32::try_from(most).unwrap_or(u32::MAX))
+            }
+        };
+        let threads = options.threads.unwrap_or_else(default_threads);
+        let context = ContextParams {
+            context_length: context_length.saturating_mul(options.parallel),
+            batch_size: batch,
+            micro_batch_size: micro_batch,
+            sequences: options.parallel,
+            outputs: outputs.max(options.parallel),
+            unified: false,
+            threads,
+            threads_batch: options.threads_batch.unwrap_or(threads),
+            key_type: options.kv_type_k,
+            value_type: options.kv_type_v,
+            flash_attention: options.flash_attention,
+            embeddings: false,
+        };
+        let settings =
+            Settings { context_length, slots: options.parallel, prompt_cache: options.prompt_cache };
+        Ok(Self { files, model, context, settings })
+    }
+
+    /// Whether only the vocabulary is loaded.
+    pub fn vocab_only(&self) -> bool {
+        self.model.weights == Weights::VocabularyOnly
+    }
+
+    /// Whether weights are the mapped file.
+    pub fn mapped(&self) -> bool {
+        self.model.weights == Weights::Mapped
+    }
+}
+
+fn device(library: &Library, id: &str) -> Result<Device> {
+    let devices = library.devices();
+    let found = if id.is_empty() { devices.first() } else { devices.iter().find(|d| d.id() == id) };
+    found.copied().ok_or_else(|| {
+        let known: Vec<String> = devices.iter().map(|d| d.id()).collect();
+        PluginError::new(codes::INVALID_OPTION, format!("the gguf backend has no device `{id}` here"))
+            .help(format!("it has: {}", known.join(", ")))
+    })
+}
