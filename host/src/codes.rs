@@ -9,6 +9,18 @@ pub const CODES: &[(&str, Class, &str)] = &[
     // files
     ("file-not-found", Class::NotFound, "a file or folder that was named does not exist"),
     ("io", Class::Internal, "reading or writing a file failed"),
+    // config
+    ("config-syntax", Class::Invalid, "the configuration is not TOML"),
+    ("config-version", Class::Invalid, "the configuration has the layout of another version of pajamas"),
+    ("config-unknown-key", Class::Invalid, "the configuration has a key that does not exist"),
+    ("config-missing-key", Class::Invalid, "the configuration lacks a key that is needed"),
+    ("config-invalid-value", Class::Invalid, "a value of the configuration has the wrong type or is out of range"),
+    ("config-duplicate-id", Class::Invalid, "two models or two pipelines have the same id"),
+    ("config-unknown-reference", Class::Invalid, "the configuration names a model, pipeline or stage that does not exist"),
+    ("config-file-missing", Class::Invalid, "a file that the configuration needs, or the configuration itself, does not exist"),
+    ("config-conflict", Class::Invalid, "two values of the configuration exclude each other"),
+    ("config-invalid", Class::Invalid, "the configuration has several problems of different kinds"),
+    ("listen-not-loopback", Class::Invalid, "the server would be open to other machines, without keys"),
     // requests, shared with plugins
     ("invalid-input", Class::Invalid, "the request or a value in it is wrong"),
     ("invalid-option", Class::Invalid, "an option is unknown or out of range"),

@@ -2,7 +2,13 @@
 //! every model through the same way.
 
 pub mod codes;
+pub mod config;
 pub mod error;
+pub mod models;
+pub mod pipeline;
+pub mod plugins;
+pub mod router;
+pub mod stages;
 pub mod value;
 
 pub use error::{Class, Error, Result};

@@ -1,0 +1,224 @@
+//! What the types alone cannot say: ids are unique, references lead somewhere, files exist.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::entries::{Model, Pipeline, Step};
+use super::origin::Origin;
+use super::problem::{Problem, Problems};
+use super::task::Task;
+use super::text::{GrantedFile, Id, LocalPath};
+use super::tree::{Node, Segment};
+use super::{Config, suggest};
+
+/// Reports everything about `config`, read from `tree`, that does not fit together.
+pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
+    let mut check = Check { config, tree, problems };
+    check.server();
+    check.folders("plugins", &config.plugins.search);
+    check.folders("stages", &config.stages.search);
+    check.unique("models", config.models.iter().map(|m| &m.id));
+    check.unique("pipelines", config.pipelines.iter().map(|p| &p.id));
+    for (i, model) in config.models.iter().enumerate() {
+        check.model(i, model);
+    }
+    for (i, pipeline) in config.pipelines.iter().enumerate() {
+        check.pipeline(i, pipeline);
+    }
+    check.defaults();
+}
+
+/// Reports the steps that name a stage which is not among `known`.
+pub(super) fn check_stages(config: &Config, tree: &Node, known: &[&str], problems: &mut Problems) {
+    let mut check = Check { config, tree, problems };
+    for (i, pipeline) in config.pipelines.iter().enumerate() {
+        for (n, step) in pipeline.steps.iter().enumerate() {
+            let Some(stage) = step.stage().filter(|stage| !known.contains(stage)) else { continue };
+            let at = ["pipelines".into(), i.into(), "steps".into(), n.into(), "stage".into()];
+            check.report(
+                "config-unknown-reference",
+                &at,
+                format!("there is no stage `{stage}`"),
+                suggest::help(stage, "stages", known.iter().copied()),
+            );
+        }
+    }
+}
+
+struct Check<'c> {
+    config: &'c Config,
+    tree: &'c Node,
+    problems: &'c mut Problems,
+}
+
+impl Check<'_> {
+    fn report(&mut self, code: &'static str, at: &[Segment], message: String, help: impl Into<String>) {
+        let origin = self.tree.deepest(at).origin.clone();
+        self.problems.push(Problem::new(code, &origin, message).help(help));
+    }
+
+    fn server(&mut self) {
+        let listen = self.config.server.listen;
+        if !listen.0.ip().is_loopback() {
+            let message = format!("`server.listen`: {listen} can be reached from other machines");
+            let help = "the server has no keys yet: listen on 127.0.0.1 or [::1], and put a proxy that asks for keys in front of it";
+            self.report("listen-not-loopback", &["server".into(), "listen".into()], message, help);
+        }
+    }
+
+    /// Folders may be made later, but what is there must be one.
+    fn folders(&mut self, section: &str, folders: &[LocalPath]) {
+        for (i, folder) in folders.iter().enumerate().filter(|(_, folder)| folder.is_file()) {
+            let message = format!("`{section}.search`: {} is a file", folder.display());
+            self.report(
+                "config-invalid-value",
+                &[section.into(), "search".into(), i.into()],
+                message,
+                "name the folder it lies in",
+            );
+        }
+    }
+
+    fn unique<'i>(&mut self, list: &str, ids: impl Iterator<Item = &'i Id>) {
+        let mut seen = BTreeMap::new();
+        for (i, id) in ids.enumerate() {
+            let at = [list.into(), i.into(), "id".into()];
+            if let Some(first) = seen.insert(id, at.clone()) {
+                let first = self.tree.deepest(&first).origin.clone();
+                self.report(
+                    "config-duplicate-id",
+                    &at,
+                    format!("`{list}` has two entries with the id `{id}`"),
+                    format!("give one of them another id; the first is at {first}"),
+                );
+            }
+        }
+    }
+
+    fn model(&mut self, index: usize, model: &Model) {
+        let id = &model.id;
+        let at = |key: &str| ["models".into(), index.into(), key.into()];
+        if !self.tree.is_damaged(&at("id")[..2]) {
+            match (&model.artifact, &model.path) {
+                (Some(_), Some(_)) => self.report("config-conflict", &at("path"), format!("model `{id}` has both `artifact` and `path`"), "keep the one that is meant"),
+                (None, None) => self.report("config-missing-key", &at("id")[..2], format!("model `{id}` has neither `artifact` nor `path`"), "write `artifact = \"FOLDER\"` for a folder with manifest.json, or `path = \"FILE.gguf\"`"),
+                _ => {}
+            }
+        }
+        for (key, path) in [("artifact", &model.artifact), ("path", &model.path)] {
+            if let Some(path) = path {
+                self.exists(&at(key), &format!("model `{id}`"), path);
+            }
+        }
+        let Some(wanted) = &model.pipeline else { return };
+        match self.config.pipelines.iter().find(|p| p.id == *wanted) {
+            None => self.unknown(
+                &at("pipeline"),
+                "pipelines",
+                wanted,
+                &format!("model `{id}`: there is no pipeline `{wanted}`"),
+            ),
+            Some(Pipeline { task, .. }) if model.task.is_some_and(|t| t != *task) => {
+                let own = model.task.map_or("", Task::name);
+                self.report(
+                    "config-conflict",
+                    &at("pipeline"),
+                    format!("model `{id}` is for the task `{own}`, its pipeline `{wanted}` for `{task}`"),
+                    "make the two tasks the same, or leave out the model's",
+                );
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn pipeline(&mut self, index: usize, pipeline: &Pipeline) {
+        let id = &pipeline.id;
+        let at = |rest: &[Segment]| [&["pipelines".into(), index.into(), "steps".into()], rest].concat();
+        let models: Vec<usize> = pipeline
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| matches!(s, Step::Model(_)))
+            .map(|(n, _)| n)
+            .collect();
+        match models[..] {
+            [_] => {}
+            [_, second, ..] => self.report(
+                "config-conflict",
+                &at(&[second.into()]),
+                format!("pipeline `{id}` runs the model more than once"),
+                "keep one `model = true` step",
+            ),
+            [] if self.tree.is_damaged(&at(&[])) => {}
+            [] => self.report(
+                "config-missing-key",
+                &at(&[]),
+                format!("pipeline `{id}` never runs the model"),
+                "add a step `{ model = true }` where the model belongs",
+            ),
+        }
+        for (n, step) in pipeline.steps.iter().enumerate() {
+            let Step::Stage(stage) = step else { continue };
+            for (name, file) in &stage.files {
+                if let GrantedFile::Local(path) = file {
+                    let at = at(&[n.into(), "files".into(), name.as_str().into()]);
+                    self.exists(&at, &format!("pipeline `{id}`"), path);
+                }
+            }
+        }
+    }
+
+    fn defaults(&mut self) {
+        for task in Task::ALL {
+            let Some(id) = self.config.defaults.of(task) else { continue };
+            let at = ["defaults".into(), task.name().into()];
+            match self.config.models.iter().find(|m| m.id == *id) {
+                None => {
+                    self.unknown(&at, "models", id, &format!("`defaults.{task}`: there is no model `{id}`"))
+                }
+                Some(model) => {
+                    if let Some(own) = model.task.filter(|own| !own.covers(task)) {
+                        self.report(
+                            "config-conflict",
+                            &at,
+                            format!("`defaults.{task}`: model `{id}` is for the task `{own}`"),
+                            format!("name a model whose task is `{task}`"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn exists(&mut self, at: &[Segment], whose: &str, path: &Path) {
+        if !path.exists() {
+            let what = self.tree.spell(at.last().map(std::slice::from_ref).unwrap_or_default());
+            self.report(
+                "config-file-missing",
+                at,
+                format!("{whose}: `{what}` names {}, which does not exist", path.display()),
+                self.beginning(at),
+            );
+        }
+    }
+
+    /// Where a relative path starts is the usual mistake.
+    fn beginning(&self, at: &[Segment]) -> &'static str {
+        match self.tree.deepest(at).origin {
+            Origin::File(_) => "a relative path starts at the folder of the file that it is written in",
+            _ => "a relative path starts at the current folder",
+        }
+    }
+
+    fn unknown(&mut self, at: &[Segment], list: &str, wanted: &str, message: &str) {
+        // What is wanted may have been there, and been taken out for another reason.
+        if self.tree.get(list).is_some_and(|node| node.incomplete) {
+            return;
+        }
+        let ids: Vec<&str> = match list {
+            "models" => self.config.models.iter().map(|m| &*m.id).collect(),
+            _ => self.config.pipelines.iter().map(|p| &*p.id).collect(),
+        };
+        self.report("config-unknown-reference", at, message.to_owned(), suggest::help(wanted, list, ids));
+    }
+}

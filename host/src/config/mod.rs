@@ -1,0 +1,174 @@
+//! `pajamas.toml` to types: strict, layered, and every value knows where it came from.
+//!
+//! Layers, the later over the earlier: what is built in, the file, the environment (`PAJAMAS_SERVER__LISTEN`), flags.
+//! [`Config::load`] reads them and reports every problem at once; [`Config::explain`] says who set what.
+//!
+//! A new key is a new field of the section's type, with a `serde` default and a doc comment: reading, the "did you
+//! mean", the explanation and the JSON Schema follow from it.
+
+mod check;
+mod de;
+mod entries;
+mod explain;
+mod layers;
+mod origin;
+mod problem;
+mod quantity;
+mod sections;
+pub mod suggest;
+mod task;
+pub(crate) mod text;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use entries::{Model, Pipeline, StageStep, Step, StepLimits, Wiring};
+pub use explain::{Explanation, Setting};
+pub use layers::{LoadOptions, Override};
+pub use origin::{Origin, Place};
+pub use problem::{Problem, Problems};
+pub use quantity::{ByteSize, Period};
+pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages};
+pub use task::Task;
+pub use text::{Address, BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};
+
+use tree::{Content, Node};
+
+/// The version of the file's layout that this host reads.
+pub const SCHEMA: u32 = 1;
+
+/// The configuration of a host.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "pajamas.toml")]
+pub struct Config {
+    /// The version of the file's layout: 1.
+    pub schema: u32,
+    /// The HTTP server.
+    pub server: Server,
+    /// Native plugins.
+    pub plugins: Plugins,
+    /// WASM stages.
+    pub stages: Stages,
+    /// How much memory models may take.
+    pub memory: Memory,
+    /// The model of each task for whoever names none.
+    pub defaults: Defaults,
+    /// The models, by id.
+    pub models: Vec<Model>,
+    /// The pipelines, by id.
+    pub pipelines: Vec<Pipeline>,
+    /// The file it was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    #[serde(skip)]
+    written: Node,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            server: Server::default(),
+            plugins: Plugins::default(),
+            stages: Stages::default(),
+            memory: Memory::default(),
+            defaults: Defaults::default(),
+            models: Vec::new(),
+            pipelines: Vec::new(),
+            file: None,
+            written: Node::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file and lays the environment and the flags over it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once: syntax, unknown keys, values of the wrong type or out of range, missing
+    /// keys, two entries of one id, references that lead nowhere, files that do not exist, an address to listen on
+    /// that others can reach.
+    pub fn load(options: &LoadOptions) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let mut report = |problem| {
+            let mut problems = Problems::default();
+            problems.push(problem);
+            problems
+        };
+        let file = options.find_file().map_err(&mut report)?;
+        let mut tree = match &file {
+            Some(path) => Node::parse(&layers::read_file(path).map_err(&mut report)?, &mut problems),
+            None => Node::default(),
+        };
+        refuse_other_schema(&tree).map_err(&mut report)?;
+        options.lay_over(&mut tree, &mut problems);
+        let mut config: Self = de::read(&mut tree, &options.folders(), &mut problems);
+        check::check(&config, &tree, &mut problems);
+        config.file = file;
+        config.written = tree;
+        problems.none_or(config)
+    }
+
+    /// The model of this id.
+    pub fn model(&self, id: &str) -> Option<&Model> {
+        self.models.iter().find(|model| *model.id == *id)
+    }
+
+    /// The pipeline of this id.
+    pub fn pipeline(&self, id: &str) -> Option<&Pipeline> {
+        self.pipelines.iter().find(|pipeline| *pipeline.id == *id)
+    }
+
+    /// Every value in force with its source.
+    pub fn explain(&self) -> Explanation {
+        Explanation::of(self)
+    }
+
+    /// Reports the steps that name a stage which is not among `known`: for whoever knows the stages, which this
+    /// module does not.
+    ///
+    /// # Errors
+    /// `config-unknown-reference` for each such step.
+    pub fn check_stages(&self, known: &[&str]) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        check::check_stages(self, &self.written, known, &mut problems);
+        problems.none_or(())
+    }
+
+    /// Where the value of `list`'s entry `id` was written, for messages about it: `origin_of("models", "chat",
+    /// "options")`.
+    pub fn origin_of(&self, list: &str, id: &str, key: &str) -> Origin {
+        let entries = match self.written.get(list).map(|node| &node.content) {
+            Some(Content::List(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        entries
+            .iter()
+            .find(|entry| entry.id() == Some(id))
+            .map_or(Origin::Default, |entry| entry.origin_of(&[key.into()]))
+    }
+
+    /// The JSON Schema of the file, for editors.
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(Self).into()
+    }
+}
+
+/// A file of another layout would be a hail of unknown keys: say the one thing that matters instead.
+fn refuse_other_schema(tree: &Node) -> Result<(), Problem> {
+    match tree.get("schema") {
+        Some(Node { content: Content::Integer(found), origin, .. }) if *found != i64::from(SCHEMA) => {
+            let message = format!("this file has layout {found}, this pajamas reads layout {SCHEMA}");
+            Err(Problem::new("config-version", origin, message)
+                .help(format!("write `schema = {SCHEMA}`, or use the pajamas that the file was written for")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,40 @@
+//! The repository's own pajamas.toml, which is also the reference that newcomers read.
+
+use super::*;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pajamas.toml");
+
+#[test]
+fn it_loads() {
+    let options = LoadOptions { file: Some(PATH.into()), ..LoadOptions::default() };
+    let config = Config::load(&options).unwrap_or_else(|problems| panic!("{problems}"));
+    let ids: Vec<String> = config.models.iter().map(|m| m.id.to_string()).collect();
+    assert_eq!(ids, ["chat", "shapes", "colours"]);
+    assert_eq!(config.server, Server::default());
+    assert_eq!(config.memory, Memory::default());
+    assert_eq!(config.stages.limits, Limits::default());
+}
+
+#[test]
+fn what_it_shows_as_an_example_is_read_too() {
+    let text = std::fs::read_to_string(PATH).unwrap();
+    let example: String = text
+        .lines()
+        .skip_while(|line| *line != "# [[pipelines]]")
+        .map(|line| line.trim_start_matches("# ").to_owned() + "\n")
+        .collect();
+    let config = House::new(&example).load().unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.pipelines[0].steps.len(), 6);
+}
+
+#[test]
+fn it_explains_every_key_there_is() {
+    let text = std::fs::read_to_string(PATH).unwrap();
+    let schema = Config::json_schema();
+    let sections = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    let keys = sections.filter_map(|section| section["properties"].as_object()).flat_map(|p| p.keys());
+    for key in keys {
+        let written = [format!("{key} ="), format!("[{key}"), format!(".{key}]"), format!("{key}.")];
+        assert!(written.iter().any(|w| text.contains(w)), "`{key}` is not in pajamas.toml");
+    }
+}
