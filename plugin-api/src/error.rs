@@ -1,6 +1,7 @@
 //! The one error type that crosses the plugin boundary.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, io};
 
 /// What a plugin or a sink returns on failure.
 ///
@@ -43,6 +44,12 @@ pub mod codes {
     pub const OUT_OF_MEMORY: &str = "out-of-memory";
     /// The plugin wrote more output than the host allows.
     pub const OUTPUT_TOO_LARGE: &str = "output-too-large";
+    /// The session returned without writing an output it was asked for.
+    pub const OUTPUT_MISSING: &str = "output-missing";
+    /// The session wrote an output nobody asked for.
+    pub const OUTPUT_UNEXPECTED: &str = "output-unexpected";
+    /// The session wrote an output of another type or shape than its signature promises.
+    pub const OUTPUT_MISMATCH: &str = "output-mismatch";
     /// The other side sent something that does not parse: a bug in one of the two.
     pub const PROTOCOL: &str = "plugin-protocol";
     /// Anything else.
@@ -65,6 +72,11 @@ impl PluginError {
     /// The request was cancelled.
     pub fn cancelled() -> Self {
         Self::new(codes::CANCELLED, "the request was cancelled")
+    }
+
+    /// The model file could not be read.
+    pub fn model_unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::new(codes::MODEL_NOT_FOUND, format!("{}: {error}", path.display()))
     }
 
     /// The operation is not offered by `who`.

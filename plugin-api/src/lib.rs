@@ -26,6 +26,7 @@
 
 mod abi;
 mod backend;
+mod check;
 mod error;
 mod export;
 mod extension;
@@ -36,6 +37,8 @@ mod quantizer;
 mod sink;
 mod tensor;
 
+#[cfg(feature = "host")]
+pub mod conformance;
 #[cfg(feature = "host")]
 pub mod host;
 

@@ -57,6 +57,9 @@ pub struct ProbeReport {
 }
 
 impl ProbeV1 {
+    /// Bytes of the fields that every plugin has.
+    const SIZE_1_0: usize = std::mem::offset_of!(Self, version) + size_of::<ProbeText>();
+
     /// The probe of the crate that expands `export_plugin!`.
     #[doc(hidden)]
     pub const fn new(name: &'static str, version: &'static str) -> Self {
@@ -88,8 +91,9 @@ impl ProbeV1 {
         if probe.magic != PROBE_MAGIC {
             return Err(invalid("does not begin with the magic bytes PAJAMAS1"));
         }
-        if (probe.struct_size as usize) < size_of::<Self>() {
-            return Err(invalid("is smaller than version 1 of it"));
+        // Fields appended later are read only where `struct_size` reaches them.
+        if (probe.struct_size as usize) < Self::SIZE_1_0 {
+            return Err(invalid("is smaller than that of ABI 1.0"));
         }
         let text = |t: ProbeText| {
             if t.ptr.is_null() || t.len > 1024 {

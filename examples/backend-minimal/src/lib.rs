@@ -3,8 +3,8 @@
 
 use pajamas_plugin_api::{
     Backend, BackendInfo, Cancel, DType, DeviceInfo, Dim, HostContext, InferRequest, LoadRequest, Memory,
-    NamedTensor, OutputSpec, Plugin, PluginError, PluginInfo, Probe, ProgressSink, Result, Session,
-    Signature, TensorSink, TensorSpec, capability, codes, export_plugin,
+    NamedTensor, Plugin, PluginError, PluginInfo, Probe, ProgressSink, Result, Session, Signature,
+    TensorSink, TensorSpec, TensorView, as_bytes, capability, codes, export_plugin,
 };
 
 struct Scale;
@@ -27,19 +27,29 @@ impl Backend for Scale {
         Probe { score: 100, reason: "runs on every processor".into(), devices: vec![cpu] }
     }
 
-    fn estimate(&self, _request: &LoadRequest) -> Result<Vec<Memory>> {
-        Ok(vec![Memory { device: "cpu".into(), weights: 4, ..Memory::default() }])
+    fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
+        Ok(self.open(request)?.usage())
     }
 
-    fn load(&self, request: &LoadRequest, _: &mut dyn ProgressSink, _: &Cancel) -> Result<Box<dyn Session>> {
-        let path = request.path.display();
-        let text = std::fs::read_to_string(&request.path)
-            .map_err(|e| PluginError::new(codes::MODEL_NOT_FOUND, format!("{path}: {e}")))?;
-        let factor = text.trim().parse().map_err(|e| {
-            PluginError::new(codes::MODEL_INVALID, format!("{path}: {e}"))
-                .help("the file must hold one number")
-        })?;
-        Ok(Box::new(ScaleSession { factor }))
+    fn load(
+        &self,
+        request: &LoadRequest,
+        _: &mut dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Session>> {
+        cancel.check()?;
+        Ok(Box::new(self.open(request)?))
+    }
+}
+
+impl Scale {
+    fn open(&self, request: &LoadRequest) -> Result<ScaleSession> {
+        request.check(&self.describe(), &self.probe())?;
+        let path = &request.path;
+        let text = std::fs::read(path).map_err(|e| PluginError::model_unreadable(path, &e))?;
+        let invalid = |e| PluginError::new(codes::MODEL_INVALID, format!("{}: {e}", path.display()));
+        let factor = String::from_utf8_lossy(&text).trim().parse().map_err(invalid)?;
+        Ok(ScaleSession { factor })
     }
 }
 
@@ -49,11 +59,8 @@ struct ScaleSession {
 
 impl Session for ScaleSession {
     fn signature(&self) -> Signature {
-        let port = |name: &str| TensorSpec {
-            name: name.into(),
-            dtype: DType::F32,
-            shape: vec![Dim::Dynamic("n".into())],
-        };
+        let shape = vec![Dim::Dynamic("n".into())];
+        let port = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, shape: shape.clone() };
         Signature {
             capabilities: vec![capability::INFER.into()],
             inputs: vec![port("x")],
@@ -68,32 +75,23 @@ impl Session for ScaleSession {
 
     fn infer(
         &self,
-        _request: &InferRequest,
+        request: &InferRequest,
         inputs: &[NamedTensor<'_>],
         outputs: &mut dyn TensorSink,
         cancel: &Cancel,
     ) -> Result<()> {
         cancel.check()?;
-        let [input] = inputs else {
-            return Err(PluginError::invalid_input("exactly one input, `x`, is needed"));
-        };
-        let x = input.tensor.elements::<f32>()?;
-        let mut y =
-            outputs.allocate(&[OutputSpec { name: "y", dtype: DType::F32, shape: input.tensor.shape() }])?;
-        for (out, x) in y[0].bytes().chunks_exact_mut(4).zip(x) {
-            out.copy_from_slice(&(x * self.factor).to_le_bytes());
-        }
-        Ok(())
+        self.signature().check_request(request, inputs)?;
+        let x = inputs[0].tensor;
+        let y: Vec<f32> = x.elements::<f32>()?.iter().map(|x| x * self.factor).collect();
+        outputs.write("y", TensorView::new(DType::F32, x.shape(), as_bytes(&y))?)
     }
 }
 
 fn plugin(_host: HostContext) -> Result<Plugin> {
-    let info = PluginInfo {
-        name: "minimal".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        ..PluginInfo::default()
-    };
-    Ok(Plugin::new(info).backend(Scale))
+    let (name, version, license) =
+        ("minimal".into(), env!("CARGO_PKG_VERSION").into(), "MIT OR Apache-2.0".into());
+    Ok(Plugin::new(PluginInfo { name, version, license, ..PluginInfo::default() }).backend(Scale))
 }
 
 export_plugin!(name: "minimal", version: env!("CARGO_PKG_VERSION"), create: plugin);

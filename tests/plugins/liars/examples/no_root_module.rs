@@ -1,0 +1,3 @@
+//! An honest probe with nothing behind it.
+
+liars::export_probe!();

@@ -1,0 +1,3 @@
+//! A probe from before version 1.
+
+liars::export_probe!(struct_size: 16);

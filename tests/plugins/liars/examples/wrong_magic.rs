@@ -1,0 +1,3 @@
+//! A symbol of our name that is not ours.
+
+liars::export_probe!(magic: *b"PYJAMAS!");

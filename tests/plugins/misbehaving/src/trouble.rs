@@ -1,0 +1,287 @@
+//! Models of the format `trouble`: one word that says what goes wrong.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pajamas_plugin_api::{
+    Backend, BackendInfo, Cancel, DType, DeviceInfo, Dim, EmbedRequest, FinishReason, GenerateRequest,
+    GenerateSummary, InferRequest, LoadRequest, Memory, NamedTensor, OutputSpec, PluginError, Probe,
+    ProgressSink, Prompt, Result, Session, Signature, TensorSink, TensorSpec, TensorView, TextSignature,
+    Timings, Token, TokenEvent, TokenSink, Usage, as_bytes, capability, codes,
+};
+
+/// Sound in itself; its models are not.
+pub struct Trouble {
+    /// The method that panics, from the operator's settings.
+    pub panic: String,
+}
+
+/// Every word a model may hold.
+const WORDS: [&str; 20] = [
+    "good",
+    "load-panic",
+    "load-hang",
+    "load-deaf",
+    "load-fail",
+    "signature-panic",
+    "leak",
+    "drop-panic",
+    "infer-panic",
+    "infer-deaf",
+    "infer-wrong-shape",
+    "infer-wrong-type",
+    "infer-surplus",
+    "infer-nothing",
+    "infer-too-much",
+    "infer-misuse",
+    "generate-panic",
+    "generate-hang",
+    "generate-deaf",
+    "generate-babble",
+];
+
+/// Spins until a file beside the model says to go on: deaf to the cancel flag, yet bounded.
+fn deaf(model: &Path) {
+    let go = model.with_extension("go");
+    let end = Instant::now() + Duration::from_secs(20);
+    while !go.exists() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits for the cancel flag, as a long computation that tests it does.
+fn hang(cancel: &Cancel) -> PluginError {
+    while !cancel.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    PluginError::cancelled()
+}
+
+impl Backend for Trouble {
+    fn describe(&self) -> BackendInfo {
+        assert!(self.panic != "describe", "told to panic in describe");
+        BackendInfo {
+            id: "trouble".into(),
+            description: "Does what the word in the model file says".into(),
+            formats: vec!["trouble".into()],
+            precisions: vec!["f32".into()],
+            device_kinds: vec!["cpu".into()],
+            capabilities: vec![
+                capability::INFER.into(),
+                capability::GENERATE.into(),
+                capability::EMBED.into(),
+                capability::TOKENIZE.into(),
+            ],
+            options_schema: serde_json::json!({
+                "type": "object", "properties": {}, "additionalProperties": false
+            }),
+        }
+    }
+
+    fn probe(&self) -> Probe {
+        assert!(self.panic != "probe", "told to panic in probe");
+        let cpu = DeviceInfo { id: "cpu".into(), name: "CPU".into(), memory_total: 0, memory_free: 0 };
+        Probe { score: 1, reason: "runs everywhere, badly".into(), devices: vec![cpu] }
+    }
+
+    fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
+        word(request)?;
+        Ok(vec![Memory { device: "cpu".into(), weights: 1, ..Memory::default() }])
+    }
+
+    fn load(
+        &self,
+        request: &LoadRequest,
+        progress: &mut dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Session>> {
+        cancel.check()?;
+        let word = word(request)?;
+        if progress.progress(0.0, "reading the word").is_break() {
+            return Err(PluginError::cancelled());
+        }
+        match word {
+            "load-panic" => panic!("told to panic in load"),
+            "load-hang" => return Err(hang(cancel)),
+            "load-deaf" => deaf(&request.path),
+            "load-fail" => return Err(PluginError::new(codes::OUT_OF_MEMORY, "told to fail")),
+            "leak" => std::mem::forget(vec![1u8; 8 << 20]),
+            _ => {}
+        }
+        Ok(Box::new(TroubleSession { word, model: request.path.clone() }))
+    }
+}
+
+fn word(request: &LoadRequest) -> Result<&'static str> {
+    if let Some(name) = request.options.as_object().and_then(|o| o.keys().next()) {
+        return Err(PluginError::new(codes::INVALID_OPTION, format!("there is no option `{name}`")));
+    }
+    let path = request.path.display();
+    let text = std::fs::read_to_string(&request.path).map_err(|e| {
+        let missing = e.kind() == std::io::ErrorKind::NotFound;
+        let code = if missing { codes::MODEL_NOT_FOUND } else { codes::MODEL_INVALID };
+        PluginError::new(code, format!("{path}: {e}"))
+    })?;
+    WORDS
+        .into_iter()
+        .find(|w| *w == text.trim())
+        .ok_or_else(|| PluginError::new(codes::MODEL_INVALID, format!("{path}: no word of trouble")))
+}
+
+struct TroubleSession {
+    word: &'static str,
+    model: PathBuf,
+}
+
+impl Drop for TroubleSession {
+    fn drop(&mut self) {
+        assert!(self.word != "drop-panic", "told to panic in drop");
+    }
+}
+
+impl Session for TroubleSession {
+    fn signature(&self) -> Signature {
+        assert!(self.word != "signature-panic", "told to panic in signature");
+        let port = |name: &str, columns| TensorSpec {
+            name: name.into(),
+            dtype: DType::F32,
+            shape: vec![Dim::Dynamic("n".into()), Dim::Fixed(columns)],
+        };
+        Signature {
+            capabilities: vec![
+                capability::INFER.into(),
+                capability::GENERATE.into(),
+                capability::EMBED.into(),
+                capability::TOKENIZE.into(),
+            ],
+            inputs: vec![port("x", 2)],
+            outputs: vec![port("y", 2)],
+            text: Some(TextSignature {
+                architecture: "trouble".into(),
+                vocab_size: 256,
+                context_length: 64,
+                context_train: 64,
+                embedding_size: 4,
+                ..TextSignature::default()
+            }),
+            ..Signature::default()
+        }
+    }
+
+    fn usage(&self) -> Vec<Memory> {
+        vec![Memory { device: "cpu".into(), weights: 1, ..Memory::default() }]
+    }
+
+    fn infer(
+        &self,
+        _request: &InferRequest,
+        inputs: &[NamedTensor<'_>],
+        outputs: &mut dyn TensorSink,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        cancel.check()?;
+        self.signature().check_inputs(inputs)?;
+        let shape = inputs[0].tensor.shape();
+        let rows = shape[0];
+        let mut write = |name: &str, dtype: DType, shape: &[u64]| {
+            outputs.allocate(&[OutputSpec { name, dtype, shape }]).map(drop)
+        };
+        match self.word {
+            "infer-panic" => panic!("told to panic in infer"),
+            "infer-deaf" => deaf(&self.model),
+            "infer-wrong-shape" => return write("y", DType::F32, &[rows, 3]),
+            "infer-wrong-type" => return write("y", DType::I64, &[rows, 2]),
+            "infer-surplus" => write("nobody-asked", DType::F32, &[1])?,
+            "infer-nothing" => return Ok(()),
+            "infer-too-much" => return write("y", DType::F32, &[1 << 40, 2]),
+            "infer-misuse" => {
+                let y = OutputSpec { name: "y", dtype: DType::F32, shape };
+                outputs.allocate(&[y, y])?;
+                return Ok(());
+            }
+            _ => {}
+        }
+        outputs.write("y", inputs[0].tensor)
+    }
+
+    fn generate(
+        &self,
+        request: &GenerateRequest,
+        tokens: &mut dyn TokenSink,
+        cancel: &Cancel,
+    ) -> Result<GenerateSummary> {
+        if let Some(name) = request.options.keys().next() {
+            return Err(PluginError::invalid_input(format!("there is no option `{name}`")));
+        }
+        let prompt = ids(&request.prompt)?;
+        let room = 64u32.checked_sub(prompt.len() as u32).ok_or_else(|| {
+            let message = format!("the prompt has {} tokens, the context 64", prompt.len());
+            PluginError::new(codes::CONTEXT_LENGTH_EXCEEDED, message)
+        })?;
+        match self.word {
+            "generate-hang" => return Err(hang(cancel)),
+            "generate-deaf" => deaf(&self.model),
+            _ => {}
+        }
+        let limit = if self.word == "generate-babble" { 100_000 } else { request.max_tokens.unwrap_or(room) };
+        let mut finish_reason = FinishReason::Length;
+        let mut count = 0;
+        for id in prompt.iter().cycle().take(if prompt.is_empty() { 0 } else { limit as usize }) {
+            if cancel.is_cancelled() && self.word != "generate-deaf" {
+                finish_reason = FinishReason::Cancelled;
+                break;
+            }
+            assert!(count < 2 || self.word != "generate-panic", "told to panic in generate");
+            count += 1;
+            let text = char::from(*id as u8).to_string();
+            let flow = tokens.token(TokenEvent { id: *id, text: &text, logprob: f32::NAN, extras: "" });
+            if flow.is_break() && self.word != "generate-babble" {
+                finish_reason = FinishReason::Cancelled;
+                break;
+            }
+        }
+        Ok(GenerateSummary {
+            finish_reason,
+            stop_string: None,
+            usage: Usage { prompt_tokens: prompt.len() as u32, completion_tokens: count, cached_tokens: 0 },
+            timings: Timings::default(),
+        })
+    }
+
+    fn embed(&self, request: &EmbedRequest, outputs: &mut dyn TensorSink, cancel: &Cancel) -> Result<Usage> {
+        cancel.check()?;
+        if let Some(pooling) = request.pooling.as_deref().filter(|p| !["mean", "cls", "last"].contains(p)) {
+            return Err(PluginError::invalid_input(format!("there is no pooling `{pooling}`")));
+        }
+        let prompts = request.inputs.iter().map(ids).collect::<Result<Vec<_>>>()?;
+        let shape = [prompts.len() as u64, 4];
+        let unit = vec![0.5f32; 4 * prompts.len()];
+        outputs.write("embeddings", TensorView::new(DType::F32, &shape, as_bytes(&unit))?)?;
+        let prompt_tokens = prompts.iter().map(|p| p.len() as u32).sum();
+        Ok(Usage { prompt_tokens, ..Usage::default() })
+    }
+
+    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<Token>> {
+        let token = |id: u32| Token { id, text: String::from_utf8_lossy(&[id as u8]).into_owned() };
+        Ok(ids(prompt)?.into_iter().map(token).collect())
+    }
+
+    fn detokenize(&self, tokens: &[u32]) -> Result<String> {
+        let bytes =
+            ids(&Prompt::Tokens(tokens.to_vec()))?.into_iter().map(|id| id as u8).collect::<Vec<u8>>();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// One token a byte.
+fn ids(prompt: &Prompt) -> Result<Vec<u32>> {
+    match prompt {
+        Prompt::Text { text, .. } => Ok(text.bytes().map(u32::from).collect()),
+        Prompt::Tokens(ids) => match ids.iter().find(|id| **id > 255) {
+            Some(id) => {
+                Err(PluginError::invalid_input(format!("token {id} is outside the vocabulary of 256")))
+            }
+            None => Ok(ids.clone()),
+        },
+    }
+}
