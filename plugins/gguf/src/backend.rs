@@ -98,7 +98,7 @@ impl Backend for GgufBackend {
         let params = ModelParams { weights: Weights::Simulated, lock: false, ..plan.model.clone() };
         let model = Model::load(library, &request.path, &params, &mut |_| true).map_err(plugin_error)?;
         let context = Context::new(Arc::new(model), &plan.context).map_err(plugin_error)?;
-        Ok(footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.sequences))
+        Ok(footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.outputs))
     }
 
     fn load(
@@ -126,7 +126,7 @@ impl Backend for GgufBackend {
         } else {
             let context = Context::new(Arc::clone(&model), &plan.context).map_err(plugin_error)?;
             let memory =
-                footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.sequences);
+                footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.outputs);
             let causal = context.is_causal() && context.has_cache();
             let engine = Engine::start(context, plan.settings.clone())?;
             GgufSession::new(model, engine, &plan, causal, memory)

@@ -9,7 +9,7 @@ use crate::files::ModelFiles;
 const TOKEN_BYTES: u64 = 200;
 const MERGE_BYTES: u64 = 180;
 /// Copies of the compute graph's description that a context keeps, whatever the model.
-const GRAPH_BYTES: u64 = 4 << 20;
+const GRAPH_BYTES: u64 = 1 << 20;
 
 /// Adds up buffers, the processor's memory first. `mapped`: weights on the processor are the mapped file rather
 /// than a copy of it.
@@ -37,7 +37,9 @@ pub(crate) fn memory(
         device.kv += buffer.cache;
         device.scratch += buffer.compute;
     }
-    devices[0].scratch += vocabulary(files) + GRAPH_BYTES + u64::from(outputs) * files.vocab_size() * 4;
+    // Results are copied out: a row of logits and one of an embedding for each output.
+    let row = (files.vocab_size() + files.main().family_u64("embedding_length").unwrap_or(0)) * 4;
+    devices[0].scratch += vocabulary(files) + GRAPH_BYTES + u64::from(outputs) * row;
     devices
 }
 

@@ -10,8 +10,9 @@ use crate::options::LoadOptions;
 
 /// The context of a model that names a longer one, unless the options ask for more: memory grows with it.
 const DEFAULT_CONTEXT: u32 = 4096;
-/// Logits that may be computed in one batch of an embedding on a model that is no embedder: 32 MiB.
-const OUTPUT_LOGITS: u64 = 8 << 20;
+/// Logits that may be computed in one batch of an embedding on a model that is no embedder: 8 MiB. llama.cpp computes
+/// them for every token of an embedding, and keeps room for them even while it only generates.
+const OUTPUT_LOGITS: u64 = 2 << 20;
 
 /// How a model will be loaded.
 pub(crate) struct Plan {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use pajamas_llama_cpp::{Model, Pooling, Sampler, Token as Id};
+use pajamas_llama_cpp::{HeapTrim, Model, Pooling, Sampler, Token as Id};
 use pajamas_plugin_api::{
     Cancel, DType, EmbedRequest, GenerateRequest, GenerateSummary, Memory, PluginError, Prompt, Result,
     Sampling, Session, Signature, TensorSink, TensorView, TextSignature, Token, TokenSink, Usage, as_bytes,
@@ -27,6 +27,8 @@ pub(crate) struct GgufSession {
     context_length: u32,
     signature: Signature,
     memory: Vec<Memory>,
+    /// Last, so that it finds everything freed.
+    _trim: HeapTrim,
 }
 
 impl GgufSession {
@@ -38,7 +40,7 @@ impl GgufSession {
         }
         let context_length = plan.settings.context_length;
         let signature = signature(&model, &capabilities, context_length);
-        Self { model, engine: Some(engine), context_length, signature, memory }
+        Self { model, engine: Some(engine), context_length, signature, memory, _trim: HeapTrim::default() }
     }
 
     /// A session that only tokenizes.
@@ -51,6 +53,7 @@ impl GgufSession {
             context_length,
             signature,
             memory: footprint::vocabulary_memory(&plan.files),
+            _trim: HeapTrim::default(),
         }
     }
 

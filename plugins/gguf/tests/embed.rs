@@ -1,0 +1,102 @@
+//! Embeddings on a tiny model with random weights.
+
+mod support;
+
+use pajamas_plugin_api::{Cancel, EmbedRequest, Prompt, Session, codes};
+use serde_json::json;
+use support::{Rows, greedy, load, run, tiny};
+
+fn embed(session: &dyn Session, inputs: &[&[u32]], pooling: Option<&str>, normalize: bool) -> Rows {
+    let request = EmbedRequest {
+        inputs: inputs.iter().map(|i| Prompt::Tokens(i.to_vec())).collect(),
+        pooling: pooling.map(str::to_owned),
+        normalize,
+    };
+    let mut rows = Rows::default();
+    let usage = session.embed(&request, &mut rows, &Cancel::new()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(usage.prompt_tokens as usize, inputs.iter().map(|i| i.len()).sum::<usize>());
+    assert_eq!(rows.shape, [inputs.len() as u64, 64]);
+    rows
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4)
+}
+
+#[test]
+fn poolings_are_what_they_are_called() {
+    let (_folder, path) = tiny();
+    let session = load(&path, json!({}));
+    let text: &[u32] = &[1, 300, 301, 302];
+    let last = |n: usize| embed(&*session, &[&text[..n]], Some("last"), false).row(0);
+    // A causal model: the embedding of a token is the last one of the text up to it.
+    let tokens: Vec<Vec<f32>> = (1..=4).map(last).collect();
+    let mean: Vec<f32> = (0..64).map(|i| tokens.iter().map(|t| t[i]).sum::<f32>() / 4.0).collect();
+    assert!(close(&embed(&*session, &[text], Some("mean"), false).row(0), &mean));
+    assert!(close(&embed(&*session, &[text], None, false).row(0), &mean), "mean is the default");
+    assert!(close(&embed(&*session, &[text], Some("cls"), false).row(0), &tokens[0]));
+    assert!(!close(&mean, &tokens[3]));
+}
+
+#[test]
+fn several_texts_are_embedded_apart() {
+    let (_folder, path) = tiny();
+    let session = load(&path, json!({}));
+    let (a, b): (&[u32], &[u32]) = (&[1, 300, 301], &[1, 310]);
+    let both = embed(&*session, &[a, b], None, true);
+    assert!(close(&both.row(0), &embed(&*session, &[a], None, true).row(0)));
+    assert!(close(&both.row(1), &embed(&*session, &[b], None, true).row(0)));
+    let length: f32 = both.row(0).iter().map(|x| x * x).sum();
+    assert!((length - 1.0).abs() < 1e-4, "{length}");
+}
+
+#[test]
+fn long_texts_are_computed_in_parts() {
+    let (_folder, path) = tiny();
+    let text: Vec<u32> = (0..200).map(|i| 200 + i).collect();
+    // Flash attention sums long and short batches in different ways: compare without.
+    let with = |micro_batch: u32| {
+        let options = json!({ "micro_batch_size": micro_batch, "flash_attention": "off" });
+        embed(&*load(&path, options), &[&text], None, false).row(0)
+    };
+    let (whole, parts) = (with(512), with(32));
+    let most = whole.iter().zip(&parts).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    assert!(most < 1e-4, "differs by {most}");
+}
+
+#[test]
+fn generating_and_embedding_do_not_disturb_each_other() {
+    let (_folder, path) = tiny();
+    let session = load(&path, json!({ "parallel": 2 }));
+    let prompt = [1, 300, 310];
+    let text: &[u32] = &[1, 320, 330];
+    let expected =
+        (run(&*session, &greedy(&prompt, 60)).0.ids, embed(&*session, &[text], None, false).row(0));
+    std::thread::scope(|scope| {
+        let generation = scope.spawn(|| run(&*session, &greedy(&prompt, 60)).0.ids);
+        for _ in 0..5 {
+            assert!(close(&embed(&*session, &[text], None, false).row(0), &expected.1));
+        }
+        assert_eq!(generation.join().unwrap(), expected.0);
+    });
+}
+
+#[test]
+fn wrong_requests_are_refused() {
+    let (_folder, path) = tiny();
+    let session = load(&path, json!({ "context_length": 16 }));
+    let refuse = |inputs: Vec<Prompt>, pooling: Option<&str>| {
+        let request = EmbedRequest { inputs, pooling: pooling.map(str::to_owned), normalize: false };
+        session.embed(&request, &mut Rows::default(), &Cancel::new()).unwrap_err()
+    };
+    let error = refuse(vec![Prompt::Tokens(vec![300; 17])], None);
+    assert_eq!(error.code, codes::CONTEXT_LENGTH_EXCEEDED);
+    assert!(error.message.contains("17") && error.message.contains("16"), "{error}");
+    assert_eq!(refuse(vec![Prompt::Tokens(vec![])], None).code, codes::INVALID_INPUT);
+    assert_eq!(refuse(vec![Prompt::Tokens(vec![300])], Some("max")).code, codes::INVALID_INPUT);
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let request = EmbedRequest { inputs: vec![Prompt::Tokens(vec![300])], pooling: None, normalize: false };
+    let error = session.embed(&request, &mut Rows::default(), &cancel).unwrap_err();
+    assert_eq!(error.code, codes::CANCELLED);
+}

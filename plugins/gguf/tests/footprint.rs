@@ -1,0 +1,62 @@
+//! What is estimated and what is reported must be what the process grows by. Alone in its program, so that no other
+//! test's memory is counted.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::path::Path;
+
+use pajamas_llama_cpp::gguf::TensorType;
+use pajamas_plugin_api::{Backend, Cancel, EmbedRequest, Memory, Prompt};
+use serde_json::{Value, json};
+use support::{Rows, Shape, backend, greedy, load, request, run, write_random};
+
+/// About 120 MB in f32: large against what a process holds anyway.
+const BIG: Shape =
+    Shape { vocab: 8192, hidden: 512, ffn: 1536, layers: 8, heads: 8, kv_heads: 4, context: 4096, eps: 1e-5 };
+
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn total(memory: &[Memory]) -> u64 {
+    memory.iter().map(Memory::total).sum()
+}
+
+fn compare(path: &Path, options: &Value) {
+    let estimate = backend().estimate(&request(path, options.clone())).unwrap();
+    let before = resident();
+    let session = load(path, options.clone());
+    // Memory counts once it is touched: a whole micro-batch of prompt, and a long embedding, touch all that will be.
+    let prompt: Vec<u32> = (0..512).map(|i| 300 + i).collect();
+    run(&*session, &greedy(&prompt, 4));
+    let embedding = EmbedRequest { inputs: vec![Prompt::Tokens(prompt)], pooling: None, normalize: false };
+    session.embed(&embedding, &mut Rows::default(), &Cancel::new()).unwrap();
+    let grown = resident() - before;
+    let usage = session.usage();
+    eprintln!("{options}: estimate {estimate:?}\nusage {usage:?}\ngrown {grown}");
+    for (what, memory) in [("estimate", &estimate), ("usage", &usage)] {
+        let ratio = total(memory) as f64 / grown as f64;
+        assert!((0.9..=1.1).contains(&ratio), "{what} is {ratio:.3} of the {grown} bytes grown, {options}");
+    }
+    drop(session);
+    let left = resident().saturating_sub(before);
+    assert!(left < grown / 5, "{left} of {grown} bytes are left after the session was dropped");
+}
+
+#[test]
+fn estimate_and_usage_are_the_growth_of_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (full, small) = (folder.path().join("f32.gguf"), folder.path().join("q8.gguf"));
+    write_random(&full, BIG, TensorType::F32);
+    write_random(&small, Shape { layers: 24, ..BIG }, TensorType::Q8_0);
+    // Load the libraries and warm the allocator up before counting.
+    drop(load(&full, json!({ "context_length": 256 })));
+
+    compare(&full, &json!({ "context_length": 1024 }));
+    compare(&full, &json!({ "context_length": 4096, "kv_type_k": "f32", "mmap": false }));
+    // Weights that are rearranged for the processor, beside the mapped file they came from.
+    compare(&small, &json!({ "context_length": 1024 }));
+}
