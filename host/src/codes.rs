@@ -21,6 +21,12 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("config-conflict", Class::Invalid, "two values of the configuration exclude each other"),
     ("config-invalid", Class::Invalid, "the configuration has several problems of different kinds"),
     ("listen-not-loopback", Class::Invalid, "the server would be open to other machines, without keys"),
+    // artifacts
+    ("manifest-missing", Class::NotFound, "a folder that should be an artifact has no manifest.json"),
+    ("manifest-invalid", Class::Invalid, "the manifest.json of an artifact is damaged or lacks what it must say"),
+    ("artifact-version", Class::Invalid, "the artifact has the layout of a newer version of pajamas"),
+    ("artifact-corrupt", Class::Invalid, "a file of an artifact is missing or not what its manifest says"),
+    ("variant-not-found", Class::NotFound, "the artifact has not the format or precision that was asked for"),
     // requests, shared with plugins
     ("invalid-input", Class::Invalid, "the request or a value in it is wrong"),
     ("invalid-option", Class::Invalid, "an option is unknown or out of range"),

@@ -126,8 +126,11 @@ fn parse_quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 fn print_quantity(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
     let smallest = units.last().copied().unwrap_or(("", 1));
-    let (unit, factor) =
-        units.iter().copied().find(|(_, factor)| value != 0 && value.is_multiple_of(*factor)).unwrap_or(smallest);
+    let (unit, factor) = units
+        .iter()
+        .copied()
+        .find(|(_, factor)| value != 0 && value.is_multiple_of(*factor))
+        .unwrap_or(smallest);
     // Through `pad`, so that tables can align it.
     f.pad(&format!("{}{unit}", value / factor))
 }
