@@ -1,9 +1,11 @@
 //! pajamas: one host that loads native backends as plugins, runs untrusted bytes in WASM stages, and serves
 //! every model through the same way.
 
+pub mod artifact;
 pub mod codes;
 pub mod config;
 pub mod error;
+pub mod hardware;
 pub mod models;
 pub mod pipeline;
 pub mod plugins;

@@ -1,0 +1,152 @@
+//! What this machine is: processor, memory and GPUs, as far as this process may use them.
+//!
+//! Looking creates no GPU context and starts nothing. [`Provider`] is where tests put another machine in.
+
+mod cgroup;
+mod features;
+mod local;
+mod nvml;
+mod recorded;
+mod render;
+mod topology;
+
+use serde::{Deserialize, Serialize};
+
+pub use local::LocalMachine;
+pub use recorded::RecordedMachine;
+
+use crate::error::Result;
+
+/// A machine, as a host sees it at one moment. Its JSON can be replayed by a [`RecordedMachine`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// Operating system and architecture.
+    pub system: System,
+    /// The processor.
+    pub cpu: Cpu,
+    /// Main memory.
+    pub memory: Memory,
+    /// NVIDIA GPUs.
+    pub gpus: Gpus,
+}
+
+/// Operating system and architecture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// As Rust names it: `linux`, `macos`.
+    pub os: String,
+    /// What its maker calls it, with the version, for example `Linux (Debian GNU/Linux 12)`.
+    pub name: String,
+    /// As Rust names it: `x86_64`, `aarch64`.
+    pub arch: String,
+}
+
+/// The processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// What its maker calls it.
+    pub brand: String,
+    /// Cores of the machine.
+    pub physical_cores: u32,
+    /// Hardware threads of the machine.
+    pub logical_cores: u32,
+    /// Cores that this process may run on, by its CPU affinity.
+    pub usable_cores: u32,
+    /// How many processors' worth of time the control group grants; `None` when it sets no limit.
+    pub quota: Option<f64>,
+    /// Instruction sets that matter to inference, for example `avx2`, `amx-int8`, `neon`.
+    pub features: Vec<String>,
+}
+
+/// Main memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// What this process may use at most: what is installed, or the control group's limit.
+    pub total: u64,
+    /// What of that is free, or can be freed without harm.
+    pub available: u64,
+    /// What the machine has.
+    pub installed: u64,
+    /// The control group's limit, when there is one below what is installed.
+    pub limit: Option<u64>,
+}
+
+/// The GPUs that NVIDIA's management library knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpus {
+    /// The GPUs, in the order of their PCI addresses.
+    pub devices: Vec<Gpu>,
+    /// The driver's version.
+    pub driver: Option<String>,
+    /// The newest CUDA that the driver runs, for example `12.4`.
+    pub cuda: Option<String>,
+    /// Why there are none.
+    pub why_none: Option<String>,
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Its number in the order of PCI addresses, which is CUDA's only under `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+    pub index: u32,
+    /// What its maker calls it.
+    pub name: String,
+    /// The name that stays the same, whatever the order.
+    pub uuid: Option<String>,
+    /// All of its memory in bytes; 0 when the driver does not say.
+    pub memory_total: u64,
+    /// Its free memory in bytes; 0 when the driver does not say.
+    pub memory_free: u64,
+    /// CUDA compute capability, for example `9.0`.
+    pub compute_capability: Option<String>,
+}
+
+/// Something that knows a machine.
+pub trait Provider {
+    /// The machine as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be known. This machine always can.
+    fn hardware(&self) -> Result<Hardware>;
+}
+
+impl Hardware {
+    /// This machine.
+    pub fn detect() -> Self {
+        LocalMachine.detect()
+    }
+
+    /// How many threads computing should use: one for each core that this process may run on, and no more than the
+    /// control group grants. A second thread on a core only takes turns with the first, since matrix products leave no
+    /// unit of it idle.
+    pub fn recommended_threads(&self) -> u32 {
+        let quota = self.cpu.quota.map_or(u32::MAX, |quota| quota.floor() as u32);
+        self.cpu.usable_cores.min(quota).max(1)
+    }
+
+    /// Whether the processor has an instruction set, by its name in [`Cpu::features`].
+    pub fn has_feature(&self, name: &str) -> bool {
+        self.cpu.features.iter().any(|feature| feature == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(usable_cores: u32, quota: Option<f64>) -> Hardware {
+        let mut machine = recorded::tests::machine("workstation");
+        machine.cpu.usable_cores = usable_cores;
+        machine.cpu.quota = quota;
+        machine
+    }
+
+    #[test]
+    fn threads_are_cores_within_the_control_groups_limit() {
+        assert_eq!(machine(16, None).recommended_threads(), 16);
+        assert_eq!(machine(16, Some(3.9)).recommended_threads(), 3);
+        assert_eq!(machine(4, Some(8.0)).recommended_threads(), 4);
+        assert_eq!(machine(4, Some(0.5)).recommended_threads(), 1);
+        assert_eq!(machine(0, None).recommended_threads(), 1);
+    }
+}

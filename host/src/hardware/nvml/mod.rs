@@ -1,0 +1,267 @@
+//! NVIDIA GPUs, through the driver's management library (NVML), opened at run time.
+//!
+//! NVML needs no CUDA context, so that looking takes no memory of the GPU.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::path::Path;
+
+use libloading::Library;
+
+use super::{Gpu, Gpus};
+
+/// The library's name, as the driver installs it.
+pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// NVML's own sizes for names and versions are at most 96 bytes.
+const TEXT: usize = 96;
+
+/// `nvmlReturn_t`: 0 is success.
+type Status = c_int;
+/// `nvmlDevice_t`: opaque, owned by the library.
+type Device = *mut c_void;
+
+/// `nvmlMemory_t`.
+#[repr(C)]
+#[derive(Default)]
+struct MemoryInfo {
+    total: u64,
+    free: u64,
+    used: u64,
+}
+
+/// The GPUs that the library at `path` knows; none, with the reason, when it cannot be asked.
+pub(super) fn detect(path: &Path) -> Gpus {
+    let none = |why| Gpus { devices: Vec::new(), driver: None, cuda: None, why_none: Some(why) };
+    let library = match Nvml::open(path) {
+        Ok(library) => library,
+        Err(why) => return none(why),
+    };
+    let devices = match library.devices() {
+        Ok(devices) => devices,
+        Err(why) => return Gpus { driver: library.driver(), cuda: library.cuda(), ..none(why) },
+    };
+    let why_none = devices.is_empty().then(|| "the NVIDIA driver knows no GPU".to_owned());
+    Gpus { devices, driver: library.driver(), cuda: library.cuda(), why_none }
+}
+
+/// The library, initialised; shut down when dropped.
+struct Nvml(Functions);
+
+/// The library's functions, by name.
+struct Functions(Library);
+
+impl Nvml {
+    fn open(path: &Path) -> Result<Self, String> {
+        // SAFETY: the driver's own library, found where the system's linker finds it; what it runs on opening are the
+        // initialisers of a C library.
+        let library = unsafe { Library::new(path) }
+            .map_err(|_| format!("{} is not installed (no NVIDIA driver)", path.display()))?;
+        let functions = Functions(library);
+        functions.call::<unsafe extern "C" fn() -> Status>(c"nvmlInit_v2", |init| {
+            // SAFETY: no arguments; may be called from any thread, any number of times.
+            unsafe { init() }
+        })?;
+        Ok(Self(functions))
+    }
+}
+
+impl Drop for Nvml {
+    fn drop(&mut self) {
+        // A failure to shut down leaves nothing to do about it.
+        let _ = self.0.call::<unsafe extern "C" fn() -> Status>(c"nvmlShutdown", |shutdown| {
+            // SAFETY: no arguments; counts down what nvmlInit_v2 counted up.
+            unsafe { shutdown() }
+        });
+    }
+}
+
+impl Functions {
+    /// Looks the function up and calls it; an error in words when it is missing or fails.
+    fn call<F>(&self, name: &CStr, call: impl FnOnce(&F) -> Status) -> Result<(), String> {
+        let spelled = name.to_string_lossy();
+        // SAFETY: `F` is, at each caller below, the type that NVIDIA's nvml.h declares for `name`.
+        let function = unsafe { self.0.get::<F>(name.to_bytes_with_nul()) }
+            .map_err(|_| format!("the NVIDIA driver is too old: it has no {spelled}"))?;
+        match call(&function) {
+            0 => Ok(()),
+            status => Err(format!("{spelled}: {}", self.explain(status))),
+        }
+    }
+
+    fn explain(&self, status: Status) -> String {
+        type ErrorString = unsafe extern "C" fn(Status) -> *const c_char;
+        // SAFETY: the type that nvml.h declares.
+        let text = unsafe { self.0.get::<ErrorString>(b"nvmlErrorString\0") }.ok().map(|explain| {
+            // SAFETY: takes any number.
+            unsafe { explain(status) }
+        });
+        match text {
+            Some(text) if !text.is_null() => {
+                // SAFETY: a constant string of the library, which is still open.
+                unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+            }
+            _ => format!("error {status}"),
+        }
+    }
+}
+
+impl Nvml {
+    /// A text that the library writes into memory of ours.
+    fn text(&self, name: &CStr, device: Option<Device>) -> Option<String> {
+        let mut buffer = [0_u8; TEXT];
+        let (start, size) = (buffer.as_mut_ptr().cast::<c_char>(), TEXT as c_uint);
+        match device {
+            None => self.0.call::<unsafe extern "C" fn(*mut c_char, c_uint) -> Status>(name, |get| {
+                // SAFETY: writes at most `size` bytes from `start`, which belong to `buffer`.
+                unsafe { get(start, size) }
+            }),
+            Some(device) => {
+                self.0.call::<unsafe extern "C" fn(Device, *mut c_char, c_uint) -> Status>(name, |get| {
+                    // SAFETY: as above; `device` came from this library.
+                    unsafe { get(device, start, size) }
+                })
+            }
+        }
+        .ok()?;
+        let text = CStr::from_bytes_until_nul(&buffer).ok()?.to_string_lossy().into_owned();
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn driver(&self) -> Option<String> {
+        self.text(c"nvmlSystemGetDriverVersion", None)
+    }
+
+    fn cuda(&self) -> Option<String> {
+        let mut version: c_int = 0;
+        self.0
+            .call::<unsafe extern "C" fn(*mut c_int) -> Status>(c"nvmlSystemGetCudaDriverVersion_v2", |get| {
+                // SAFETY: writes one int.
+                unsafe { get(&mut version) }
+            })
+            .ok()?;
+        Some(format!("{}.{}", version / 1000, version % 1000 / 10))
+    }
+
+    fn devices(&self) -> Result<Vec<Gpu>, String> {
+        let mut count: c_uint = 0;
+        self.0.call::<unsafe extern "C" fn(*mut c_uint) -> Status>(c"nvmlDeviceGetCount_v2", |get| {
+            // SAFETY: writes one unsigned int.
+            unsafe { get(&mut count) }
+        })?;
+        // One that cannot be opened (lost, or not granted to this container) is not there for us.
+        Ok((0..count).filter_map(|index| self.device(index).ok()).collect())
+    }
+
+    fn device(&self, index: c_uint) -> Result<Gpu, String> {
+        let mut device: Device = std::ptr::null_mut();
+        self.0.call::<unsafe extern "C" fn(c_uint, *mut Device) -> Status>(
+            c"nvmlDeviceGetHandleByIndex_v2",
+            |get| {
+                // SAFETY: writes one pointer.
+                unsafe { get(index, &mut device) }
+            },
+        )?;
+        let mut memory = MemoryInfo::default();
+        let known = self.0.call::<unsafe extern "C" fn(Device, *mut MemoryInfo) -> Status>(
+            c"nvmlDeviceGetMemoryInfo",
+            |get| {
+                // SAFETY: writes one nvmlMemory_t, whose three 64-bit numbers MemoryInfo has in the same order.
+                unsafe { get(device, &mut memory) }
+            },
+        );
+        if known.is_err() {
+            memory = MemoryInfo::default();
+        }
+        Ok(Gpu {
+            index,
+            name: self.text(c"nvmlDeviceGetName", Some(device)).unwrap_or_else(|| "unknown GPU".to_owned()),
+            uuid: self.text(c"nvmlDeviceGetUUID", Some(device)),
+            memory_total: memory.total,
+            memory_free: memory.free,
+            compute_capability: self.compute_capability(device),
+        })
+    }
+
+    fn compute_capability(&self, device: Device) -> Option<String> {
+        let (mut major, mut minor): (c_int, c_int) = (0, 0);
+        self.0
+            .call::<unsafe extern "C" fn(Device, *mut c_int, *mut c_int) -> Status>(
+                c"nvmlDeviceGetCudaComputeCapability",
+                |get| {
+                    // SAFETY: writes two ints.
+                    unsafe { get(device, &mut major, &mut minor) }
+                },
+            )
+            .ok()?;
+        Some(format!("{major}.{minor}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::Hardware;
+
+    /// Builds `fake.c`, which answers like the driver's library; `None` without a C compiler.
+    fn fake(folder: &Path, definitions: &[&str]) -> Option<std::path::PathBuf> {
+        let library = folder.join(LIBRARY);
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/hardware/nvml/fake.c");
+        let mut compiler = std::process::Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).args(definitions);
+        match compiler.output() {
+            Ok(output) if output.status.success() => Some(library),
+            Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+            Err(error) => {
+                eprintln!("skipped: no C compiler to build a stand-in for the NVIDIA driver: {error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn the_librarys_answers_become_gpus() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(library) = fake(folder.path(), &[]) else { return };
+        let gpus = detect(&library);
+        assert_eq!((gpus.driver.as_deref(), gpus.cuda.as_deref()), (Some("550.54.15"), Some("12.4")));
+        assert_eq!((gpus.devices.len(), gpus.why_none), (2, None), "the lost GPU is left out");
+        let Gpu { index, name, uuid, memory_total, memory_free, compute_capability } = &gpus.devices[0];
+        assert_eq!((*index, name.as_str(), uuid.as_deref()), (0, "NVIDIA Test GPU", Some("GPU-0")));
+        assert_eq!((*memory_total, *memory_free), (24 << 30, 20 << 30));
+        assert_eq!(compute_capability.as_deref(), Some("8.9"));
+        let second = &gpus.devices[1];
+        assert_eq!(
+            (second.index, second.memory_total),
+            (2, 0),
+            "memory that the driver does not tell is unknown"
+        );
+    }
+
+    #[test]
+    fn why_there_are_no_gpus_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = detect(&folder.path().join(LIBRARY));
+        assert!(gone.why_none.unwrap().ends_with("libnvidia-ml.so.1 is not installed (no NVIDIA driver)"));
+        for (definition, reason) in [
+            ("-DINIT=9", "nvmlInit_v2: Driver Not Loaded"),
+            ("-DCOUNT=0", "the NVIDIA driver knows no GPU"),
+            ("-DOLD", "the NVIDIA driver is too old: it has no nvmlInit_v2"),
+        ] {
+            let Some(library) = fake(folder.path(), &[definition]) else { return };
+            let gpus = detect(&library);
+            assert_eq!((gpus.devices.len(), gpus.why_none.as_deref()), (0, Some(reason)));
+            std::fs::remove_file(library).unwrap();
+        }
+    }
+
+    #[test]
+    fn this_machines_gpus_have_names_and_memory() {
+        let gpus = Hardware::detect().gpus;
+        if let Some(reason) = &gpus.why_none {
+            return eprintln!("skipped: no GPU here: {reason}");
+        }
+        for gpu in gpus.devices {
+            assert!(!gpu.name.is_empty() && gpu.memory_free <= gpu.memory_total, "{gpu:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A machine as a person reads it.
+
+use std::fmt;
+
+use super::{Cpu, Gpu, Gpus, Hardware, Memory};
+
+/// Width of the left column.
+const LABEL: usize = 12;
+
+/// Width of a line in the right column, for lists that wrap.
+const WIDTH: usize = 72;
+
+impl fmt::Display for Hardware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        section(f, "System", &[format!("{}, {}", self.system.name, self.system.arch)])?;
+        section(f, "Processor", &processor(&self.cpu))?;
+        section(f, "Memory", &memory(&self.memory))?;
+        section(f, "GPU", &gpus(&self.gpus))?;
+        let threads = self.recommended_threads();
+        section(f, "Threads", &[format!("{threads} for computing")])
+    }
+}
+
+fn section(f: &mut fmt::Formatter<'_>, label: &str, lines: &[String]) -> fmt::Result {
+    let labels = std::iter::once(label).chain(std::iter::repeat(""));
+    labels.zip(lines).try_for_each(|(label, line)| writeln!(f, "{label:LABEL$}{line}"))
+}
+
+fn processor(cpu: &Cpu) -> Vec<String> {
+    let mut counts =
+        format!("{}, {}", plural(cpu.physical_cores, "core"), plural(cpu.logical_cores, "thread"));
+    if cpu.usable_cores < cpu.physical_cores {
+        counts += &format!("; this process may use {}", plural(cpu.usable_cores, "core"));
+    }
+    if let Some(quota) = cpu.quota {
+        counts += &format!("; the control group grants the time of {quota:.1}");
+    }
+    let mut lines = vec![cpu.brand.clone(), counts];
+    lines.extend(wrap(&cpu.features));
+    lines
+}
+
+fn memory(memory: &Memory) -> Vec<String> {
+    let mut lines = vec![format!("{}, {} available", bytes(memory.total), bytes(memory.available))];
+    if memory.limit.is_some() {
+        lines.push(format!("the control group's limit; {} are installed", bytes(memory.installed)));
+    }
+    lines
+}
+
+fn gpus(gpus: &Gpus) -> Vec<String> {
+    let mut lines: Vec<String> = gpus.devices.iter().map(gpu).collect();
+    if let Some(reason) = &gpus.why_none {
+        lines.push(format!("none: {reason}"));
+    }
+    let version =
+        |name, version: &Option<String>| version.as_ref().map(|version| format!("{name} {version}"));
+    let versions: Vec<String> =
+        [version("driver", &gpus.driver), version("CUDA", &gpus.cuda)].into_iter().flatten().collect();
+    if !versions.is_empty() {
+        lines.push(versions.join(", "));
+    }
+    lines
+}
+
+fn gpu(gpu: &Gpu) -> String {
+    let mut line = format!("{}: {}", gpu.index, gpu.name);
+    if gpu.memory_total > 0 {
+        line += &format!(", {}, {} free", bytes(gpu.memory_total), bytes(gpu.memory_free));
+    }
+    if let Some(capability) = &gpu.compute_capability {
+        line += &format!(", compute {capability}");
+    }
+    line
+}
+
+fn plural(count: u32, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// To a tenth of the largest unit that fits: for people, who compare sizes rather than add them.
+fn bytes(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+fn wrap(words: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.clone()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::recorded::tests::machine;
+
+    #[test]
+    fn a_virtual_machine_without_a_gpu() {
+        insta::assert_snapshot!(machine("amx-vm"), @r"
+        System      Linux (Debian GNU/Linux 12), x86_64
+        Processor   Intel(R) Xeon(R) Processor
+                    2 cores, 2 threads
+                    sse4.2 avx f16c fma avx2 avxvnni avx512f avx512bw avx512dq avx512vl
+                    avx512vbmi avx512vnni avx512bf16 avx512fp16 amx-tile amx-int8 amx-bf16
+        Memory      23.5 GiB, 17.0 GiB available
+        GPU         none: libnvidia-ml.so.1 is not installed (no NVIDIA driver)
+        Threads     2 for computing
+        ");
+    }
+
+    #[test]
+    fn a_workstation_with_limits_and_two_gpus() {
+        insta::assert_snapshot!(machine("workstation"), @r"
+        System      Linux (Ubuntu 24.04), x86_64
+        Processor   AMD Ryzen 9 7950X 16-Core Processor
+                    16 cores, 32 threads; this process may use 8 cores; the control group grants the time of 6.5
+                    sse4.2 avx f16c fma avx2 avx512f avx512bw avx512dq avx512vl avx512vbmi
+                    avx512vnni avx512bf16
+        Memory      16.0 GiB, 12.0 GiB available
+                    the control group's limit; 62.0 GiB are installed
+        GPU         0: NVIDIA GeForce RTX 4090, 24.0 GiB, 22.0 GiB free, compute 8.9
+                    1: NVIDIA GeForce RTX 3060
+                    driver 550.54.15, CUDA 12.4
+        Threads     6 for computing
+        ");
+    }
+
+    #[test]
+    fn sizes_are_rounded_for_people() {
+        assert_eq!(
+            [bytes(0), bytes(1536), bytes(5 << 20), bytes(3 << 29)],
+            ["0 B", "1.5 KiB", "5.0 MiB", "1.5 GiB"]
+        );
+    }
+}
