@@ -1,6 +1,7 @@
 //! What is estimated and what is reported must be what the process grows by. Alone in its program, so that no other
 //! test's memory is counted.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! Against results that others computed: greedy tokens of a trained model, and tokenizers.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 mod support;
 
 use std::path::Path;

@@ -21,7 +21,8 @@ static LOADED: Mutex<Option<&'static Library>> = Mutex::new(None);
 
 impl Library {
     /// Loads the libraries of `folder`: of the CPU variants the best for this processor, and whatever GPU libraries
-    /// lie beside them. Nothing is ever looked for elsewhere; left to itself ggml also searches the current folder.
+    /// lie beside them. Nothing is looked for elsewhere, while ggml left to itself also searches the current folder;
+    /// only the environment variable `GGML_BACKEND_PATH` adds one library, which is the operator's business.
     ///
     /// The first success decides for the process; later calls with an existing folder return it. `log` receives
     /// llama.cpp's messages from then on, from any thread.

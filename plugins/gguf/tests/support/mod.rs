@@ -1,6 +1,7 @@
 //! Models for the tests: written here, so that they need neither Python nor a download.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
