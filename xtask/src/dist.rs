@@ -1,0 +1,230 @@
+//! `cargo xtask dist`: the product as it ships, and how large it is.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use pajamas_plugin_api::host::platform;
+
+use crate::product::{self, PLUGINS, Plugin};
+use crate::progress;
+use crate::project::Project;
+use crate::{deps, files};
+
+/// What to ship.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The platform, for example linux-x86_64. Only this machine's can be built.
+    #[arg(long, value_name = "OS-ARCH")]
+    platform: Option<String>,
+    /// CPU variants of llama.cpp: `all`, `one` (AVX2 on x86-64, Armv8.2 with dot product on Arm), or the name of one, such as
+    /// `sapphirerapids`.
+    #[arg(long, value_name = "WHICH", default_value = "all")]
+    variants: String,
+    /// Plugins to ship, separated by commas; all by default.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    plugins: Vec<String>,
+}
+
+/// The configuration that ships: the repository's own one names the models of the repository.
+const CONFIGURATION: &str = include_str!("dist/pajamas.toml");
+
+/// The most that may ship, unpacked, with every CPU variant and with one.
+const LIMITS_MB: (f64, f64) = (80.0, 60.0);
+
+/// Builds, assembles `target/dist/pajamas-VERSION-PLATFORM/`, packs it and prints the sizes.
+///
+/// # Errors
+/// For a platform that cannot be built here, an unknown plugin or variant, and when the result is over its limit.
+pub fn run(project: &Project, options: &Options) -> Result<()> {
+    let here = platform();
+    if let Some(wanted) = options.platform.as_deref().filter(|wanted| *wanted != here) {
+        bail!("this machine builds {here}; run `cargo xtask dist` on a {wanted} machine for that platform");
+    }
+    let plugins = chosen_plugins(&options.plugins)?;
+    progress::headline("Packing what ships");
+    deps::ensure(project)?;
+    product::build(project)?;
+
+    let version = &project.package("pajamas")?.version;
+    let name = format!("pajamas-{version}-{here}");
+    let folder = project.target.join("dist").join(&name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    let program = project.program();
+    let program_name = program.file_name().context("the program has a name")?;
+    files::copy_if_changed(&program, &folder.join(program_name))?;
+    let variant = Variants::parse(&options.variants);
+    for plugin in &plugins {
+        variant.check(project, plugin)?;
+        product::pack(project, plugin, &folder.join("plugins").join(plugin.name), |file| {
+            variant.keeps(file)
+        })?;
+    }
+    files::write_if_changed(&folder.join("pajamas.toml"), CONFIGURATION.as_bytes())?;
+    product::copy_licences(project, &folder)?;
+
+    let parts = sizes(&folder, program_name.as_ref())?;
+    let limit = if variant == Variants::All { LIMITS_MB.0 } else { LIMITS_MB.1 };
+    let total = print_sizes(&parts, limit);
+    let archive = folder.with_file_name(format!("{name}.tar.gz"));
+    pack(&folder, &name, &archive)?;
+    let packed = fs::metadata(&archive)?.len();
+    println!("\n{} ({:.1} MB)", project.show(&archive), mb(packed));
+    if total > limit {
+        bail!("{total:.1} MB is more than the {limit:.0} MB that may ship");
+    }
+    Ok(())
+}
+
+fn chosen_plugins(names: &[String]) -> Result<Vec<&'static Plugin>> {
+    if names.is_empty() {
+        return Ok(PLUGINS.iter().collect());
+    }
+    let known = || PLUGINS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
+    names
+        .iter()
+        .map(|name| {
+            PLUGINS
+                .iter()
+                .find(|p| p.name == name)
+                .with_context(|| format!("there is no plugin {name:?}; there are {}", known()))
+        })
+        .collect()
+}
+
+/// Which builds of ggml's CPU kernels ship.
+#[derive(Debug, PartialEq, Eq)]
+enum Variants {
+    All,
+    One(String),
+}
+
+impl Variants {
+    fn parse(text: &str) -> Self {
+        match text {
+            "all" => Self::All,
+            "one" if cfg!(target_arch = "x86_64") => Self::One("haswell".into()),
+            "one" => Self::One("armv8.2_2".into()),
+            name => Self::One(name.into()),
+        }
+    }
+
+    /// Whether a library of ggml stays in: those that are no CPU variant always do.
+    fn keeps(&self, file: &str) -> bool {
+        match (self, cpu_variant(file)) {
+            (Self::One(wanted), Some(variant)) => variant == wanted,
+            _ => true,
+        }
+    }
+
+    /// That the variant asked for was built.
+    fn check(&self, project: &Project, plugin: &Plugin) -> Result<()> {
+        let (Self::One(wanted), Some(folder)) = (self, plugin.companions) else { return Ok(()) };
+        let built = files::sorted(&project.release().join(folder))?;
+        let names: Vec<_> =
+            built.iter().filter_map(|path| cpu_variant(path.file_name()?.to_str()?)).collect();
+        // Where there is one build for the whole platform, nothing can be chosen.
+        if !names.is_empty() && !names.contains(&wanted.as_str()) {
+            bail!("there is no CPU variant {wanted:?}; there are {}", names.join(", "));
+        }
+        Ok(())
+    }
+}
+
+/// `haswell` of `libggml-cpu-haswell.so`.
+fn cpu_variant(file: &str) -> Option<&str> {
+    let (name, _) = file.rsplit_once('.')?;
+    name.trim_start_matches("lib").strip_prefix("ggml-cpu-")
+}
+
+/// One line of the table.
+struct Part {
+    name: String,
+    bytes: u64,
+}
+
+fn sizes(folder: &Path, program: &Path) -> Result<Vec<Part>> {
+    let mut parts = vec![part("host and stages", folder, |path| path == program)?];
+    for plugin in PLUGINS {
+        let below = Path::new("plugins").join(plugin.name);
+        parts.push(part(&format!("plugin {}", plugin.name), folder, |path| path.starts_with(&below))?);
+    }
+    Ok(parts)
+}
+
+fn part(name: &str, folder: &Path, belongs: impl Fn(&Path) -> bool) -> Result<Part> {
+    let mut bytes = 0;
+    for path in files::all(folder)? {
+        if belongs(path.strip_prefix(folder)?) {
+            bytes += fs::metadata(&path)?.len();
+        }
+    }
+    Ok(Part { name: name.to_owned(), bytes })
+}
+
+/// Prints the table and returns the sum in MB.
+fn print_sizes(parts: &[Part], limit: f64) -> f64 {
+    println!();
+    for part in parts.iter().filter(|part| part.bytes > 0) {
+        println!("  {:<16} {:>7.1} MB", part.name, mb(part.bytes));
+    }
+    let total = mb(parts.iter().map(|part| part.bytes).sum());
+    println!("  {:<16} {total:>7.1} MB  of {limit:.0} MB allowed", "all");
+    total
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Packs a folder under `name`, always the same bytes for the same files.
+fn pack(folder: &Path, name: &str, archive: &Path) -> Result<()> {
+    let temporary = archive.with_extension("partial");
+    let file = File::create(&temporary).with_context(|| format!("writing {}", temporary.display()))?;
+    let mut tar = tar::Builder::new(GzEncoder::new(file, Compression::default()));
+    tar.mode(tar::HeaderMode::Deterministic);
+    for path in files::all(folder)? {
+        let inside: PathBuf = Path::new(name).join(path.strip_prefix(folder)?);
+        tar.append_path_with_name(&path, inside)?;
+    }
+    tar.into_inner()?.finish()?.sync_all()?;
+    fs::rename(&temporary, archive)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_variant_drops_the_others_and_nothing_else() {
+        let one = Variants::One("haswell".into());
+        assert!(one.keeps("libggml-cpu-haswell.so"));
+        assert!(!one.keeps("libggml-cpu-zen4.so"));
+        assert!(one.keeps("libggml-base.so.0") && one.keeps("libllama.so.0"));
+        assert!(Variants::All.keeps("libggml-cpu-zen4.so"));
+    }
+
+    #[test]
+    fn an_unknown_plugin_is_refused_with_the_known_ones() {
+        let error = chosen_plugins(&["gguff".into()]).err().unwrap().to_string();
+        assert!(error.contains("gguf") && error.contains("onnx"), "{error}");
+    }
+
+    #[test]
+    fn the_same_files_pack_to_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("in");
+        files::write_if_changed(&folder.join("b/c"), b"two").unwrap();
+        files::write_if_changed(&folder.join("a"), b"one").unwrap();
+        let (first, second) = (dir.path().join("1.tar.gz"), dir.path().join("2.tar.gz"));
+        pack(&folder, "x", &first).unwrap();
+        pack(&folder, "x", &second).unwrap();
+        assert_eq!(fs::read(first).unwrap(), fs::read(second).unwrap());
+    }
+}

@@ -1,0 +1,99 @@
+//! The product: the `pajamas` program and its plugins, built and packed so that the program finds them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use pajamas_plugin_api::ABI_VERSION;
+use pajamas_plugin_api::host::{MANIFEST_NAME, Manifest, ManifestFile, library_file_name, platform};
+
+use crate::files;
+use crate::progress::{self, Show};
+use crate::project::Project;
+
+/// A plugin of this repository.
+pub struct Plugin {
+    /// Its name, and that of its folder.
+    pub name: &'static str,
+    /// The crate it is built from.
+    pub package: &'static str,
+    /// A folder of further libraries that its build leaves in the target folder, and that it loads from beside
+    /// itself.
+    pub companions: Option<&'static str>,
+}
+
+/// The plugins of this repository, in the order in which they are packed.
+pub const PLUGINS: &[Plugin] = &[
+    Plugin { name: "gguf", package: "pajamas-gguf", companions: Some("llama") },
+    Plugin { name: "onnx", package: "pajamas-onnx", companions: None },
+];
+
+/// Builds the program and its plugins, and packs the plugins where the program looks first: `plugins/` beside
+/// itself.
+pub fn build(project: &Project) -> Result<()> {
+    let mut cargo = project.cargo();
+    cargo.args(["build", "--release", "--package", "pajamas"]);
+    for plugin in PLUGINS {
+        cargo.args(["--package", plugin.package]);
+    }
+    let label = "Building the host and its plugins";
+    progress::run(label, &mut cargo, &project.log("build"), Show::Progress)?;
+    let mut packed = Vec::new();
+    for plugin in PLUGINS {
+        if pack(project, plugin, &project.release().join("plugins").join(plugin.name), |_| true)? {
+            packed.push(plugin.name);
+        }
+    }
+    if !packed.is_empty() {
+        progress::done("Packed the plugins", &packed.join(", "));
+    }
+    Ok(())
+}
+
+/// Lays a built plugin, its companions and its manifest into `folder`. Only what differs is written, and what does
+/// not belong there is removed. `keep` chooses among the companions by file name. Returns whether anything changed.
+pub fn pack(project: &Project, plugin: &Plugin, folder: &Path, keep: impl Fn(&str) -> bool) -> Result<bool> {
+    let library = library_file_name(plugin.package);
+    let mut wanted = vec![PathBuf::from(MANIFEST_NAME), PathBuf::from(&library)];
+    let mut changed = files::copy_if_changed(&project.release().join(&library), &folder.join(&library))?;
+
+    let mut companions = Vec::new();
+    if let Some(name) = plugin.companions {
+        let from = project.release().join(name);
+        for path in files::sorted(&from)? {
+            let file = path.file_name().and_then(|n| n.to_str()).context("a library with a strange name")?;
+            if !keep(file) {
+                continue;
+            }
+            let relative = Path::new(name).join(file);
+            changed |= files::copy_if_changed(&path, &folder.join(&relative))?;
+            companions.push(ManifestFile { path: format!("{name}/{file}"), sha256: files::sha256(&path)? });
+            wanted.push(relative);
+        }
+    }
+
+    let package = project.package(plugin.package)?;
+    let manifest = Manifest {
+        name: plugin.name.to_owned(),
+        version: package.version.clone(),
+        abi: format!("{}.{}", ABI_VERSION.0, ABI_VERSION.1),
+        platforms: vec![platform()],
+        sha256: Some(files::sha256(&folder.join(&library))?),
+        library,
+        files: companions,
+        license: package.license.clone(),
+        description: package.description.clone(),
+    };
+    let text = toml::to_string_pretty(&manifest).context("the manifest cannot be written as TOML")?;
+    changed |= files::write_if_changed(&folder.join(MANIFEST_NAME), text.as_bytes())?;
+    changed |= files::remove_others(folder, &wanted)?;
+    Ok(changed)
+}
+
+/// Puts what the licences ask to travel with the product into `folder`.
+pub fn copy_licences(project: &Project, folder: &Path) -> Result<()> {
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        fs::copy(project.root.join(name), folder.join(name)).with_context(|| format!("copying {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The rules of the repository: what ARCHITECTURE.md and CONTRIBUTING.md promise, read off the files.
+
+mod architecture;
+mod documentation;
+mod repository;
