@@ -14,6 +14,7 @@ mod layers;
 mod origin;
 mod problem;
 mod quantity;
+mod schema;
 mod sections;
 pub mod suggest;
 mod task;
@@ -153,11 +154,6 @@ impl Config {
             .iter()
             .find(|entry| entry.id() == Some(id))
             .map_or(Origin::Default, |entry| entry.origin_of(&[key.into()]))
-    }
-
-    /// The JSON Schema of the file, for editors.
-    pub fn json_schema() -> serde_json::Value {
-        schemars::schema_for!(Self).into()
     }
 }
 

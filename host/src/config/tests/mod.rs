@@ -151,20 +151,3 @@ fn the_home_folder_is_known_by_its_sign() {
     assert_eq!(config.stages.cache_dir.as_deref(), Some(Path::new("/home/llama/cache")));
     assert_eq!(House::new(toml).codes(), ["config-invalid-value"]);
 }
-
-#[test]
-fn the_schema_knows_every_key_and_no_other() {
-    let schema = Config::json_schema();
-    let keys: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-    for key in ["schema", "server", "plugins", "stages", "memory", "defaults", "models", "pipelines"] {
-        assert!(keys.contains(&key), "{key} is not in {keys:?}");
-    }
-    assert_eq!(keys.len(), 8);
-    assert_eq!(schema["additionalProperties"], false);
-    assert_eq!(schema["$defs"]["ByteSize"]["type"], "string");
-    assert_eq!(schema["$defs"]["Model"]["required"], serde_json::json!(["id"]));
-    assert_eq!(
-        schema["$defs"]["Step"]["properties"]["stage"]["description"],
-        "The stage's name. Either this or `model`."
-    );
-}
