@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use pajamas_journeys::fixtures::{Packed, liar, plugin};
-use pajamas_plugin_api::host::{LoadedPlugin, MANIFEST_NAME, Outcome, Policy, Report, Step, open};
+use pajamas_plugin_api::host::{LoadedPlugin, MANIFEST_NAME, Manifest, Outcome, Policy, Report, Step, open};
 use pajamas_plugin_api::{
     Cancel, DType, GenerateRequest, HostContext, HostServices, InferRequest, Level, LoadRequest, NamedTensor,
     OutputSpec, PluginError, Prompt, Result, Session, TensorSink, TensorView, TensorViewMut, as_bytes,
@@ -197,12 +197,9 @@ fn what_is_no_plugin_is_refused_with_its_own_code() {
     ] {
         assert_eq!(refusal(packed_liar(name).folder(), STRICT), (step, code.into()), "{name}");
     }
-    for change in [
-        |m: &mut pajamas_plugin_api::host::Manifest| m.version = "9.9.9".into(),
-        |m| {
-            m.name = "other".into();
-        },
-    ] {
+    let changes: [fn(&mut Manifest); 3] =
+        [|m| m.version = "9.9.9".into(), |m| m.name = "other".into(), |m| m.abi = "1.7".into()];
+    for change in changes {
         let mispacked = minimal().edit(change).unwrap();
         assert_eq!(refusal(mispacked.folder(), STRICT), (Step::Probe, "plugin-manifest-mismatch".into()));
     }

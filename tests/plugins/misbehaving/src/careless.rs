@@ -18,7 +18,7 @@ impl Backend for Careless {
         BackendInfo {
             id: "Care Less".into(),
             description: String::new(),
-            formats: Vec::new(),
+            formats: vec!["careless".into()],
             precisions: Vec::new(),
             device_kinds: Vec::new(),
             capabilities: Vec::new(),

@@ -85,6 +85,7 @@ impl Backend for Trouble {
     }
 
     fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
+        request.check(&self.describe(), &self.probe())?;
         word(request)?;
         Ok(vec![Memory { device: "cpu".into(), weights: 1, ..Memory::default() }])
     }
@@ -96,6 +97,7 @@ impl Backend for Trouble {
         cancel: &Cancel,
     ) -> Result<Box<dyn Session>> {
         cancel.check()?;
+        request.check(&self.describe(), &self.probe())?;
         let word = word(request)?;
         if progress.progress(0.0, "reading the word").is_break() {
             return Err(PluginError::cancelled());
@@ -113,9 +115,6 @@ impl Backend for Trouble {
 }
 
 fn word(request: &LoadRequest) -> Result<&'static str> {
-    if let Some(name) = request.options.as_object().and_then(|o| o.keys().next()) {
-        return Err(PluginError::new(codes::INVALID_OPTION, format!("there is no option `{name}`")));
-    }
     let path = request.path.display();
     let text = std::fs::read_to_string(&request.path).map_err(|e| {
         let missing = e.kind() == std::io::ErrorKind::NotFound;
@@ -223,19 +222,28 @@ impl Session for TroubleSession {
             "generate-deaf" => deaf(&self.model),
             _ => {}
         }
-        let limit = if self.word == "generate-babble" { 100_000 } else { request.max_tokens.unwrap_or(room) };
+        let babbles = self.word == "generate-babble";
+        let limit = if babbles { 100_000 } else { request.max_tokens.unwrap_or(room) as usize };
+        let limit = if prompt.is_empty() { 0 } else { limit };
+        let mut answer: Vec<u8> = prompt.iter().cycle().take(limit).map(|id| *id as u8).collect();
+        let ends = |stop: &String| answer.windows(stop.len().max(1)).position(|w| w == stop.as_bytes());
         let mut finish_reason = FinishReason::Length;
+        if let Some(end) = request.stop.iter().filter_map(ends).min() {
+            answer.truncate(end);
+            finish_reason = FinishReason::Stop;
+        }
         let mut count = 0;
-        for id in prompt.iter().cycle().take(if prompt.is_empty() { 0 } else { limit as usize }) {
+        for byte in answer {
             if cancel.is_cancelled() && self.word != "generate-deaf" {
                 finish_reason = FinishReason::Cancelled;
                 break;
             }
             assert!(count < 2 || self.word != "generate-panic", "told to panic in generate");
             count += 1;
-            let text = char::from(*id as u8).to_string();
-            let flow = tokens.token(TokenEvent { id: *id, text: &text, logprob: f32::NAN, extras: "" });
-            if flow.is_break() && self.word != "generate-babble" {
+            let text = char::from(byte).to_string();
+            let flow =
+                tokens.token(TokenEvent { id: byte.into(), text: &text, logprob: f32::NAN, extras: "" });
+            if flow.is_break() && !babbles {
                 finish_reason = FinishReason::Cancelled;
                 break;
             }

@@ -1,0 +1,123 @@
+//! The conformance kit on sound plugins, and on plugins whose faults it must find.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pajamas_journeys::fixtures::{Packed, plugin};
+use pajamas_plugin_api::conformance::{CheckOptions, ConformanceReport, check};
+use pajamas_plugin_api::host::Outcome;
+use serde_json::{Value, json};
+
+fn model(folder: &Path, name: &str, content: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+fn outcome<'r>(report: &'r ConformanceReport, subject: &str, name: &str) -> (Outcome, &'r str) {
+    let check = report.checks.iter().find(|c| c.subject == subject && c.name == name);
+    check.map(|c| (c.outcome, c.detail.as_str())).unwrap_or_else(|| panic!("no check {name:?} in\n{report}"))
+}
+
+#[test]
+fn the_examples_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, name, model) in [
+        ("examples/backend-minimal", "minimal", model(folder.path(), "twice.scale", "2")),
+        (
+            "examples/backend-recommended",
+            "recommended",
+            model(folder.path(), "greeting.bigram", "Hello world\nworld says\nsays Hello\n"),
+        ),
+    ] {
+        let packed = Packed::new(&plugin(path).unwrap(), name, "0.1.0").unwrap();
+        let report = check(packed.folder(), &CheckOptions { models: vec![model], ..CheckOptions::default() });
+        assert!(report.passed(), "{report}");
+        assert!(report.checks.len() > 20, "{report}");
+    }
+}
+
+/// Runs the kit on `misbehaving`, with one model that holds `word`.
+fn misbehaving(word: &str, settings: Value) -> (ConformanceReport, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("{word}.trouble");
+    let models = vec![model(folder.path(), &file, word)];
+    let patience = Duration::from_millis(500);
+    let options =
+        CheckOptions { models, settings, patience, deadline: 4 * patience, ..CheckOptions::default() };
+    let report = check(&plugin("tests/plugins/misbehaving").unwrap(), &options);
+    // Lets calls return that the kit has given up on.
+    fs::write(folder.path().join(format!("{word}.go")), "").unwrap();
+    (report, format!("backend trouble, model {file}"))
+}
+
+#[test]
+fn a_backend_that_behaves_passes() {
+    let (report, _) = misbehaving("good", Value::Null);
+    assert!(report.passed(), "{report}");
+}
+
+#[test]
+fn every_fault_of_a_model_is_found() {
+    for (word, name, words) in [
+        ("load-panic", "loads", "told to panic"),
+        ("load-deaf", "loads", "has not returned"),
+        ("load-fail", "loads", "told to fail"),
+        ("signature-panic", "loads", "told to panic"),
+        ("leak", "gives its memory back", "grew by"),
+        ("infer-panic", "infers from zeros", "told to panic"),
+        ("infer-deaf", "infers from zeros", "has not returned"),
+        ("infer-wrong-shape", "infers from zeros", "output-mismatch"),
+        ("infer-wrong-type", "infers from zeros", "output-mismatch"),
+        ("infer-surplus", "infers from zeros", "output-unexpected"),
+        ("infer-nothing", "infers from zeros", "output-missing"),
+        ("infer-too-much", "infers from zeros", "output-too-large"),
+        ("infer-misuse", "infers from zeros", "plugin-protocol"),
+        ("generate-panic", "generates a few tokens", "told to panic"),
+        ("generate-deaf", "generates a few tokens", "has not returned"),
+        ("generate-babble", "generates a few tokens", "at most 8 were asked for"),
+    ] {
+        let (report, subject) = misbehaving(word, Value::Null);
+        let (found, detail) = outcome(&report, &subject, name);
+        assert_eq!(found, Outcome::Failed, "{word}: {detail}\n{report}");
+        assert!(detail.contains(words), "{word}: {detail:?} lacks {words:?}");
+        assert!(!report.passed());
+    }
+}
+
+#[test]
+fn every_breach_of_the_contract_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = vec![model(folder.path(), "any.careless", "anything")];
+    let settings = json!({"careless": true});
+    let options = CheckOptions { models, settings, ..CheckOptions::default() };
+    let report = check(&plugin("tests/plugins/misbehaving").unwrap(), &options);
+    let backend = "backend Care Less";
+    for name in
+        ["describes itself", "probes alike twice", "refuses a missing model", "refuses a model of noise"]
+    {
+        assert_eq!(outcome(&report, backend, name).0, Outcome::Failed, "{name}\n{report}");
+    }
+    let model = "backend Care Less, model any.careless";
+    for name in [
+        "refuses an unknown option",
+        "refuses an unknown device",
+        "does not load once cancelled",
+        "has a sound signature",
+        "uses the memory it estimated",
+        "infers from zeros",
+    ] {
+        assert_eq!(outcome(&report, model, name).0, Outcome::Failed, "{name}\n{report}");
+    }
+}
+
+#[test]
+fn a_plugin_that_does_not_load_is_reported_and_the_report_is_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = check(&model(folder.path(), "text.so", "I am a text file."), &CheckOptions::default());
+    assert!(!report.passed());
+    assert!(report.to_string().contains("plugin-open-failed"), "{report}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["loading"]["steps"][3]["code"], "plugin-open-failed");
+}
