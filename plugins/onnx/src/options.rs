@@ -105,12 +105,16 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
     if options.is_null() {
         return Ok(T::default());
     }
-    T::deserialize(options).map_err(|error| {
+    let refuse = |what: String| {
         let known =
             schema["properties"].as_object().map(|p| p.keys().cloned().collect::<Vec<_>>().join(", "));
-        PluginError::new(codes::INVALID_OPTION, format!("backend {backend}: {error}"))
+        PluginError::new(codes::INVALID_OPTION, format!("backend {backend}: {what}"))
             .help(format!("its options are {}", known.unwrap_or_default()))
-    })
+    };
+    if !options.is_object() {
+        return Err(refuse(format!("options must be an object, not {options}")));
+    }
+    T::deserialize(options).map_err(|error| refuse(error.to_string()))
 }
 
 fn threads_schema() -> Value {

@@ -26,7 +26,9 @@ fn refusal(bytes: &[u8]) -> String {
 fn files_of_another_kind_are_named() {
     assert!(refusal(b"").ends_with("the file is empty (0 bytes)"));
     assert!(refusal(b"GGUF\x03\0\0\0 and more").contains("it is a GGUF file"));
-    assert!(refusal(b"version https://git-lfs.github.com/spec/v1\noid sha256:00").contains("Git LFS pointer"));
+    assert!(
+        refusal(b"version https://git-lfs.github.com/spec/v1\noid sha256:00").contains("Git LFS pointer")
+    );
     assert!(refusal(b"{\"model_id\": 1}").contains("JSON text"));
     assert!(refusal(&[0; 4096]).contains("field number 0"));
     assert!(refusal(b"just some text, nothing more").contains("not an ONNX model"));
@@ -60,7 +62,8 @@ fn a_file_cut_anywhere_is_refused() {
         load(&**engine, &path).unwrap();
     }
     // The graph is the second but last field: cut within it, the length no longer fits.
-    let graph_end = whole.len() - Message::default().message(8, Message::default().bytes(1, "").number(2, 17)).finish().len();
+    let graph_end = whole.len()
+        - Message::default().message(8, Message::default().bytes(1, "").number(2, 17)).finish().len();
     for length in 0..graph_end {
         std::fs::write(&path, &whole[..length]).unwrap();
         for engine in &engines {
@@ -141,16 +144,16 @@ fn data_in_another_file_must_be_there_and_stay_inside() {
     assert!(refusal(&external("../weights.bin", "16")).contains("outside the model's folder"));
     assert!(refusal(&external("/etc/hostname", "1")).contains("outside the model's folder"));
 
-    let (dir, path) = model_file(&external("weights.bin", "16"));
+    let (dir, path) = model_file(&external("model.onnx.data", "16"));
     let weights: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
-    std::fs::write(dir.path().join("weights.bin"), &weights).unwrap();
+    std::fs::write(dir.path().join("model.onnx.data"), &weights).unwrap();
     for engine in engines() {
         assert_eq!(engine.estimate(&request(&path, json!({}))).unwrap()[0].weights, 16);
         let session = load(&*engine, &path).unwrap();
         let x = support::Tensor::f32(&[4], &[0.0; 4]);
         assert_eq!(support::infer(&*session, &[("x", &x)]).unwrap().get("y").to_f32(), [1.0, 2.0, 3.0, 4.0]);
     }
-    std::fs::write(dir.path().join("weights.bin"), &weights[..8]).unwrap();
+    std::fs::write(dir.path().join("model.onnx.data"), &weights[..8]).unwrap();
     for engine in engines() {
         let error = load(&*engine, &path).err().unwrap();
         assert_eq!(error.code, codes::MODEL_INVALID);

@@ -227,8 +227,11 @@ fn options_are_strict_and_work() {
         let id = engine.describe().id;
         let (_dir, path) = model_file(&add_rows());
         let x = Tensor::f32(&[1, 3], &[0.0; 3]);
-        for options in [json!({ "threads": 1 }), json!({ "threads": 2, "optimization": 0 }), json!({ "optimization": 2 })]
-        {
+        for options in [
+            json!({ "threads": 1 }),
+            json!({ "threads": 2, "optimization": 0 }),
+            json!({ "optimization": 2 }),
+        ] {
             let session = load_with(&*engine, &path, options).unwrap();
             assert_eq!(infer(&*session, &[("x", &x)]).unwrap().get("y").to_f32(), [1.0, 2.0, 3.0]);
         }
@@ -244,7 +247,8 @@ fn options_are_strict_and_work() {
     }
     let Some(engine) = engine("onnxruntime") else { return };
     let (_dir, path) = model_file(&add_rows());
-    let options = json!({ "inter_op_threads": 2, "cpu_arena": false, "memory_pattern": false, "spinning": false });
+    let options =
+        json!({ "inter_op_threads": 2, "cpu_arena": false, "memory_pattern": false, "spinning": false });
     let session = load_with(&*engine, &path, options).unwrap();
     infer(&*session, &[("x", &Tensor::f32(&[1, 3], &[0.0; 3]))]).unwrap();
     let error = load_with(&*engine, &path, json!({ "execution_providers": ["npu"] })).err().unwrap();

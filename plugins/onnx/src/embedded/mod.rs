@@ -3,6 +3,7 @@
 mod convert;
 mod session;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -100,8 +101,8 @@ impl Backend for Rten {
             self.host.log(Level::Warn, format!("{path}: output `{name}` {why} and is left out"));
         }
         step(0.1, "loading the model")?;
-        let model = read(&request.path, &options, || step(0.5, "loading the model"))?;
         let memory = Self::memory(&summary, &options);
+        let model = read(&request.path, summary.external, &options, || step(0.5, "loading the model"))?;
         let session = RtenSession::new(model, ports, summary.metadata, memory, options.threads)?;
         step(1.0, "ready")?;
         Ok(Box::new(session))
@@ -110,14 +111,19 @@ impl Backend for Rten {
 
 /// Loads the model on a thread of its own, asking `go_on` meanwhile: rten's loading cannot be interrupted, but it
 /// can be left behind. The thread then drops what it loaded.
-fn read(path: &Path, options: &RtenOptions, mut go_on: impl FnMut() -> Result<()>) -> Result<Model> {
+fn read(
+    path: &Path,
+    external: BTreeSet<String>,
+    options: &RtenOptions,
+    mut go_on: impl FnMut() -> Result<()>,
+) -> Result<Model> {
     let (done, loaded) = mpsc::sync_channel(1);
     let (file, options) = (path.to_path_buf(), options.clone());
     thread::Builder::new()
         .name("rten-load".to_owned())
         .spawn(move || {
             // Nobody listens any more once the load was cancelled.
-            let _ = done.send(open(&file, &options));
+            let _ = done.send(open(&file, &external, &options));
         })
         .map_err(|e| error::internal(ENGINE, e))?;
     loop {
@@ -132,21 +138,23 @@ fn read(path: &Path, options: &RtenOptions, mut go_on: impl FnMut() -> Result<()
     }
 }
 
-/// rten tells formats by the extension; a file with another name is read as a whole. Data in further files is then
-/// out of its reach.
-fn open(path: &Path, options: &RtenOptions) -> Result<Model, LoadError> {
+/// rten opens a model only under a name that ends in `.onnx`. Under any other it gets the bytes, and those of the
+/// further files: the summary has checked where they lie.
+fn open(path: &Path, external: &BTreeSet<String>, options: &RtenOptions) -> Result<Model, LoadError> {
     let mut settings = ModelOptions::with_all_ops();
-    settings
-        .enable_optimization(options.optimization != Optimization::None)
-        .prepack_weights(options.prepack_weights);
-    let named_onnx = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
-    if named_onnx {
-        return settings.load_file(path);
+    settings.enable_optimization(options.optimization != Optimization::None).prepack_weights(options.prepack_weights);
+    let refused = match settings.load_file(path) {
+        Err(e) if e.kind() == LoadErrorKind::UnknownFileType => e,
+        loaded => return loaded,
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for location in external {
+        let Ok(bytes) = std::fs::read(folder.join(location)) else { return Err(refused) };
+        settings.external_data(location, bytes);
     }
     match std::fs::read(path) {
         Ok(bytes) => settings.load(bytes),
-        // The summary could read the file a moment ago: rten words what has become of it.
-        Err(_) => settings.load_file(path),
+        Err(_) => Err(refused),
     }
 }
 
@@ -154,6 +162,10 @@ fn open(path: &Path, options: &RtenOptions) -> Result<Model, LoadError> {
 fn load_error(path: &Path, error: &LoadError) -> PluginError {
     match error.kind() {
         LoadErrorKind::IoError => error::not_found(path, &std::io::Error::other(error.to_string())),
+        LoadErrorKind::ExternalDataError => error::unsupported(ENGINE, path, error).help(format!(
+            "rten takes data only from `*.data` and `*.onnx_data` in the model's own folder; {}",
+            other_engine()
+        )),
         _ => error::unsupported(ENGINE, path, error).help(other_engine()),
     }
 }

@@ -8,7 +8,7 @@ mod graph;
 mod liveness;
 mod protobuf;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path};
@@ -52,6 +52,8 @@ pub(crate) struct Summary {
     /// Bytes of the intermediate tensors at the fullest moment of a run in file order, as far as the file states
     /// their shapes, a dynamic dimension counting as 1.
     pub(crate) activations: u64,
+    /// Further files that hold tensors, relative to the model's folder, in which they lie.
+    pub(crate) external: BTreeSet<String>,
 }
 
 impl Summary {
@@ -81,7 +83,8 @@ impl Summary {
         let graph::Graph { inputs, outputs, initializers, .. } = model.graph;
         // Up to IR version 3 every initializer is also listed as an input, later ones may be: they have a value.
         let inputs = inputs.into_iter().filter(|input| !initializers.contains(&input.name)).collect();
-        Ok(Self { inputs, outputs, metadata: model.metadata, weights: parser.weights, activations })
+        let external = parser.external.into_iter().map(|external| external.location).collect();
+        Ok(Self { inputs, outputs, metadata: model.metadata, weights: parser.weights, activations, external })
     }
 }
 
@@ -101,9 +104,13 @@ fn explain(path: &Path, fault: &Fault) -> String {
     let mut head = Vec::new();
     // A file that cannot be read again is explained by the fault alone.
     let _ = File::open(path).and_then(|file| file.take(32).read_to_end(&mut head));
-    match OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
-        Some((_, what)) => format!("not an ONNX model: it is {what}"),
-        None => fault.to_string(),
+    if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return format!("not an ONNX model: it is {what}");
+    }
+    // The upper bits of the first byte number the first field; a model begins with one of the first eight.
+    match (head.first().map(|tag| tag >> 3), fault) {
+        (Some(9..), Fault::Truncated { .. }) => "not an ONNX model: it does not begin like one".to_owned(),
+        _ => fault.to_string(),
     }
 }
 

@@ -220,6 +220,14 @@ fn load_error(request: &LoadRequest, error: &ort::Error, cancel: &Cancel) -> Plu
     match error.code() {
         _ if cancel.is_cancelled() => PluginError::cancelled(),
         ErrorCode::NoSuchFile => error::not_found(&request.path, &std::io::Error::other(error.to_string())),
+        // A graph with an operator that this runtime does not know counts as invalid for it.
+        _ if ["No Op registered", "not a registered function/op"]
+            .iter()
+            .any(|s| error.message().contains(s)) =>
+        {
+            error::unsupported(ENGINE, &request.path, error)
+                .help("a newer ONNX Runtime, or an export with an older opset, may help")
+        }
         ErrorCode::InvalidProtobuf | ErrorCode::InvalidGraph => error::invalid(&request.path, error),
         _ if error.message().contains("llocat") => {
             PluginError::new(codes::OUT_OF_MEMORY, format!("{ENGINE}: {}: {error}", request.path.display()))

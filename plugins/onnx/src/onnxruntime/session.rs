@@ -187,7 +187,7 @@ impl pajamas_plugin_api::Session for OrtSession {
         match result {
             // The runtime refuses memory of another size than the output turns out to have. Whether that was the
             // reason shows when it may make the memory itself.
-            Err(error) if error.code == INFERENCE_FAILED && bound.iter().any(|w| w.promised.is_some()) => {
+            Err(error) if is_refusal(&error) && bound.iter().any(|w| w.promised.is_some()) => {
                 self.run(&tensors, &wanted(false), outputs, cancel)?;
                 self.trusts_shapes.store(false, Ordering::Relaxed);
                 self.host.log(
@@ -199,6 +199,11 @@ impl pajamas_plugin_api::Session for OrtSession {
             result => result,
         }
     }
+}
+
+/// Whether the runtime itself refused or failed, other than because it was told to stop.
+fn is_refusal(error: &PluginError) -> bool {
+    error.code == INFERENCE_FAILED || error.code == codes::INVALID_INPUT
 }
 
 fn names(ports: &[Port]) -> Result<Vec<CString>> {

@@ -45,7 +45,11 @@ pub fn request(path: &Path, options: Value) -> LoadRequest {
 }
 
 pub fn load_with(backend: &dyn Backend, path: &Path, options: Value) -> Result<Box<dyn Session>> {
-    backend.load(&request(path, options), &mut |_: f32, _: &str| std::ops::ControlFlow::Continue(()), &Cancel::new())
+    backend.load(
+        &request(path, options),
+        &mut |_: f32, _: &str| std::ops::ControlFlow::Continue(()),
+        &Cancel::new(),
+    )
 }
 
 pub fn load(backend: &dyn Backend, path: &Path) -> Result<Box<dyn Session>> {
