@@ -24,7 +24,14 @@ fn what_it_shows_as_an_example_is_read_too() {
         .map(|line| line.trim_start_matches("# ").to_owned() + "\n")
         .collect();
     let config = House::new(&example).load().unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(config.pipelines[0].steps.len(), 6);
+    assert_eq!(config.pipelines[0].steps.len(), 7);
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../wasm-stages/built");
+    let stages: Vec<String> = std::fs::read_dir(built)
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().path().file_stem()?.to_str()?.to_owned()))
+        .collect();
+    let stages: Vec<&str> = stages.iter().map(String::as_str).collect();
+    config.check_stages(&stages).unwrap_or_else(|problems| panic!("{problems}"));
 }
 
 #[test]
