@@ -103,11 +103,44 @@ fn the_router_only_decides() {
 }
 
 #[test]
+fn the_server_reaches_the_rest_through_the_host() {
+    const BEYOND: &[&str] = &["artifact", "hardware", "models", "plugins", "router", "stages"];
+    let mut problems = Vec::new();
+    for source in rust_sources().iter().filter(|s| s.name.starts_with("host/src/server/")) {
+        for (number, known) in crate_paths(source) {
+            if BEYOND.contains(&known.as_str()) {
+                problems.push(format!("{}:{number}: `crate::{known}`", source.name));
+            }
+        }
+    }
+    fail_on(problems, "the server decodes, calls `Host::run` and encodes");
+}
+
+#[test]
+fn the_product_starts_no_other_program() {
+    let of_the_product = |s: &&Source| {
+        !s.is_test()
+            && (s.name.starts_with("host/src/") || s.name.starts_with("plugins/") && s.name.contains("/src/"))
+    };
+    let mut problems = Vec::new();
+    for source in rust_sources().iter().filter(of_the_product) {
+        if source.before_tests().contains("process::Command") {
+            problems.push(source.name.clone());
+        }
+    }
+    fail_on(problems, "serving starts no Python, no conversion tool, no shell");
+}
+
+#[test]
 fn every_error_code_is_in_the_table() {
     let sources = rust_sources();
     let table = sources.iter().find(|s| s.name == "host/src/codes.rs").unwrap();
-    let codes: Vec<_> =
-        table.code().filter_map(|(_, line)| line.trim().strip_prefix("(\"")?.split('"').next()).collect();
+    // Each row is `("code", Class::Of, "meaning")`, however it is broken into lines.
+    let rows = table.before_tests().match_indices("Class::").filter_map(|(at, _)| {
+        let before = table.text[..at].trim_end().strip_suffix("\",")?;
+        Some(&before[before.rfind('"')? + 1..])
+    });
+    let codes: Vec<_> = rows.collect();
     assert!(codes.len() > 10, "the table of codes was not found");
     let unique: BTreeSet<_> = codes.iter().copied().collect();
     assert_eq!(unique.len(), codes.len(), "a code stands twice in the table");
@@ -118,7 +151,8 @@ fn every_error_code_is_in_the_table() {
     let loader = |s: &&Source| s.name.starts_with("host/src/") || s.name.starts_with("plugin-api/src/host/");
     for source in sources.iter().filter(loader).filter(|s| !s.is_test()) {
         let text = source.before_tests();
-        for (at, call) in text.match_indices("Error::new(") {
+        let calls = ["Error::new(", "Problem::new("].into_iter().flat_map(|call| text.match_indices(call));
+        for (at, call) in calls {
             let argument = text[at + call.len()..].trim_start();
             if let Some(code) = argument.strip_prefix('"').and_then(|rest| rest.split('"').next())
                 && !unique.contains(code)

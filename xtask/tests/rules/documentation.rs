@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::repository::{root, show, walk};
+use crate::repository::{root, rust_sources, show, walk};
 
 fn pages() -> Vec<PathBuf> {
     let mut pages = walk(&root(), &|path| path.extension().is_some_and(|e| e == "md"));
@@ -59,6 +59,30 @@ fn the_book_lists_every_page() {
         .collect();
     let missing: Vec<_> = there.difference(&listed).map(|path| show(path)).collect();
     assert!(missing.is_empty(), "pages that SUMMARY.md does not list: {}", missing.join(", "));
+}
+
+#[test]
+fn every_rule_of_the_architecture_names_a_test_that_exists() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rules: Vec<String> = text
+        .split("\n\n")
+        .filter(|p| p.starts_with("> **Invariant.**") || p.starts_with("> **Boundary.**"))
+        .map(|p| p.replace("\n> ", " "))
+        .collect();
+    assert!(rules.len() > 10, "the rules were not found");
+    let sources: String = rust_sources().into_iter().map(|s| s.text).collect();
+    let mut problems = Vec::new();
+    for rule in &rules {
+        let Some((_, proof)) = rule.split_once("*(") else {
+            problems.push(format!("without a test: {rule}"));
+            continue;
+        };
+        let tests = proof.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() > 1);
+        for test in tests.filter(|test| !sources.contains(&format!("fn {test}()"))) {
+            problems.push(format!("no test is called {test}"));
+        }
+    }
+    assert!(problems.is_empty(), "rules of ARCHITECTURE.md:\n  {}\n", problems.join("\n  "));
 }
 
 #[test]
