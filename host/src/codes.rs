@@ -38,6 +38,20 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("model-invalid", Class::Invalid, "the model file is damaged, truncated or of another format"),
     ("output-too-large", Class::TooLarge, "a backend or stage produced more than the limit allows"),
     ("internal", Class::Internal, "a fault of the host or a plugin: please report it"),
+    // stages
+    ("stage-not-found", Class::NotFound, "no stage of this name is in the folders or built in"),
+    ("stage-invalid", Class::Invalid, "the file is no component, or not one of the stage's world"),
+    ("stage-import-refused", Class::Invalid, "the component imports what no stage is granted"),
+    ("stage-trapped", Class::Internal, "the stage crashed; only this run is lost"),
+    ("stage-deadline", Class::Unavailable, "the stage was not done in its time"),
+    ("stage-memory", Class::TooLarge, "the stage asked for more memory than it may have"),
+    ("stage-output-too-large", Class::TooLarge, "the stage left more than its limit allows"),
+    ("stage-output-invalid", Class::Internal, "the stage left values that contradict themselves or its description"),
+    ("stage-failed", Class::Internal, "the stage refused with a code that is none"),
+    ("file-not-granted", Class::Invalid, "a stage looked for a file that its configuration does not grant"),
+    ("image-invalid", Class::Invalid, "the picture is damaged or truncated"),
+    ("image-unsupported", Class::Invalid, "the file is no picture of a known format"),
+    ("image-too-large", Class::TooLarge, "the picture has more bytes or pixels than the limit allows"),
 ];
 
 /// The class of a code.

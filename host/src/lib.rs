@@ -2,15 +2,19 @@
 //! every model through the same way.
 
 pub mod artifact;
+pub mod cli;
 pub mod codes;
 pub mod config;
 pub mod error;
 pub mod hardware;
+pub mod host;
 pub mod models;
 pub mod pipeline;
 pub mod plugins;
 pub mod router;
+pub mod server;
 pub mod stages;
 pub mod value;
 
 pub use error::{Class, Error, Result};
+pub use host::Host;

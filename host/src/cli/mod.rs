@@ -1,0 +1,142 @@
+//! The command line: one file per command. Each decodes its arguments into a request, calls the host, and
+//! encodes what comes back; it decides nothing itself.
+
+mod bench;
+mod chat;
+mod classify;
+mod config;
+mod detect;
+mod draw;
+mod embed;
+mod generate;
+mod hardware;
+mod output;
+mod plugins;
+mod reference;
+mod serve;
+mod session;
+mod shell;
+mod stages;
+mod text_options;
+mod tokenize;
+mod vision;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, LoadOptions, Override};
+use crate::error::{Error, Result};
+
+/// Serves models from one host: native backends as plugins, untrusted bytes in WASM stages.
+#[derive(Debug, Parser)]
+#[command(name = "pajamas", version, about, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration file [default: ./pajamas.toml, then the user's configuration folder]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    config: Option<PathBuf>,
+    /// Set a key of the configuration, for example `--set server.listen=127.0.0.1:9000`
+    #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = "Global options")]
+    set: Vec<String>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    /// Log more to standard error; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    verbose: u8,
+}
+
+impl Global {
+    fn config(&self) -> Result<Config> {
+        self.config_with(None)
+    }
+
+    /// The configuration with one more flag laid over it.
+    fn config_with(&self, flag: Option<Override>) -> Result<Config> {
+        let mut options = LoadOptions { file: self.config.clone(), ..LoadOptions::from_process() };
+        for set in &self.set {
+            let (key, value) = set.split_once('=').ok_or_else(|| {
+                Error::new("invalid-option", format!("--set {set}: there is no `=`")).help("write --set KEY=VALUE")
+            })?;
+            options.overrides.push(Override { flag: "--set".into(), key: key.into(), value: value.into() });
+        }
+        options.overrides.extend(flag);
+        Ok(Config::load(&options)?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Continue a text
+    Generate(generate::Generate),
+    /// Talk with a model
+    Chat(chat::Chat),
+    /// Find objects in pictures
+    Detect(detect::Detect),
+    /// Say what pictures show
+    Classify(classify::Classify),
+    /// Turn texts into vectors
+    Embed(embed::Embed),
+    /// Turn text into tokens
+    Tokenize(tokenize::Tokenize),
+    /// Serve models over HTTP
+    Serve(serve::Serve),
+    /// Measure a model on this machine
+    Bench(bench::Bench),
+    /// What this machine is
+    Hardware(hardware::Hardware),
+    /// The native plugins: list, inspect, check
+    #[command(subcommand)]
+    Plugins(plugins::Plugins),
+    /// The WASM stages: list, inspect, run
+    #[command(subcommand)]
+    Stages(stages::Stages),
+    /// The configuration: check, explain, schema
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Completions for a shell
+    Completions(shell::Completions),
+    /// Manual pages
+    Man(shell::Man),
+    /// Reference documentation in Markdown, from the code
+    #[command(subcommand, hide = true)]
+    Reference(reference::Reference),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::start_log(cli.global.verbose);
+    let global = &cli.global;
+    let result = match cli.command {
+        Command::Generate(c) => c.run(global),
+        Command::Chat(c) => c.run(global),
+        Command::Detect(c) => c.run(global),
+        Command::Classify(c) => c.run(global),
+        Command::Embed(c) => c.run(global),
+        Command::Tokenize(c) => c.run(global),
+        Command::Serve(c) => c.run(global),
+        Command::Bench(c) => c.run(global),
+        Command::Hardware(c) => c.run(global),
+        Command::Plugins(c) => c.run(global),
+        Command::Stages(c) => c.run(global),
+        Command::Config(c) => c.run(global),
+        Command::Completions(c) => c.run(),
+        Command::Man(c) => c.run(),
+        Command::Reference(c) => c.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::report(&error, global.json),
+    }
+}

@@ -1,0 +1,85 @@
+//! What every command prints in the same way: errors, JSON lines, the log.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::json;
+use tracing::level_filters::LevelFilter;
+
+use crate::error::{Class, Error, Result};
+
+/// Prints an error on standard error and says with which status to exit.
+pub fn report(error: &Error, as_json: bool) -> ExitCode {
+    let mut stderr = io::stderr().lock();
+    // Nothing is left to do when standard error is closed.
+    let _ = if as_json {
+        writeln!(stderr, "{}", error_json(error))
+    } else {
+        let (red, bold, plain) = if io::stderr().is_terminal() { ("\x1b[31;1m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+        let help = match error.how_to_fix() {
+            "" => String::new(),
+            help => format!("\n  {bold}help:{plain} {}", help.replace('\n', "\n        ")),
+        };
+        writeln!(stderr, "{red}error[{}]{plain}: {}{help}", error.code(), error.message())
+    };
+    ExitCode::from(exit_status(error.class()))
+}
+
+/// The exit status of an error's class.
+pub const fn exit_status(class: Class) -> u8 {
+    match class {
+        Class::Internal => 1,
+        Class::Invalid => 2,
+        Class::NotFound => 3,
+        Class::TooLarge => 4,
+        Class::Unavailable => 5,
+        Class::Cancelled => 130,
+    }
+}
+
+/// An error as JSON: the same object in the CLI and over HTTP.
+pub fn error_json(error: &Error) -> serde_json::Value {
+    json!({ "error": { "code": error.code(), "message": error.message(), "help": error.how_to_fix() } })
+}
+
+/// Prints one JSON object on a line of its own.
+pub fn json_line(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Error::new("internal", e.to_string()))?;
+    line(&text)
+}
+
+/// Prints a line; a reader that went away (`| head`) ends the command without complaint.
+pub fn line(text: &str) -> Result<()> {
+    written(writeln!(io::stdout().lock(), "{text}"))
+}
+
+/// Prints text as it is and at once: tokens of a stream.
+pub fn piece(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+fn written(result: io::Result<()>) -> Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => Err(Error::new("io", format!("standard output: {e}"))),
+    }
+}
+
+/// Logs to standard error: warnings always, more with `-v`, everything with `-vv`.
+pub fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+}

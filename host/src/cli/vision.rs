@@ -1,0 +1,82 @@
+//! What `detect` and `classify` share: pictures in, one result per picture, errors that stop only their own picture.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::session::Session;
+use super::{Global, output};
+use crate::config::{Options, Task};
+use crate::error::{Error, Result};
+use crate::pipeline::{Input, Outcome, Output, Params, Request, encode};
+use crate::value::{Value, Values};
+
+/// A picture that went through a pipeline.
+pub struct Seen {
+    /// Its name as given.
+    pub name: String,
+    /// Pixels per row of the upright picture.
+    pub width: u32,
+    /// Its rows.
+    pub height: u32,
+    /// What the pipeline left.
+    pub values: Values,
+}
+
+/// Runs a vision task over pictures and hands each result to `each`. A picture that fails is reported and the next
+/// one goes on; the first error is the command's.
+pub fn each_picture(
+    global: &Global,
+    task: Task,
+    model: Option<String>,
+    images: Vec<String>,
+    options: Options,
+    mut each: impl FnMut(Seen) -> Result<()>,
+) -> Result<()> {
+    let session = Session::start(global)?;
+    let mut failed: Option<Error> = None;
+    let count = images.len();
+    for name in images {
+        let seen = look(&session, task, model.clone(), &name, &options);
+        match seen.and_then(&mut each) {
+            Ok(()) => {}
+            Err(error) if error.code() == "cancelled" || count == 1 => return Err(error.within(name)),
+            Err(error) => {
+                output::report(&error.clone().within(&name), global.json);
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) => Err(Error::new(error.code(), "not every picture could be processed: see above")),
+        None => Ok(()),
+    }
+}
+
+fn look(
+    session: &Session,
+    task: Task,
+    model: Option<String>,
+    name: &str,
+    options: &Options,
+) -> Result<Seen> {
+    let mut values = Values::new();
+    values.put("bytes", Value::Bytes(read(name)?));
+    let params = Params { options: options.clone(), ..Params::default() };
+    let request = Request { task, model, input: Input::Values(values), params };
+    let Outcome { output, .. } = session.run(request, &mut |_| ControlFlow::Continue(()))?;
+    let Output::Values(values) = output else {
+        return Err(Error::new("internal", "a vision task ended without values"));
+    };
+    let (width, height) = encode::picture_size(&values);
+    Ok(Seen { name: name.to_owned(), width, height, values })
+}
+
+fn read(name: &str) -> Result<Vec<u8>> {
+    if name != "-" {
+        return std::fs::read(name).map_err(|e| Error::io(Path::new(name), &e));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io("standard input", &e))?;
+    Ok(bytes)
+}

@@ -1,0 +1,239 @@
+//! The façade: configuration in, [`Host::run`] out. What the server and the command line both call.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pajamas_plugin_api::{Cancel, LoadRequest, ProgressSink, Prompt, Signature, Token};
+
+use crate::artifact::{self, Reference};
+use crate::config::{Config, GrantedFile, Model, Options, Step, Task};
+use crate::error::{Error, Result};
+use crate::hardware::Hardware;
+use crate::models::{Lease, Models, Spec};
+use crate::pipeline::{Event, Input, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision};
+use crate::plugins::{Choice, Plugins};
+use crate::router::{self, Candidate, Decision, Snapshot};
+use crate::stages::Stages;
+
+/// A running host. Share it behind an `Arc`; every method may be called from any thread, and blocks it.
+pub struct Host {
+    config: Config,
+    hardware: Hardware,
+    plugins: Plugins,
+    stages: Stages,
+    models: Arc<Models>,
+    /// Pipelines without options of a request, by model: their stages are made once.
+    pipelines: Mutex<BTreeMap<String, Arc<Prepared>>>,
+}
+
+/// What is told while a request is carried out; `Break` cancels it.
+pub type Events<'e> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'e;
+
+impl Host {
+    /// Starts a host: looks at the machine, opens the plugins, sets the stages up. Loads no model.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration's stages; a plugin that is refused is no error but a report.
+    pub fn start(config: Config) -> Result<Self> {
+        let hardware = Hardware::detect();
+        let plugins = Plugins::load(&config.plugins);
+        let stages = Stages::new(&config.stages)?;
+        let known = stages.names();
+        config.check_stages(&known.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let models = Arc::new(Models::new(config.memory.clone(), hardware.memory.total));
+        Ok(Self { config, hardware, plugins, stages, models, pipelines: Mutex::default() })
+    }
+
+    /// The configuration it runs under.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The machine it runs on.
+    pub fn hardware(&self) -> &Hardware {
+        &self.hardware
+    }
+
+    /// Its native plugins.
+    pub fn plugins(&self) -> &Plugins {
+        &self.plugins
+    }
+
+    /// Its WASM stages.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// Its loaded models.
+    pub fn models(&self) -> &Arc<Models> {
+        &self.models
+    }
+
+    /// What a configured model does, as far as that is known without loading it.
+    pub fn task_of(&self, model: &Model) -> Option<Task> {
+        model.task.or_else(|| Spec::of_model(model).ok().and_then(|spec| spec.task))
+    }
+
+    /// Carries out one request: routes it, loads the model when it has to, runs the pipeline.
+    ///
+    /// # Errors
+    /// Everything that can be refused has a code: `model-not-found`, `backend-unavailable`, `out-of-memory`,
+    /// `context-length-exceeded`, a stage's or a backend's own, `cancelled`.
+    pub fn run(&self, request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
+        let Request { task, model, input, params } = request;
+        let (spec, decision) = self.resolve(task, model.as_deref())?;
+        let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+        let route = route(&spec, &decision, &choice);
+        if events(Event::Route(&route)).is_break() {
+            return Err(Error::new("cancelled", "the request was cancelled"));
+        }
+        let lease = self.lease(&spec, &choice, cancel, events)?;
+        let result = self.carry_out(task, &spec, &lease, input, &params, cancel, events);
+        // A session that panicked takes no more requests: the next one loads the model anew.
+        if matches!(&result, Err(e) if matches!(e.code(), "panicked" | "session-poisoned")) {
+            tracing::error!(model = spec.id, "the backend panicked: the model is unloaded");
+            self.models.unload(&spec.id);
+        }
+        let (output, steps) = result?;
+        Ok(Outcome { route, output, steps })
+    }
+
+    /// Turns text into the model's tokens.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn tokenize(&self, model: Option<&str>, prompt: &Prompt, cancel: &Cancel) -> Result<Vec<Token>> {
+        let (spec, _) = self.resolve(Task::Generate, model)?;
+        let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+        let lease = self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))?;
+        Ok(lease.session.tokenize(prompt)?)
+    }
+
+    /// Loads the models that the configuration wants ready from the start. One that fails is logged: its requests
+    /// will say why.
+    pub fn preload(&self, cancel: &Cancel) {
+        for model in self.config.models.iter().filter(|m| m.preload) {
+            let loaded = Spec::of_model(model).and_then(|spec| {
+                let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+                self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(())).map(drop)
+            });
+            if let Err(error) = loaded {
+                tracing::error!(model = %model.id, code = error.code(), "not preloaded: {}", error.message());
+            }
+        }
+    }
+
+    /// The model for a request: one of the configuration, or a path that the caller gave.
+    fn resolve(&self, task: Task, asked: Option<&str>) -> Result<(Spec, Decision)> {
+        if let Some(word) = asked
+            && let Reference::Path(source) = artifact::resolve(word, &self.config)?
+        {
+            let decision = Decision { model: word.to_owned(), reason: "the path asked for".into() };
+            return Ok((Spec::of_path(word, &source)?, decision));
+        }
+        let candidates = self.config.models.iter().map(|m| Candidate { id: m.id.to_string(), task: self.task_of(m) });
+        let snapshot = Snapshot {
+            models: candidates.collect(),
+            default: self.config.defaults.of(task).map(ToString::to_string),
+        };
+        let decision = router::decide(&snapshot, task, asked)?;
+        let model = self.config.model(&decision.model).ok_or_else(|| router::not_found(&decision.model))?;
+        Ok((Spec::of_model(model)?, decision))
+    }
+
+    fn lease(&self, spec: &Spec, choice: &Choice<'_>, cancel: &Cancel, events: &mut Events<'_>) -> Result<Lease> {
+        let request = LoadRequest {
+            path: spec.file.clone(),
+            format: spec.format.clone(),
+            device: choice.device.map_or_else(String::new, |d| d.id.clone()),
+            options: spec.options.clone().into(),
+        };
+        let mut progress = Progress(events);
+        self.models.lease(&spec.id, choice, &request, &mut progress, cancel)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
+    fn carry_out(
+        &self,
+        task: Task,
+        spec: &Spec,
+        lease: &Lease,
+        input: Input,
+        params: &Params,
+        cancel: &Cancel,
+        events: &mut Events<'_>,
+    ) -> Result<(Output, Vec<crate::pipeline::StepTime>)> {
+        let (session, signature) = (&*lease.session, &lease.signature);
+        match task {
+            Task::Generate | Task::Chat => text::generate(session, signature, input, params, events, cancel),
+            Task::Embed => {
+                text::embed(session, signature, input, params, self.config.stages.limits.output.get(), cancel)
+            }
+            _ => {
+                let Input::Values(values) = input else {
+                    return Err(Error::new("invalid-input", format!("{task} works on values, not on text")));
+                };
+                let pipeline = self.pipeline(task, spec, signature, &params.options)?;
+                let (values, steps) = pipeline.run(values, session, signature, cancel)?;
+                Ok((Output::Values(values), steps))
+            }
+        }
+    }
+
+    /// The pipeline of a model, made once unless the request has options of its own.
+    fn pipeline(&self, task: Task, spec: &Spec, signature: &Signature, options: &Options) -> Result<Arc<Prepared>> {
+        let key = format!("{task}/{}", spec.id);
+        let kept = |this: &Self| this.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(pipeline) = kept(self).filter(|_| options.is_empty()) {
+            return Ok(pipeline);
+        }
+        let steps = self.steps(task, spec, signature)?;
+        let read = |file: &GrantedFile| {
+            let path = match file {
+                GrantedFile::Artifact(inside) => spec.folder().join(inside),
+                GrantedFile::Local(path) => PathBuf::from(path.as_ref() as &Path),
+            };
+            std::fs::read(&path).map_err(|e| Error::io(&path, &e))
+        };
+        let workshop = Workshop { stages: &self.stages, limits: self.config.stages.limits, read: &read };
+        let pipeline = Arc::new(Prepared::new(&steps, options, &workshop)?);
+        if options.is_empty() {
+            let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+            pipelines.insert(key, Arc::clone(&pipeline));
+        }
+        Ok(pipeline)
+    }
+
+    fn steps(&self, task: Task, spec: &Spec, signature: &Signature) -> Result<Vec<Step>> {
+        match spec.pipeline.as_deref().and_then(|id| self.config.pipeline(id)) {
+            Some(pipeline) if pipeline.task == task => Ok(pipeline.steps.clone()),
+            Some(pipeline) => Err(Error::new(
+                "task-mismatch",
+                format!("the pipeline `{}` of `{}` is for {}, not for {task}", &*pipeline.id, spec.id, pipeline.task),
+            )),
+            None => vision::default_steps(task, signature, spec.labels.clone()),
+        }
+    }
+}
+
+fn route(spec: &Spec, decision: &Decision, choice: &Choice<'_>) -> Route {
+    Route {
+        model: decision.model.clone(),
+        reason: decision.reason.clone(),
+        format: spec.format.clone(),
+        backend: choice.backend.full_id(),
+        device: choice.device.map_or_else(|| "unknown".to_owned(), |d| d.id.clone()),
+        rejected: choice.rejected.clone(),
+    }
+}
+
+/// Loading, as an event.
+struct Progress<'e, 'f>(&'e mut Events<'f>);
+
+impl ProgressSink for Progress<'_, '_> {
+    fn progress(&mut self, fraction: f32, message: &str) -> ControlFlow<()> {
+        (self.0)(Event::Loading { fraction, message })
+    }
+}

@@ -1,0 +1,5 @@
+//! The `pajamas` command.
+
+fn main() -> std::process::ExitCode {
+    pajamas::cli::main()
+}

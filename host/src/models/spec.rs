@@ -1,0 +1,91 @@
+//! What has to be known to load a model: which file, of which format, for which task, on what.
+
+use std::path::{Path, PathBuf};
+
+use crate::artifact::{Source, Wanted};
+use crate::config::{BackendChoice, DeviceChoice, GrantedFile, Model, Options, Task};
+use crate::error::{Error, Result};
+
+/// A model, ready to be loaded.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// What it is called: the id of the configuration, or the path.
+    pub id: String,
+    /// Its main file.
+    pub file: PathBuf,
+    /// Its format, for example `gguf`.
+    pub format: String,
+    /// Its precision, where somebody said.
+    pub precision: Option<String>,
+    /// What it was made for, as far as configuration and artifact say.
+    pub task: Option<Task>,
+    /// The configured pipeline, by id.
+    pub pipeline: Option<String>,
+    /// The artifact's file with the names of the classes.
+    pub labels: Option<GrantedFile>,
+    /// Which backend may run it.
+    pub backend: BackendChoice,
+    /// Where it may run.
+    pub device: DeviceChoice,
+    /// The backend's options.
+    pub options: Options,
+    folder: PathBuf,
+}
+
+impl Spec {
+    /// A model of the configuration.
+    ///
+    /// # Errors
+    /// `model-not-found`, `manifest-…`, `variant-not-found`, `artifact-corrupt`, each with the model's id.
+    pub fn of_model(model: &Model) -> Result<Self> {
+        let within = |e: Error| e.within(format_args!("model `{}`", &*model.id));
+        let location = model.location().ok_or_else(|| within(Error::new("model-not-found", "it has no path")))?;
+        let source = Source::open(location).map_err(within)?;
+        let wanted = Wanted { format: model.format.as_deref(), precision: model.precision.as_deref() };
+        let mut spec = Self::of_source(&model.id, &source, wanted).map_err(within)?;
+        spec.task = model.task.or(spec.task);
+        spec.pipeline = model.pipeline.as_ref().map(|id| id.to_string());
+        spec.backend = model.backend.clone();
+        spec.device = model.device.clone();
+        spec.options = model.options.clone();
+        Ok(spec)
+    }
+
+    /// What lies at a path: an artifact's preferred form, or a single file.
+    ///
+    /// # Errors
+    /// As for [`of_model`](Self::of_model).
+    pub fn of_path(path: &str, source: &Source) -> Result<Self> {
+        Self::of_source(path, source, Wanted::default())
+    }
+
+    fn of_source(id: &str, source: &Source, wanted: Wanted<'_>) -> Result<Self> {
+        let variant = source.pick(wanted)?;
+        let artifact = source.artifact();
+        if let Some(artifact) = artifact {
+            artifact.check_sizes()?;
+        }
+        let folder = artifact.map_or_else(|| variant.path.parent().unwrap_or(Path::new(".")), |a| a.folder());
+        Ok(Self {
+            id: id.to_owned(),
+            folder: folder.to_path_buf(),
+            task: artifact.and_then(|a| a.manifest().task).or(match variant.format.as_str() {
+                "gguf" => Some(Task::Chat),
+                _ => None,
+            }),
+            labels: artifact.and_then(|a| a.labels()).map(|name| GrantedFile::Artifact(name.to_owned())),
+            file: variant.path,
+            format: variant.format,
+            precision: variant.precision,
+            pipeline: None,
+            backend: BackendChoice::Auto,
+            device: DeviceChoice::Auto,
+            options: Options::new(),
+        })
+    }
+
+    /// The folder that `artifact:` paths start from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}

@@ -1,0 +1,242 @@
+//! Loaded models: loaded once however many ask, given out as leases, evicted when memory is needed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pajamas_plugin_api::{Cancel, LoadRequest, Memory, ProgressSink, Session, Signature};
+use serde::Serialize;
+
+use super::ledger::{Ledger, by_device};
+use crate::config;
+use crate::error::{Error, Result};
+use crate::plugins::Choice;
+
+/// A model in memory.
+pub struct Loaded {
+    /// The id it was asked for by.
+    pub id: String,
+    /// The backend that runs it, `plugin/backend`.
+    pub backend: String,
+    /// The device it runs on.
+    pub device: String,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// The session itself.
+    pub session: Box<dyn Session>,
+    /// How long loading took.
+    pub load_time: Duration,
+}
+
+/// What a model is doing, for whoever asks.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The model's id.
+    pub id: String,
+    /// The backend that runs it.
+    pub backend: String,
+    /// The device it runs on.
+    pub device: String,
+    /// Bytes held.
+    pub memory: Vec<Memory>,
+    /// How long loading took, in milliseconds.
+    pub load_ms: f64,
+}
+
+enum Slot {
+    Loading,
+    Ready(Arc<Loaded>),
+}
+
+#[derive(Default)]
+struct Shelf {
+    slots: BTreeMap<String, Slot>,
+    ledger: Ledger,
+}
+
+/// All loaded models of a host.
+pub struct Models {
+    shelf: Mutex<Shelf>,
+    changed: Condvar,
+    memory: config::Memory,
+    /// Memory of the machine, for a device `cpu` whose backend does not say.
+    ram: u64,
+}
+
+/// How often a waiting request looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(20);
+
+impl Models {
+    /// No models yet. `ram` is the memory of the machine in bytes.
+    pub fn new(memory: config::Memory, ram: u64) -> Self {
+        Self { shelf: Mutex::default(), changed: Condvar::new(), memory, ram }
+    }
+
+    /// A loaded model for one request: at once when it is ready, after waiting when somebody loads it, after
+    /// loading it when nobody does.
+    ///
+    /// # Errors
+    /// The backend's (`model-invalid`, `invalid-option`, …), `out-of-memory` with numbers, `cancelled`.
+    pub fn lease(
+        self: &Arc<Self>,
+        id: &str,
+        choice: &Choice<'_>,
+        request: &LoadRequest,
+        progress: &mut dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Lease> {
+        let mut shelf = self.shelf();
+        loop {
+            match shelf.slots.get(id) {
+                Some(Slot::Ready(loaded)) => {
+                    let model = Arc::clone(loaded);
+                    shelf.ledger.enter(id);
+                    return Ok(Lease { model, models: Arc::clone(self) });
+                }
+                Some(Slot::Loading) => {
+                    cancel.check()?;
+                    shelf =
+                        self.changed.wait_timeout(shelf, CANCEL_POLL).unwrap_or_else(PoisonError::into_inner).0;
+                }
+                None => {
+                    shelf.slots.insert(id.to_owned(), Slot::Loading);
+                    break;
+                }
+            }
+        }
+        drop(shelf);
+        // Whatever happens now, the slot must not stay `Loading`: the guard clears it unless loading succeeds.
+        let claim = Claim { models: self, id };
+        let loaded = Arc::new(self.load(id, choice, request, progress, cancel)?);
+        claim.fulfil(Arc::clone(&loaded));
+        Ok(Lease { model: loaded, models: Arc::clone(self) })
+    }
+
+    fn load(
+        &self,
+        id: &str,
+        choice: &Choice<'_>,
+        request: &LoadRequest,
+        progress: &mut dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Loaded> {
+        let context = |e| Error::from(e).within(format_args!("model `{id}`"));
+        let backend = &choice.backend.backend;
+        let estimate = backend.estimate(request).map_err(context)?;
+        let gone = {
+            let mut shelf = self.shelf();
+            for memory in &estimate {
+                let reported = choice.device.filter(|d| d.id == memory.device).map_or(0, |d| d.memory_total);
+                let total = if memory.device == "cpu" { self.ram } else { reported };
+                if total > 0 {
+                    shelf.ledger.set_budget(&memory.device, self.memory.budget(&memory.device, total));
+                }
+            }
+            let evicted = shelf.ledger.admit(id, by_device(&estimate))?;
+            evicted.iter().filter_map(|id| shelf.slots.remove(id)).collect::<Vec<_>>()
+        };
+        // Dropped outside the lock: freeing gigabytes takes time.
+        drop(gone);
+        let started = Instant::now();
+        let session = backend.load(request, progress, cancel).map_err(context)?;
+        self.shelf().ledger.correct(id, by_device(&session.usage()));
+        let device = choice.device.map_or_else(|| request.device.clone(), |d| d.id.clone());
+        tracing::info!(model = id, backend = choice.backend.full_id(), device, "loaded in {:.0?}", started.elapsed());
+        Ok(Loaded {
+            id: id.to_owned(),
+            backend: choice.backend.full_id(),
+            device,
+            signature: session.signature(),
+            session,
+            load_time: started.elapsed(),
+        })
+    }
+
+    /// Forgets a model: it is freed when the last request that uses it ends. Says whether it was there.
+    pub fn unload(&self, id: &str) -> bool {
+        let mut shelf = self.shelf();
+        if !matches!(shelf.slots.get(id), Some(Slot::Ready(_))) {
+            return false;
+        }
+        let slot = shelf.slots.remove(id);
+        shelf.ledger.release(id);
+        drop(shelf);
+        drop(slot);
+        true
+    }
+
+    /// The models in memory.
+    pub fn status(&self) -> Vec<Status> {
+        let ready: Vec<Arc<Loaded>> = self
+            .shelf()
+            .slots
+            .values()
+            .filter_map(|slot| match slot {
+                Slot::Ready(loaded) => Some(Arc::clone(loaded)),
+                Slot::Loading => None,
+            })
+            .collect();
+        // Asked outside the lock: a plugin answers.
+        ready
+            .iter()
+            .map(|m| Status {
+                id: m.id.clone(),
+                backend: m.backend.clone(),
+                device: m.device.clone(),
+                memory: m.session.usage(),
+                load_ms: m.load_time.as_secs_f64() * 1e3,
+            })
+            .collect()
+    }
+
+    /// No panic happens while the lock is held; should one, the map is still whole.
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to load one model, and the duty to say how it ended.
+struct Claim<'m> {
+    models: &'m Models,
+    id: &'m str,
+}
+
+impl Claim<'_> {
+    fn fulfil(self, loaded: Arc<Loaded>) {
+        let mut shelf = self.models.shelf();
+        shelf.slots.insert(self.id.to_owned(), Slot::Ready(loaded));
+        shelf.ledger.enter(self.id);
+        drop(shelf);
+        self.models.changed.notify_all();
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut shelf = self.models.shelf();
+        shelf.slots.remove(self.id);
+        shelf.ledger.release(self.id);
+        drop(shelf);
+        self.models.changed.notify_all();
+    }
+}
+
+/// A loaded model in use by one request: not evicted while this lives.
+pub struct Lease {
+    model: Arc<Loaded>,
+    models: Arc<Models>,
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Loaded;
+    fn deref(&self) -> &Loaded {
+        &self.model
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.models.shelf().ledger.leave(&self.model.id);
+    }
+}

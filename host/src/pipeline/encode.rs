@@ -1,0 +1,69 @@
+//! Results as JSON: the shapes that others script against, the same in the CLI and over HTTP.
+
+use serde_json::{Value as Json, json};
+
+use crate::value::{Detection, Label, Value, Values};
+
+/// A class's name, or its number when it has none.
+pub fn label(name: Option<&str>, class_id: u32) -> String {
+    name.map_or_else(|| format!("class {class_id}"), str::to_owned)
+}
+
+/// Boxes in pixels of the upright picture: `[{"label","class_id","score","box":[x1,y1,x2,y2]}]`.
+pub fn detections(detections: &[Detection]) -> Json {
+    let one = |d: &Detection| {
+        let corners: Vec<Json> = d.bbox.iter().map(|v| rounded(*v, 2)).collect();
+        json!({
+            "label": label(d.label.as_deref(), d.class_id),
+            "class_id": d.class_id,
+            "score": rounded(d.score, 4),
+            "box": corners,
+        })
+    };
+    detections.iter().map(one).collect()
+}
+
+/// Classes, the likeliest first: `[{"label","class_id","score"}]`.
+pub fn labels(labels: &[Label]) -> Json {
+    let one = |l: &Label| {
+        json!({
+            "label": label(l.label.as_deref(), l.class_id),
+            "class_id": l.class_id,
+            "score": rounded(l.score, 4),
+        })
+    };
+    labels.iter().map(one).collect()
+}
+
+/// Width and height of the upright picture that a pipeline decoded (its value `size`), or zeros.
+pub fn picture_size(values: &Values) -> (u32, u32) {
+    match values.get("size") {
+        Some(Value::Tensor(size)) => match size.as_f32() {
+            Some(&[width, height]) => (width as u32, height as u32),
+            _ => (0, 0),
+        },
+        _ => (0, 0),
+    }
+}
+
+/// Digits beyond these are noise that makes results differ between machines.
+fn rounded(value: f32, digits: i32) -> Json {
+    let scale = 10f64.powi(digits);
+    json!((f64::from(value) * scale).round() / scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shapes_are_stable() {
+        let found = [Detection { bbox: [1.234, 2.0, 3.0, 4.0], score: 0.91239, class_id: 5, label: Some("bus".into()) }];
+        assert_eq!(
+            detections(&found).to_string(),
+            r#"[{"box":[1.23,2.0,3.0,4.0],"class_id":5,"label":"bus","score":0.9124}]"#
+        );
+        let seen = [Label { class_id: 3, score: 0.5, label: None }];
+        assert_eq!(labels(&seen).to_string(), r#"[{"class_id":3,"label":"class 3","score":0.5}]"#);
+    }
+}

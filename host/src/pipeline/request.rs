@@ -1,0 +1,145 @@
+//! What a caller asks for, and what comes back while it is carried out: the same for CLI and HTTP.
+
+use std::time::Duration;
+
+use pajamas_plugin_api::{GenerateSummary, Prompt, Sampling, Usage};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Options, Task};
+use crate::value::{Tensor, Values};
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What is asked for.
+    pub task: Task,
+    /// Which model: an id of the configuration or a path; the task's default when not given.
+    pub model: Option<String>,
+    /// What it works on.
+    pub input: Input,
+    /// How.
+    pub params: Params,
+}
+
+/// What a request works on.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A text to continue.
+    Prompt(Prompt),
+    /// A conversation to answer.
+    Messages(Vec<Message>),
+    /// Texts to embed.
+    Texts(Vec<Prompt>),
+    /// Values for the first stage of a pipeline, for example `bytes` of a picture.
+    Values(Values),
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`, or what else the model's template knows.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+}
+
+/// How a request is carried out. What a task does not use is ignored.
+#[derive(Debug, Clone, Default)]
+pub struct Params {
+    /// The most tokens to generate.
+    pub max_tokens: Option<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// Log-probabilities wanted, and how many alternatives.
+    pub logprobs: Option<u32>,
+    /// Goes on past end-of-generation tokens: for measurements.
+    pub ignore_eos: bool,
+    /// Pooling of embeddings: `mean`, `cls`, `last`.
+    pub pooling: Option<String>,
+    /// Whether embeddings are scaled to length 1.
+    pub normalize: bool,
+    /// Options for the stages of the pipeline that know them, for example `confidence`.
+    pub options: Options,
+}
+
+/// What is told while a request is carried out.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The route was chosen.
+    Route(&'a Route),
+    /// The model is being loaded.
+    Loading {
+        /// How far, in 0..=1.
+        fraction: f32,
+        /// What is being done.
+        message: &'a str,
+    },
+    /// A token was generated.
+    Token {
+        /// Its id.
+        id: u32,
+        /// The text it adds; may be empty.
+        text: &'a str,
+        /// Its log-probability, when asked for.
+        logprob: Option<f32>,
+        /// JSON with more, when asked for.
+        extras: &'a str,
+    },
+}
+
+/// The choice of model, format, backend and device for one request, with the reasons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The model's id.
+    pub model: String,
+    /// Why this model.
+    pub reason: String,
+    /// The format of its file.
+    pub format: String,
+    /// The backend, `plugin/backend`.
+    pub backend: String,
+    /// The device.
+    pub device: String,
+    /// Why not the other backends.
+    pub rejected: Vec<crate::plugins::Rejection>,
+}
+
+/// How long one step of a pipeline took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepTime {
+    /// The stage's name, or `model`.
+    pub step: String,
+    /// How long.
+    pub time: Duration,
+}
+
+/// What came out of a request.
+#[derive(Debug)]
+pub enum Output {
+    /// A text was generated; its tokens were told as events.
+    Text(GenerateSummary),
+    /// Embeddings, f32, [texts, size].
+    Embeddings(Tensor, Usage),
+    /// All values of the pipeline: those that came in and those that its steps left.
+    Values(Values),
+}
+
+/// A request carried out.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it was routed.
+    pub route: Route,
+    /// What came out.
+    pub output: Output,
+    /// Where the time went, step by step.
+    pub steps: Vec<StepTime>,
+}

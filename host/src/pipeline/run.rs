@@ -1,0 +1,172 @@
+//! Runs the steps of a pipeline: stages in WASM, the model in its session, values by name between them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pajamas_plugin_api::{Cancel, InferRequest, NamedTensor, Session, Signature};
+
+use super::request::StepTime;
+use super::tensors::Outputs;
+use crate::config::{self, Options, Step, Wiring, suggest};
+use crate::error::{Error, Result};
+use crate::stages::{GrantedFile, Limits, Processor, Stages};
+use crate::value::{Kind, Value, Values};
+
+/// The value that connects a stage to a model of one input, and a model of one output to a stage.
+const TENSOR: &str = "tensor";
+
+/// A pipeline whose stages are made: run it for many requests, from many threads.
+#[derive(Debug)]
+pub struct Prepared {
+    steps: Vec<PreparedStep>,
+    output_limit: u64,
+}
+
+#[derive(Debug)]
+enum PreparedStep {
+    Stage { name: String, processor: Processor, wiring: Wiring, limits: Limits },
+    Model(Wiring),
+}
+
+/// What stages are made from.
+pub struct Workshop<'w> {
+    /// The stages.
+    pub stages: &'w Stages,
+    /// What a run may use where its step says nothing.
+    pub limits: config::Limits,
+    /// Reads a file that a step grants.
+    pub read: &'w dyn Fn(&config::GrantedFile) -> Result<Vec<u8>>,
+}
+
+impl Prepared {
+    /// Makes the stages of `steps`. `overrides` are options of the request: each goes to the stages that know it.
+    ///
+    /// # Errors
+    /// The stages' (`stage-not-found`, an option that is wrong); `invalid-option` for one that no stage knows.
+    pub fn new(steps: &[Step], overrides: &Options, workshop: &Workshop<'_>) -> Result<Self> {
+        let mut known: Vec<String> = Vec::new();
+        let steps = steps.iter().map(|step| match step {
+            Step::Model(wiring) => Ok(PreparedStep::Model(wiring.clone())),
+            Step::Stage(step) => {
+                let stage = workshop.stages.get(&step.stage)?;
+                let schema = &stage.describe().options_schema;
+                let mut options = step.options.clone();
+                for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+                    known.push(key.clone());
+                    if let Some(value) = overrides.get(key) {
+                        options.insert(key.clone(), whole(value, property));
+                    }
+                }
+                let files = step.files.iter().map(|(name, file)| {
+                    Ok(GrantedFile { name: name.clone(), content: Arc::from((workshop.read)(file)?) })
+                });
+                let limits = limits(step.limits.or(workshop.limits));
+                let processor = stage.create(&options.into(), &files.collect::<Result<Vec<_>>>()?, &limits)?;
+                Ok(PreparedStep::Stage { name: step.stage.clone(), processor, wiring: step.wiring.clone(), limits })
+            }
+        });
+        let steps = steps.collect::<Result<_>>()?;
+        if let Some(key) = overrides.keys().find(|key| !known.contains(key)) {
+            return Err(Error::new("invalid-option", format!("no stage of this pipeline has an option `{key}`"))
+                .help(suggest::help(key, "the options", known.iter().map(String::as_str))));
+        }
+        Ok(Self { steps, output_limit: workshop.limits.output.get() })
+    }
+
+    /// Carries the steps out on `values` and gives all of them back, the new ones added.
+    pub fn run(
+        &self,
+        mut values: Values,
+        session: &dyn Session,
+        signature: &Signature,
+        cancel: &Cancel,
+    ) -> Result<(Values, Vec<StepTime>)> {
+        let mut times = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let started = Instant::now();
+            let name = match step {
+                PreparedStep::Stage { name, processor, wiring, limits } => {
+                    let ports = processor.stage().describe().inputs.iter().map(|port| port.name.as_str());
+                    let inputs = ports.filter_map(|port| Some((port, values.get(wiring.input(port))?)));
+                    for (port, value) in processor.run(inputs, limits, cancel)? {
+                        values.put(wiring.output(&port), value);
+                    }
+                    name.clone()
+                }
+                PreparedStep::Model(wiring) => {
+                    self.infer(wiring, &mut values, session, signature, cancel)?;
+                    "model".to_owned()
+                }
+            };
+            times.push(StepTime { step: name, time: started.elapsed() });
+        }
+        Ok((values, times))
+    }
+
+    fn infer(
+        &self,
+        wiring: &Wiring,
+        values: &mut Values,
+        session: &dyn Session,
+        signature: &Signature,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let single_input = signature.inputs.len() == 1;
+        let mut outputs = Outputs::new(self.output_limit);
+        {
+            let mut inputs = Vec::with_capacity(signature.inputs.len());
+            for spec in &signature.inputs {
+                let wired = wiring.inputs.get(&spec.name).map(String::as_str);
+                let name = wired.unwrap_or(if single_input { TENSOR } else { &spec.name });
+                let tensor = match values.get(name) {
+                    Some(Value::Tensor(tensor)) => tensor,
+                    Some(other) => return Err(wrong_kind(&spec.name, name, other.kind())),
+                    None => return Err(missing(&spec.name, name, values)),
+                };
+                inputs.push(NamedTensor { name: &spec.name, tensor: tensor.view()? });
+            }
+            session.infer(&InferRequest::default(), &inputs, &mut outputs, cancel)?;
+        }
+        let tensors = outputs.into_tensors();
+        if let Some(absent) = signature.outputs.iter().find(|s| tensors.iter().all(|(name, _)| *name != s.name)) {
+            return Err(Error::new("backend-incomplete", format!("the backend did not write the output `{}`", absent.name))
+                .help("this is a fault of the backend: report it to its vendor"));
+        }
+        let single_output = tensors.len() == 1;
+        for (name, tensor) in tensors {
+            let wired = wiring.outputs.get(&name).cloned();
+            let name = wired.unwrap_or(if single_output { TENSOR.to_owned() } else { name });
+            values.put(name, Value::Tensor(tensor));
+        }
+        Ok(())
+    }
+}
+
+/// Forms and flags carry 5.0 where a schema wants the integer 5.
+fn whole(value: &serde_json::Value, property: &serde_json::Value) -> serde_json::Value {
+    match value.as_f64() {
+        Some(number) if property["type"] == "integer" && number.fract() == 0.0 => (number as i64).into(),
+        _ => value.clone(),
+    }
+}
+
+fn limits(limits: config::Limits) -> Limits {
+    Limits {
+        memory: limits.memory.as_usize(),
+        deadline: limits.deadline.duration(),
+        output: limits.output.as_usize(),
+    }
+}
+
+fn wrong_kind(input: &str, value: &str, kind: Kind) -> Error {
+    Error::new("pipeline-incomplete", format!("the model's input `{input}` needs a tensor; `{value}` is {kind}"))
+        .help("put an image-normalize stage before the model, or connect another value with `inputs`")
+}
+
+fn missing(input: &str, value: &str, values: &Values) -> Error {
+    Error::new(
+        "pipeline-incomplete",
+        format!("there is no value `{value}` for the model's input `{input}`, only {}", values.names().join(", ")),
+    )
+    .help("connect the input with `inputs` in the model's step")
+}

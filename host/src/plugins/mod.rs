@@ -1,0 +1,128 @@
+//! The native plugins of this machine: found, verified, opened, and chosen among.
+
+mod choose;
+mod search;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pajamas_plugin_api::host::{self, Policy, Report};
+use pajamas_plugin_api::{Backend, BackendInfo, HostContext, HostServices, Level, Probe};
+
+pub use choose::{Choice, Rejection};
+pub use search::{Place, places};
+
+use crate::config;
+
+/// A backend of a plugin that this machine can use, or cannot: the score tells.
+pub struct ActiveBackend {
+    /// The plugin it came from.
+    pub plugin: String,
+    /// What it is.
+    pub info: BackendInfo,
+    /// How well it runs here, and why.
+    pub probe: Probe,
+    /// The backend itself.
+    pub backend: Arc<dyn Backend>,
+}
+
+impl ActiveBackend {
+    /// `plugin/id`, which is unique.
+    pub fn full_id(&self) -> String {
+        format!("{}/{}", self.plugin, self.info.id)
+    }
+}
+
+/// Everything found in the places where plugins are searched.
+#[derive(Default)]
+pub struct Plugins {
+    places: Vec<Place>,
+    reports: Vec<Report>,
+    backends: Vec<ActiveBackend>,
+}
+
+impl Plugins {
+    /// Searches, verifies and opens. A plugin that is refused does not stop the others: its report says why.
+    pub fn load(config: &config::Plugins) -> Self {
+        let mut plugins = Self { places: places(config), ..Self::default() };
+        let policy = Policy { require_hash: config.require_hash };
+        let found: Vec<PathBuf> = plugins.places.iter_mut().flat_map(Place::look).collect();
+        for path in found {
+            plugins.open(&path, policy, config);
+        }
+        plugins
+    }
+
+    fn open(&mut self, path: &Path, policy: Policy, config: &config::Plugins) {
+        let (mut report, plugin) = host::open(path, policy, |name, folder| context(name, folder, config));
+        if let Some(plugin) = plugin {
+            let name = plugin.info.name.clone();
+            if self.backends.iter().any(|b| b.plugin == name) {
+                report.shadowed(&name);
+            } else {
+                self.backends.extend(plugin.backends.into_iter().map(|b| ActiveBackend {
+                    plugin: name.clone(),
+                    info: b.info,
+                    probe: b.probe,
+                    backend: b.backend,
+                }));
+            }
+        }
+        if let Some(error) = report.error() {
+            tracing::warn!(library = %report.library.display(), code = error.code, "plugin refused: {}", error.message);
+        }
+        self.reports.push(report);
+    }
+
+    /// Where plugins were searched, in order.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// What was done to each plugin found.
+    pub fn reports(&self) -> &[Report] {
+        &self.reports
+    }
+
+    /// All backends of all open plugins, also those that score 0.
+    pub fn backends(&self) -> &[ActiveBackend] {
+        &self.backends
+    }
+}
+
+/// Opens one file that a person named, and says all about it. A manifest is not insisted on.
+pub fn inspect(path: &Path, config: &config::Plugins) -> (Report, Option<host::LoadedPlugin>) {
+    host::open(path, Policy { require_hash: false }, |name, folder| context(name, folder, config))
+}
+
+fn context(name: &str, folder: &Path, config: &config::Plugins) -> HostContext {
+    let settings = config.settings.get(name).cloned().map_or(serde_json::Value::Null, serde_json::Value::Object);
+    HostContext::new(Services { name: name.to_owned(), folder: folder.to_path_buf(), settings })
+}
+
+/// The host as one plugin sees it.
+struct Services {
+    name: String,
+    folder: PathBuf,
+    settings: serde_json::Value,
+}
+
+impl HostServices for Services {
+    fn log(&self, level: Level, message: &str) {
+        let (plugin, message) = (self.name.as_str(), message.trim_end());
+        match level {
+            Level::Error => tracing::error!(plugin, "{message}"),
+            Level::Warn => tracing::warn!(plugin, "{message}"),
+            Level::Info => tracing::info!(plugin, "{message}"),
+            Level::Debug => tracing::debug!(plugin, "{message}"),
+        }
+    }
+
+    fn plugin_dir(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    fn settings(&self) -> serde_json::Value {
+        self.settings.clone()
+    }
+}

@@ -1,0 +1,51 @@
+//! Errors over HTTP, in the shape that OpenAI's clients read.
+
+use axum::Json;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::error::{Class, Error};
+
+/// The HTTP status of an error's class.
+pub const fn http_status(class: Class) -> StatusCode {
+    match class {
+        Class::Invalid => StatusCode::BAD_REQUEST,
+        Class::NotFound => StatusCode::NOT_FOUND,
+        Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // The client has gone or asked to stop: nginx's number, since HTTP has none.
+        Class::Cancelled => match StatusCode::from_u16(499) {
+            Ok(status) => status,
+            Err(_) => StatusCode::BAD_REQUEST,
+        },
+        Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The error object: `code` is ours, `type` is OpenAI's coarse word.
+pub fn body(error: &Error) -> Value {
+    let kind = match error.class() {
+        Class::Invalid | Class::NotFound | Class::TooLarge => "invalid_request_error",
+        Class::Unavailable => "overloaded_error",
+        Class::Cancelled => "cancelled",
+        Class::Internal => "server_error",
+    };
+    let message = match error.how_to_fix() {
+        "" => error.message().to_owned(),
+        help => format!("{} ({help})", error.message()),
+    };
+    json!({ "error": { "message": message, "type": kind, "code": error.code(), "param": null } })
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        (http_status(self.class()), Json(body(&self))).into_response()
+    }
+}
+
+/// For every path without a handler.
+pub async fn no_such_route(uri: Uri) -> Error {
+    Error::new("route-not-found", format!("there is nothing at {}", uri.path()))
+        .help("the paths are /v1/chat/completions, /v1/images/detect, /v1/models and /healthz")
+}

@@ -1,0 +1,138 @@
+//! `POST /v1/images/detect`: objects in a picture, in the same shape as `pajamas detect --json`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Multipart, Request as HttpRequest, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value as Json_, json};
+
+use super::stream::{Running, route_header};
+use crate::config::{Options, Task};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::pipeline::{Input, Output, Params, Request, encode};
+use crate::value::{Value, Values};
+
+/// A picture and what to do with it, from JSON (`image` as base64 or data URL), a multipart form (file `image`), or
+/// the picture itself as the body with an `image/…` content type.
+#[derive(Debug, Default)]
+struct Upload {
+    name: String,
+    bytes: Option<Vec<u8>>,
+    model: Option<String>,
+    options: Options,
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonBody {
+    image: String,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    confidence: Option<f64>,
+    #[serde(default)]
+    iou: Option<f64>,
+    #[serde(default)]
+    max_detections: Option<u32>,
+}
+
+/// The fields of a form that are options of the pipeline's stages.
+const OPTIONS: [&str; 3] = ["confidence", "iou", "max_detections"];
+
+impl Upload {
+    async fn read(request: HttpRequest, host: &Arc<Host>) -> Result<Self> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let too_large = |e: &dyn std::fmt::Display, status: axum::http::StatusCode| {
+            let code = if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE { "body-too-large" } else { "invalid-input" };
+            Error::new(code, format!("the request body: {e}"))
+        };
+        if kind.starts_with("multipart/form-data") {
+            let form = Multipart::from_request(request, host).await;
+            return Self::form(form.map_err(|e| too_large(&e.body_text(), e.status()))?).await;
+        }
+        let body = Bytes::from_request(request, host).await.map_err(|e| too_large(&e.body_text(), e.status()))?;
+        if kind.starts_with("image/") || kind == "application/octet-stream" {
+            return Ok(Self { name: "body".into(), bytes: Some(body.into()), ..Self::default() });
+        }
+        Self::json(&body)
+    }
+
+    fn json(body: &[u8]) -> Result<Self> {
+        let body: JsonBody =
+            serde_json::from_slice(body).map_err(|e| Error::new("invalid-input", format!("the request body: {e}")))?;
+        // A data URL's payload begins after its comma; base64 has none.
+        let data = body.image.rsplit_once(',').map_or(body.image.as_str(), |(_, data)| data);
+        let bytes = STANDARD
+            .decode(data.trim())
+            .map_err(|e| Error::new("invalid-input", format!("`image` is not base64: {e}")))?;
+        let mut options = Options::new();
+        let values = [body.confidence.map(|v| json!(v)), body.iou.map(|v| json!(v)), body.max_detections.map(|v| json!(v))];
+        for (name, value) in OPTIONS.iter().zip(values) {
+            options.extend(value.map(|v| ((*name).to_owned(), v)));
+        }
+        Ok(Self { name: "image".into(), bytes: Some(bytes), model: body.model, options })
+    }
+
+    async fn form(mut form: Multipart) -> Result<Self> {
+        let wrong = |e: axum::extract::multipart::MultipartError| {
+            let code = if e.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE { "body-too-large" } else { "invalid-input" };
+            Error::new(code, format!("the form: {}", e.body_text()))
+        };
+        let mut upload = Self::default();
+        while let Some(field) = form.next_field().await.map_err(wrong)? {
+            let name = field.name().unwrap_or_default().to_owned();
+            match name.as_str() {
+                "image" | "file" => {
+                    upload.name = field.file_name().unwrap_or("image").to_owned();
+                    upload.bytes = Some(field.bytes().await.map_err(wrong)?.into());
+                }
+                "model" => upload.model = Some(field.text().await.map_err(wrong)?),
+                option if OPTIONS.contains(&option) => {
+                    let text = field.text().await.map_err(wrong)?;
+                    let number: Json_ = text.trim().parse::<f64>().map(|v| json!(v)).map_err(|_| {
+                        Error::new("invalid-input", format!("`{name}` must be a number, not {text:?}"))
+                    })?;
+                    upload.options.insert(name, number);
+                }
+                _ => {}
+            }
+        }
+        Ok(upload)
+    }
+}
+
+/// `POST /v1/images/detect`
+pub async fn detect(State(host): State<Arc<Host>>, request: HttpRequest) -> Result<Response> {
+    let Upload { name, bytes, model, options } = Upload::read(request, &host).await?;
+    let bytes = bytes.ok_or_else(|| {
+        Error::new("invalid-input", "the form has no file `image`").help("send the picture as the form's file `image`")
+    })?;
+    let mut values = Values::new();
+    values.put("bytes", Value::Bytes(bytes));
+    let params = Params { options, ..Params::default() };
+    let request = Request { task: Task::Detect, model, input: Input::Values(values), params };
+    let limit = host.config().server.request_timeout.duration();
+    let (_, outcome) = Running::start(host, request).finish(limit).await?;
+    let route = route_header(&outcome.route);
+    let Output::Values(mut values) = outcome.output else {
+        return Err(Error::new("internal", "a detection ended without values"));
+    };
+    let (width, height) = encode::picture_size(&values);
+    let Some(Value::Detections(found)) = values.take("detections") else {
+        return Err(Error::new("pipeline-incomplete", "the pipeline left no `detections`"));
+    };
+    let object = json!({
+        "image": name,
+        "width": width,
+        "height": height,
+        "detections": encode::detections(&found),
+        "model": outcome.route.model,
+    });
+    Ok(([("x-pajamas-route", route)], Json(object)).into_response())
+}
