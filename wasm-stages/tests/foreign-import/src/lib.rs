@@ -1,0 +1,16 @@
+//! A component that imports what no stage is granted, and is no stage either.
+
+#![allow(missing_docs, reason = "generated; the WIT package is the documentation")]
+
+wit_bindgen::generate!({ path: "wit", world: "foreign" });
+
+struct Foreign;
+
+impl Guest for Foreign {
+    fn later() -> u64 {
+        tests::foreign::clock::now() + 1
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+export!(Foreign);
