@@ -38,7 +38,7 @@ pub fn run(project: &Project) -> Result<()> {
     let drawn = project.show(&drawn);
     show(project, "This machine", &["hardware"])?;
     show(project, "The plugins, and why each is chosen", &["plugins", "list"])?;
-    show(project, "A chat", &["generate", "--model", "chat", QUESTION])?;
+    show(project, "A chat", &["chat", "--model", "chat", "--temperature", "0", QUESTION])?;
     show(project, "Things in a picture", &["detect", "--model", "shapes", PICTURE, "--draw", &drawn])?;
     println!("\nThe boxes are drawn into {}.", style(&drawn).bold());
 
@@ -78,6 +78,6 @@ mod tests {
 
     #[test]
     fn words_with_spaces_are_quoted() {
-        assert_eq!(words(&["generate", QUESTION]), "generate \"What is a llama?\"");
+        assert_eq!(words(&["chat", QUESTION]), "chat \"What is a llama?\"");
     }
 }

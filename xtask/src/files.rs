@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
 /// Copies a file unless the same content is there already: a program that has the old one mapped keeps it. Returns
 /// whether it was copied.
@@ -95,20 +94,6 @@ pub fn all(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// sha256 of a file in lower-case hexadecimal.
-pub fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    let mut file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,16 +123,5 @@ mod tests {
         assert!(remove_others(dir.path(), &wanted).unwrap());
         assert!(!remove_others(dir.path(), &wanted).unwrap());
         assert_eq!(all(dir.path()).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn knows_a_sha256() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("abc");
-        fs::write(&path, "abc").unwrap();
-        assert_eq!(
-            sha256(&path).unwrap(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
     }
 }

@@ -22,9 +22,10 @@ pub fn python(project: &Project) -> PathBuf {
 /// skip without it.
 pub fn install(project: &Project) -> Result<()> {
     let requirements = project.root.join(REQUIREMENTS);
-    let stamp = project.target.join("peers").join("requirements.sha256");
-    let wanted = files::sha256(&requirements)?;
-    if python(project).is_file() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+    let wanted = std::fs::read(&requirements).with_context(|| format!("reading {REQUIREMENTS}"))?;
+    // What was installed, written down last: an interrupted installation is done again.
+    let installed = project.target.join("peers").join("requirements.txt");
+    if python(project).is_file() && std::fs::read(&installed).is_ok_and(|have| have == wanted) {
         progress::done("Peers", "up to date");
         return Ok(());
     }
@@ -56,6 +57,6 @@ pub fn install(project: &Project) -> Result<()> {
         &project.log("peers-install"),
         Show::Progress,
     )?;
-    files::write_if_changed(&stamp, wanted.as_bytes())?;
+    files::write_if_changed(&installed, &wanted)?;
     Ok(())
 }

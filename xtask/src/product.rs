@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use pajamas_plugin_api::ABI_VERSION;
-use pajamas_plugin_api::host::{MANIFEST_NAME, Manifest, ManifestFile, library_file_name, platform};
+use pajamas_plugin_api::host::{MANIFEST_NAME, Manifest, library_file_name};
 
 use crate::files;
 use crate::progress::{self, Show};
@@ -57,35 +56,23 @@ pub fn pack(project: &Project, plugin: &Plugin, folder: &Path, keep: impl Fn(&st
     let mut wanted = vec![PathBuf::from(MANIFEST_NAME), PathBuf::from(&library)];
     let mut changed = files::copy_if_changed(&project.release().join(&library), &folder.join(&library))?;
 
-    let mut companions = Vec::new();
+    let package = project.package(plugin.package)?;
+    let mut manifest = Manifest::for_library(&folder.join(&library), plugin.name, &package.version)?;
+    manifest.license = package.license.clone();
+    manifest.description = package.description.clone();
     if let Some(name) = plugin.companions {
-        let from = project.release().join(name);
-        for path in files::sorted(&from)? {
+        for path in files::sorted(&project.release().join(name))? {
             let file = path.file_name().and_then(|n| n.to_str()).context("a library with a strange name")?;
             if !keep(file) {
                 continue;
             }
             let relative = Path::new(name).join(file);
             changed |= files::copy_if_changed(&path, &folder.join(&relative))?;
-            companions.push(ManifestFile { path: format!("{name}/{file}"), sha256: files::sha256(&path)? });
+            manifest = manifest.with_file(folder, &format!("{name}/{file}"))?;
             wanted.push(relative);
         }
     }
-
-    let package = project.package(plugin.package)?;
-    let manifest = Manifest {
-        name: plugin.name.to_owned(),
-        version: package.version.clone(),
-        abi: format!("{}.{}", ABI_VERSION.0, ABI_VERSION.1),
-        platforms: vec![platform()],
-        sha256: Some(files::sha256(&folder.join(&library))?),
-        library,
-        files: companions,
-        license: package.license.clone(),
-        description: package.description.clone(),
-    };
-    let text = toml::to_string_pretty(&manifest).context("the manifest cannot be written as TOML")?;
-    changed |= files::write_if_changed(&folder.join(MANIFEST_NAME), text.as_bytes())?;
+    changed |= files::write_if_changed(&folder.join(MANIFEST_NAME), manifest.to_toml()?.as_bytes())?;
     changed |= files::remove_others(folder, &wanted)?;
     Ok(changed)
 }
