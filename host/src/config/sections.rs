@@ -37,7 +37,7 @@ impl Default for Server {
 }
 
 /// Native plugins.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plugins {
     /// Folders that are searched for plugins before the usual ones, the first first.
@@ -46,6 +46,12 @@ pub struct Plugins {
     pub require_hash: bool,
     /// Settings by the plugin's name, handed to it when it is opened.
     pub settings: BTreeMap<String, Options>,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { search: Vec::new(), require_hash: true, settings: BTreeMap::new() }
+    }
 }
 
 /// WASM stages.

@@ -61,9 +61,9 @@ mod tests {
         let found = [Detection { bbox: [1.234, 2.0, 3.0, 4.0], score: 0.91239, class_id: 5, label: Some("bus".into()) }];
         assert_eq!(
             detections(&found).to_string(),
-            r#"[{"box":[1.23,2.0,3.0,4.0],"class_id":5,"label":"bus","score":0.9124}]"#
+            r#"[{"label":"bus","class_id":5,"score":0.9124,"box":[1.23,2.0,3.0,4.0]}]"#
         );
         let seen = [Label { class_id: 3, score: 0.5, label: None }];
-        assert_eq!(labels(&seen).to_string(), r#"[{"class_id":3,"label":"class 3","score":0.5}]"#);
+        assert_eq!(labels(&seen).to_string(), r#"[{"label":"class 3","class_id":3,"score":0.5}]"#);
     }
 }
