@@ -1,9 +1,12 @@
 //! The `rten` backend: a small engine in Rust, compiled in and always there.
 
 mod convert;
+mod repair;
 mod session;
+mod wire;
 
 use std::collections::BTreeSet;
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -78,7 +81,7 @@ impl Backend for Rten {
 
     fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
         let options = Self::options(request)?;
-        let model = Summary::read(&request.path, convert::bits)?;
+        let (model, _) = prepare(&request.path)?;
         Ok(vec![Self::memory(&model, &options)])
     }
 
@@ -94,7 +97,7 @@ impl Backend for Rten {
             ControlFlow::Break(()) => Err(PluginError::cancelled()),
         };
         step(0.0, "verifying the model")?;
-        let summary = Summary::read(&request.path, convert::bits)?;
+        let (summary, repaired) = prepare(&request.path)?;
         let ports = Ports::new(ENGINE, &convert::DTYPES, &summary.inputs, &summary.outputs)?;
         for (name, why) in &ports.omitted {
             let path = request.path.display();
@@ -102,7 +105,8 @@ impl Backend for Rten {
         }
         step(0.1, "loading the model")?;
         let memory = Self::memory(&summary, &options);
-        let model = read(&request.path, summary.external, &options, || step(0.5, "loading the model"))?;
+        let model =
+            read(&request.path, repaired, summary.external, &options, || step(0.5, "loading the model"))?;
         let session = RtenSession::new(model, ports, summary.metadata, memory, options.threads)?;
         step(1.0, "ready")?;
         Ok(Box::new(session))
@@ -113,6 +117,7 @@ impl Backend for Rten {
 /// can be left behind. The thread then drops what it loaded.
 fn read(
     path: &Path,
+    repaired: Option<Vec<u8>>,
     external: BTreeSet<String>,
     options: &RtenOptions,
     mut go_on: impl FnMut() -> Result<()>,
@@ -123,7 +128,7 @@ fn read(
         .name("rten-load".to_owned())
         .spawn(move || {
             // Nobody listens any more once the load was cancelled.
-            let _ = done.send(open(&file, &external, &options));
+            let _ = done.send(open(&file, repaired, &external, &options));
         })
         .map_err(|e| error::internal(ENGINE, e))?;
     loop {
@@ -138,24 +143,48 @@ fn read(
     }
 }
 
-/// rten opens a model only under a name that ends in `.onnx`. Under any other it gets the bytes, and those of the
-/// further files: the summary has checked where they lie.
-fn open(path: &Path, external: &BTreeSet<String>, options: &RtenOptions) -> Result<Model, LoadError> {
+/// The model's summary, and its bytes where they had to be changed for rten to compute it rightly.
+fn prepare(path: &Path) -> Result<(Summary, Option<Vec<u8>>)> {
+    let summary = Summary::read(path, convert::bits)?;
+    let Some(count) = summary.operators.get(repair::OPERATOR) else { return Ok((summary, None)) };
+    let bytes = std::fs::read(path).map_err(|e| error::not_found(path, &e))?;
+    match repair::repair(&bytes, *count) {
+        Err(what) => Err(error::unsupported(ENGINE, path, what).help(other_engine())),
+        Ok(None) => Ok((summary, None)),
+        Ok(Some(repaired)) => {
+            let summary = Summary::parse(Cursor::new(&repaired), repaired.len() as u64, path, convert::bits)?;
+            Ok((summary, Some(repaired)))
+        }
+    }
+}
+
+/// rten opens a model only under a name that ends in `.onnx`. Under any other, and when it was changed, it gets the
+/// bytes, and those of the further files: the summary has checked where they lie.
+fn open(
+    path: &Path,
+    repaired: Option<Vec<u8>>,
+    external: &BTreeSet<String>,
+    options: &RtenOptions,
+) -> Result<Model, LoadError> {
     let mut settings = ModelOptions::with_all_ops();
-    settings.enable_optimization(options.optimization != Optimization::None).prepack_weights(options.prepack_weights);
-    let refused = match settings.load_file(path) {
-        Err(e) if e.kind() == LoadErrorKind::UnknownFileType => e,
-        loaded => return loaded,
+    settings
+        .enable_optimization(options.optimization != Optimization::None)
+        .prepack_weights(options.prepack_weights);
+    let named_onnx = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
+    let bytes = match repaired {
+        Some(bytes) => Some(bytes),
+        None if named_onnx => None,
+        None => std::fs::read(path).ok(),
     };
+    // A file that cannot be read now could be a moment ago: rten words what has become of it.
+    let Some(bytes) = bytes else { return settings.load_file(path) };
     let folder = path.parent().unwrap_or(Path::new(""));
     for location in external {
-        let Ok(bytes) = std::fs::read(folder.join(location)) else { return Err(refused) };
-        settings.external_data(location, bytes);
+        if let Ok(data) = std::fs::read(folder.join(location)) {
+            settings.external_data(location, data);
+        }
     }
-    match std::fs::read(path) {
-        Ok(bytes) => settings.load(bytes),
-        Err(_) => Err(refused),
-    }
+    settings.load(bytes)
 }
 
 /// Why rten refused a model that the summary found well-formed.

@@ -51,6 +51,8 @@ pub(super) struct Parser<R> {
     /// Bytes of every tensor stored in the model, in the widths that `bits` says.
     pub(super) weights: u64,
     pub(super) external: Vec<External>,
+    /// How often each operator occurs, inner graphs included.
+    pub(super) operators: BTreeMap<String, usize>,
 }
 
 /// Calls `$visit` for every field of the message of `$length` bytes that is next in the stream.
@@ -68,7 +70,13 @@ macro_rules! fields {
 
 impl<R: Read + Seek> Parser<R> {
     pub(super) fn new(source: R, length: u64, bits: fn(i32) -> u64) -> Self {
-        Self { reader: Reader::new(source, length), bits, weights: 0, external: Vec::new() }
+        Self {
+            reader: Reader::new(source, length),
+            bits,
+            weights: 0,
+            external: Vec::new(),
+            operators: BTreeMap::new(),
+        }
     }
 
     /// Reads the `ModelProto` that fills the whole file.
@@ -118,6 +126,10 @@ impl<R: Read + Seek> Parser<R> {
         fields!(self, length, {
             (1, Content::Bytes(n)) => node.inputs.push(self.reader.text(n)?),
             (2, Content::Bytes(n)) => node.outputs.push(self.reader.text(n)?),
+            (4, Content::Bytes(n)) => {
+                let operator = self.reader.text(n)?;
+                *self.operators.entry(operator).or_insert(0) += 1;
+            },
             (5, Content::Bytes(n)) => self.attribute(n, depth)?,
         });
         Ok(node)

@@ -10,7 +10,7 @@ mod protobuf;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Component, Path};
 
 use pajamas_plugin_api::{Dim, Result};
@@ -54,6 +54,8 @@ pub(crate) struct Summary {
     pub(crate) activations: u64,
     /// Further files that hold tensors, relative to the model's folder, in which they lie.
     pub(crate) external: BTreeSet<String>,
+    /// How often each operator occurs, inner graphs included.
+    pub(crate) operators: BTreeMap<String, usize>,
 }
 
 impl Summary {
@@ -71,8 +73,21 @@ impl Summary {
         if about.len() == 0 {
             return Err(error::invalid(path, "the file is empty (0 bytes)"));
         }
-        let mut parser = Parser::new(file, about.len(), bits);
-        let model = parser.model(about.len()).map_err(|fault| match fault {
+        Self::parse(file, about.len(), path, bits)
+    }
+
+    /// Reads and verifies a model of `length` bytes that stands for the file at `path`.
+    ///
+    /// # Errors
+    /// `model-not-found`, `model-invalid`.
+    pub(crate) fn parse(
+        source: impl Read + Seek,
+        length: u64,
+        path: &Path,
+        bits: fn(i32) -> u64,
+    ) -> Result<Self> {
+        let mut parser = Parser::new(source, length, bits);
+        let model = parser.model(length).map_err(|fault| match fault {
             Fault::Io(e) => error::not_found(path, &e),
             fault => error::invalid(path, explain(path, &fault)),
         })?;
@@ -84,7 +99,8 @@ impl Summary {
         // Up to IR version 3 every initializer is also listed as an input, later ones may be: they have a value.
         let inputs = inputs.into_iter().filter(|input| !initializers.contains(&input.name)).collect();
         let external = parser.external.into_iter().map(|external| external.location).collect();
-        Ok(Self { inputs, outputs, metadata: model.metadata, weights: parser.weights, activations, external })
+        let (metadata, weights) = (model.metadata, parser.weights);
+        Ok(Self { inputs, outputs, metadata, weights, activations, external, operators: parser.operators })
     }
 }
 
