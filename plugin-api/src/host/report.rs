@@ -98,6 +98,12 @@ impl Report {
         }
     }
 
+    /// Refuses a plugin whose name another one, found earlier, already has.
+    pub fn shadowed(&mut self, name: &str) {
+        let detail = format!("a plugin named `{name}` was found earlier in the search and is used instead");
+        self.push(Step::Score, Outcome::Failed, Some("plugin-shadowed".into()), detail, String::new());
+    }
+
     pub(super) fn skip(&mut self, step: Step, reason: &str) {
         self.push(step, Outcome::Skipped, None, reason.into(), String::new());
     }
