@@ -1,5 +1,6 @@
 //! What the engine costs: tokens per second through a session, and of a bare llama.cpp loop on the same file in the
-//! same process, taking turns.
+//! same process, taking turns; and the processor's time for both, which also means something on a busy machine (with
+//! one thread: several of them wait for each other by spinning).
 //!
 //! ```sh
 //! cargo run --release -p pajamas-gguf --example overhead -- MODEL.gguf [PROMPT] [TOKENS] [ROUNDS] [THREADS]
@@ -20,11 +21,13 @@ use pajamas_plugin_api::{
     Session, TokenEvent, TokenSink,
 };
 
-/// Tokens per second: of the prompt, and of what was generated after the first token.
+/// Tokens per second, of the prompt and of what was generated after the first token; milliseconds of processor time
+/// for all of it.
 #[derive(Clone, Copy)]
 struct Speed {
     prompt: f64,
     decode: f64,
+    processor: f64,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -41,21 +44,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut through, mut direct) = (Vec::new(), Vec::new());
     // The first round warms both up.
     for round in 0..=rounds {
-        let speeds = (engine(&*session, &text, tokens)?, bare.run(&text, tokens)?);
+        let start = processor_time();
+        let mut engine = engine(&*session, &text, tokens)?;
+        let middle = processor_time();
+        let mut direct_speed = bare.run(&text, tokens)?;
+        engine.processor = middle - start;
+        direct_speed.processor = processor_time() - middle;
         if round > 0 {
-            through.push(speeds.0);
-            direct.push(speeds.1);
+            through.push(engine);
+            direct.push(direct_speed);
         }
     }
-    println!("{:>8} {:>12} {:>12}   (median of {rounds}, {threads} threads)", "tok/s", "prompt", "decode");
+    println!("{:>8} {:>12} {:>12} {:>12}", "", "prompt tok/s", "decode tok/s", "processor ms");
     let (through, direct) = (median(through), median(direct));
-    println!("{:>8} {:12.1} {:12.1}", "engine", through.prompt, through.decode);
-    println!("{:>8} {:12.1} {:12.1}", "bare", direct.prompt, direct.decode);
+    let line = |name: &str, s: Speed| {
+        println!("{name:>8} {:12.1} {:12.1} {:12.2}", s.prompt, s.decode, s.processor);
+    };
+    line("engine", through);
+    line("bare", direct);
     println!(
-        "{:>8} {:12.4} {:12.4}",
+        "{:>8} {:12.4} {:12.4} {:12.4}   (medians of {rounds}, {threads} threads)",
         "ratio",
         through.prompt / direct.prompt,
-        through.decode / direct.decode
+        through.decode / direct.decode,
+        through.processor / direct.processor
     );
     Ok(())
 }
@@ -65,7 +77,17 @@ fn median(mut speeds: Vec<Speed>) -> Speed {
         speeds.sort_by(|a, b| key(a).total_cmp(&key(b)));
         key(&speeds[speeds.len() / 2])
     };
-    Speed { prompt: middle(|s| s.prompt), decode: middle(|s| s.decode) }
+    Speed { prompt: middle(|s| s.prompt), decode: middle(|s| s.decode), processor: middle(|s| s.processor) }
+}
+
+/// Milliseconds that the threads of this process have run; 0 where the system is not Linux.
+fn processor_time() -> f64 {
+    let nanoseconds = |task: std::fs::DirEntry| -> Option<f64> {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.filter_map(nanoseconds).sum::<f64>() / 1e6
 }
 
 /// `target/<profile>`, above the folder of the examples.
@@ -108,6 +130,7 @@ fn engine(session: &dyn Session, prompt: &[u32], tokens: u32) -> Result<Speed, B
     Ok(Speed {
         prompt: prompt.len() as f64 * 1000.0 / timings.prompt_ms,
         decode: f64::from(tokens - 1) * 1000.0 / timings.decode_ms,
+        processor: 0.0,
     })
 }
 
@@ -144,6 +167,7 @@ impl Bare {
         Ok(Speed {
             prompt: prompt.len() as f64 / (first - start).as_secs_f64(),
             decode: f64::from(tokens - 1) / first.elapsed().as_secs_f64(),
+            processor: 0.0,
         })
     }
 

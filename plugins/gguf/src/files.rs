@@ -20,6 +20,7 @@ impl ModelFiles {
     /// `model-not-found` naming the missing part, `model-invalid`.
     pub fn open(path: &Path) -> Result<Self> {
         let first = open_header(path)?;
+        first.check_model().map_err(|source| plugin_error(Error::File { path: path.to_owned(), source }))?;
         let count = first.value("split.count").and_then(Value::as_u64).unwrap_or(1);
         let mut headers = vec![first];
         if count > 1 {

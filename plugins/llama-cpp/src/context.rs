@@ -239,7 +239,7 @@ impl Context {
         // SAFETY: valid handle; the callback is removed again before `abort` goes out of scope.
         let (status, lines) = log::capture(|| unsafe {
             sys::llama_set_abort_callback(self.handle, Some(ask_abort), data);
-            let status = sys::llama_decode(self.handle, batch.raw());
+            let status = pajamas_decode(self.handle, batch.raw());
             // Results are copied out asynchronously: when this returns they can be read.
             sys::llama_synchronize(self.handle);
             sys::llama_set_abort_callback(self.handle, None, std::ptr::null_mut());
@@ -380,6 +380,11 @@ impl Drop for Context {
         // SAFETY: created by `new` and freed once; the pools and the model are dropped after this.
         unsafe { sys::llama_free(self.handle) };
     }
+}
+
+unsafe extern "C" {
+    /// `llama_decode` without exceptions: defined in `shim.cpp`.
+    fn pajamas_decode(context: *mut sys::llama_context, batch: sys::llama_batch) -> i32;
 }
 
 unsafe extern "C" fn ask_abort(data: *mut c_void) -> bool {

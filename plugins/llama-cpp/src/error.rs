@@ -69,8 +69,8 @@ pub enum Error {
         /// Number of tokens in the vocabulary.
         size: Token,
     },
-    /// A text that cannot be handed to C: longer than 2 GiB, or with a zero byte where none may be.
-    #[error("the text is too long or holds a zero byte")]
+    /// A path with a zero byte or outside UTF-8, a text longer than 2 GiB, or characters without a token.
+    #[error("the text cannot be expressed: it is too long, or has characters that the model does not know")]
     Text,
     /// The batch does not fit the context.
     #[error("{0}")]

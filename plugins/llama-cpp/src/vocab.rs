@@ -1,7 +1,37 @@
 //! Text to tokens and back.
 
+use std::ffi::c_char;
+
 use crate::device::text;
 use crate::{Error, Model, Result, Token, sys};
+
+unsafe extern "C" {
+    // llama.cpp's functions without exceptions: defined in `shim.cpp`. `i32::MIN` is a result that cannot be given.
+    fn pajamas_tokenize(
+        vocab: *const sys::llama_vocab,
+        text: *const c_char,
+        text_len: i32,
+        tokens: *mut Token,
+        capacity: i32,
+        add_special: bool,
+        parse_special: bool,
+    ) -> i32;
+    fn pajamas_token_to_piece(
+        vocab: *const sys::llama_vocab,
+        token: Token,
+        buffer: *mut c_char,
+        size: i32,
+        special: bool,
+    ) -> i32;
+    fn pajamas_detokenize(
+        vocab: *const sys::llama_vocab,
+        tokens: *const Token,
+        count: i32,
+        buffer: *mut c_char,
+        size: i32,
+        special: bool,
+    ) -> i32;
+}
 
 impl Model {
     /// Number of tokens in the vocabulary.
@@ -25,19 +55,18 @@ impl Model {
     /// turns names of special tokens in the text into those tokens.
     ///
     /// # Errors
-    /// [`Error::NoVocabulary`], [`Error::Text`].
+    /// [`Error::NoVocabulary`]; [`Error::Text`] for a text longer than 2 GiB, or with characters that the vocabulary
+    /// has no token for.
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>> {
-        // SAFETY: the vocabulary lives as long as the model.
-        if unsafe { sys::llama_vocab_type(self.vocab) } == sys::LLAMA_VOCAB_TYPE_NONE {
-            return Err(Error::NoVocabulary);
-        }
+        self.check_vocabulary()?;
         let len = i32::try_from(text.len()).map_err(|_| Error::Text)?;
+        let add_special = add_special && self.has_the_special_tokens_it_adds();
         let mut tokens: Vec<Token> = Vec::with_capacity(text.len() / 2 + 8);
         loop {
             let capacity = i32::try_from(tokens.capacity()).unwrap_or(i32::MAX);
             // SAFETY: the text has `len` bytes, the vector room for `capacity` tokens.
             let n = unsafe {
-                sys::llama_tokenize(
+                pajamas_tokenize(
                     self.vocab,
                     text.as_ptr().cast(),
                     len,
@@ -62,26 +91,28 @@ impl Model {
     /// The bytes of one token: possibly part of a character. Control tokens have none unless `special`.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`]
+    /// [`Error::UnknownToken`], [`Error::NoVocabulary`], [`Error::Text`].
     pub fn piece(&self, token: Token, special: bool) -> Result<Vec<u8>> {
         self.check(token)?;
-        Ok(fill(32, |buffer, size| {
+        self.check_vocabulary()?;
+        fill(32, |buffer, size| {
             // SAFETY: a token of the vocabulary, a buffer of `size` bytes.
-            unsafe { sys::llama_token_to_piece(self.vocab, token, buffer, size, 0, special) }
-        }))
+            unsafe { pajamas_token_to_piece(self.vocab, token, buffer, size, special) }
+        })
     }
 
     /// The bytes of several tokens, as the tokenizer puts them together. Control tokens have none unless `special`.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`], [`Error::Text`].
+    /// [`Error::UnknownToken`], [`Error::NoVocabulary`], [`Error::Text`].
     pub fn detokenize(&self, tokens: &[Token], special: bool) -> Result<Vec<u8>> {
         tokens.iter().try_for_each(|t| self.check(*t))?;
+        self.check_vocabulary()?;
         let len = i32::try_from(tokens.len()).map_err(|_| Error::Text)?;
-        Ok(fill(tokens.len() * 6 + 16, |buffer, size| {
+        fill(tokens.len() * 6 + 16, |buffer, size| {
             // SAFETY: `len` tokens of the vocabulary, a buffer of `size` bytes.
-            unsafe { sys::llama_detokenize(self.vocab, tokens.as_ptr(), len, buffer, size, false, special) }
-        }))
+            unsafe { pajamas_detokenize(self.vocab, tokens.as_ptr(), len, buffer, size, special) }
+        })
     }
 
     /// Whether the token ends a generation (end of sequence, of turn, …).
@@ -104,7 +135,7 @@ impl Model {
 
     /// The name of a token in the vocabulary, for example `<|im_end|>`.
     pub fn token_name(&self, token: Token) -> Option<String> {
-        self.check(token).ok()?;
+        self.check(token).and_then(|()| self.check_vocabulary()).ok()?;
         // SAFETY: a token of the vocabulary; the string lives as long as it.
         Some(unsafe { text(sys::llama_vocab_get_text(self.vocab, token)) })
     }
@@ -116,10 +147,37 @@ impl Model {
             Err(Error::UnknownToken { token: i64::from(token), size: self.vocab_size() })
         }
     }
+
+    /// llama.cpp asserts that there is one: models may have ids without texts.
+    fn check_vocabulary(&self) -> Result<()> {
+        // SAFETY: the vocabulary lives as long as the model.
+        match unsafe { sys::llama_vocab_type(self.vocab) } {
+            sys::LLAMA_VOCAB_TYPE_NONE => Err(Error::NoVocabulary),
+            _ => Ok(()),
+        }
+    }
+
+    /// llama.cpp asserts that the special tokens exist which the file wants added.
+    fn has_the_special_tokens_it_adds(&self) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        let (adds_bos, adds_eos, adds_sep) = unsafe {
+            let word_piece = sys::llama_vocab_type(self.vocab) == sys::LLAMA_VOCAB_TYPE_WPM;
+            (
+                sys::llama_vocab_get_add_bos(self.vocab) || word_piece,
+                sys::llama_vocab_get_add_eos(self.vocab),
+                sys::llama_vocab_get_add_sep(self.vocab) || word_piece,
+            )
+        };
+        // SAFETY: as above.
+        let sep = unsafe { sys::llama_vocab_sep(self.vocab) };
+        (!adds_bos || self.bos().is_some())
+            && (!adds_eos || self.eos().is_some())
+            && (!adds_sep || self.check(sep).is_ok())
+    }
 }
 
 /// Fills a buffer through llama.cpp's convention: a negative result asks for that many bytes.
-fn fill(guess: usize, mut call: impl FnMut(*mut std::ffi::c_char, i32) -> i32) -> Vec<u8> {
+fn fill(guess: usize, mut call: impl FnMut(*mut c_char, i32) -> i32) -> Result<Vec<u8>> {
     let mut buffer = vec![0u8; guess];
     loop {
         let size = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
@@ -127,8 +185,9 @@ fn fill(guess: usize, mut call: impl FnMut(*mut std::ffi::c_char, i32) -> i32) -
         match usize::try_from(n) {
             Ok(n) => {
                 buffer.truncate(n);
-                return buffer;
+                return Ok(buffer);
             }
+            Err(_) if n == i32::MIN => return Err(Error::Text),
             Err(_) => buffer.resize(n.unsigned_abs() as usize, 0),
         }
     }

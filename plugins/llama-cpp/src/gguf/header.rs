@@ -6,20 +6,22 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::read::Reader;
-use super::value::{Kind, Value};
+use super::value::{Array, Kind, Value};
 use super::{DEFAULT_ALIGNMENT, Error, MAGIC, TensorType, VERSION};
 
 /// The most dimensions of a tensor.
 const MAX_DIMENSIONS: u32 = 4;
 /// ggml keeps names in arrays of 64 bytes with a zero at the end.
 const LONGEST_TENSOR_NAME: usize = 63;
+/// The list of tokens.
+const TOKENS: &str = "tokenizer.ggml.tokens";
 
 /// What a file says about itself, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     /// Version of the format.
     pub version: u32,
-    /// The metadata by key. Long arrays are counted but not kept.
+    /// The metadata by key. Long arrays, and the vocabulary, are counted but not kept.
     pub metadata: BTreeMap<String, Value>,
     /// The tensors, in the file's order.
     pub tensors: Vec<TensorInfo>,
@@ -162,12 +164,24 @@ fn read_metadata(reader: &mut Reader<impl Read>, count: u64) -> Result<BTreeMap<
         }
         let what = format!("the metadata entry `{}`", key.escape_debug());
         let kind = reader.kind(&what)?;
-        let value = reader.value(kind, &what)?;
+        let value = match kind {
+            Kind::Array if key == TOKENS => read_vocabulary(reader, &what)?,
+            kind => reader.value(kind, &what)?,
+        };
         if metadata.insert(key, value).is_some() {
             return Err(reader.invalid(format!("{what} appears twice")));
         }
     }
     Ok(metadata)
+}
+
+/// The vocabulary is counted and checked, never kept: llama.cpp asserts that no token has two ids.
+fn read_vocabulary(reader: &mut Reader<impl Read>, what: &str) -> Result<Value, Error> {
+    let kind = reader.kind(what)?;
+    if kind != Kind::Text {
+        return Err(reader.invalid(format!("{what} is no list of texts")));
+    }
+    Ok(Value::Array(Array { kind, len: reader.distinct_texts(what)?, items: Vec::new() }))
 }
 
 fn alignment(reader: &Reader<impl Read>, metadata: &BTreeMap<String, Value>) -> Result<u64, Error> {
@@ -296,6 +310,9 @@ mod tests {
     #[test]
     fn duplicates_are_refused() {
         assert!(message(&patch(&sample(), b"two", b"one")).contains("two tensors"));
+        let tokens = [&1u64.to_le_bytes()[..], b"b"].concat();
+        let twice = message(&patch(&sample(), &tokens, &[&1u64.to_le_bytes()[..], b"a"].concat()));
+        assert!(twice.contains("entry \"a\" twice"), "{twice}");
     }
 
     proptest::proptest! {

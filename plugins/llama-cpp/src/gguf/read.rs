@@ -1,5 +1,6 @@
 //! A reader that knows where it is and how much can still come.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use super::value::{Array, Kind, Value};
@@ -7,6 +8,8 @@ use super::{Error, TensorType};
 
 /// The longest text that is kept in memory. Chat templates reach some hundred KiB.
 const LONGEST_TEXT: u64 = 64 << 20;
+/// The longest list whose texts are compared: the largest vocabularies have some hundred thousand tokens.
+const MOST_DISTINCT: u64 = 4 << 20;
 
 pub(super) struct Reader<R> {
     inner: R,
@@ -74,6 +77,33 @@ impl<R: Read> Reader<R> {
         self.at += len;
         // Lossy, for vocabularies may hold pieces of characters.
         Ok(String::from_utf8(buffer).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// Reads past a list of texts that must all differ; returns how many.
+    pub fn distinct_texts(&mut self, what: &str) -> Result<u64, Error> {
+        let len = self.u64(what)?;
+        self.expect(len.saturating_mul(Kind::Text.least_bytes()), what)?;
+        if len > MOST_DISTINCT {
+            return Err(self.invalid(format!("{what} has {len} entries, more than any vocabulary")));
+        }
+        let mut seen = HashSet::new();
+        for index in 0..len {
+            let bytes = self.u64(what)?;
+            self.expect(bytes, what)?;
+            if bytes > LONGEST_TEXT {
+                return Err(self.invalid(format!("entry {index} of {what} is {bytes} bytes long")));
+            }
+            let mut text = vec![0; bytes as usize];
+            self.inner.read_exact(&mut text)?;
+            self.at += bytes;
+            // llama.cpp gives empty ones names of their own.
+            if bytes > 0 && seen.contains(&text) {
+                let text = text.escape_ascii().to_string();
+                return Err(self.invalid(format!("{what} has the entry \"{text}\" twice")));
+            }
+            seen.insert(text);
+        }
+        Ok(len)
     }
 
     fn skip(&mut self, bytes: u64) -> Result<(), Error> {
