@@ -88,7 +88,7 @@ fn the_explanation_is_a_table() {
     server.listen           "127.0.0.1:1"  pajamas.toml:2
     server.max_body         "32MiB"        built in
     server.request_timeout  "2m"           built in
-    plugins.require_hash    false          built in
+    plugins.require_hash    true           built in
     plugins.search          []             built in
     plugins.settings        {}             built in
     stages.limits.deadline  "10s"          built in
