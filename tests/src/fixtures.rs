@@ -37,10 +37,12 @@ pub fn target() -> Result<PathBuf> {
 /// When the build fails, with cargo's own words.
 pub fn build(folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
     let target = target()?;
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--quiet"])
+    // From the repository's root, whose rust-toolchain.toml decides on the compiler.
+    let output = Command::new("cargo")
+        .args(["build", "--release", "--quiet", "--manifest-path"])
+        .arg(folder.join("Cargo.toml"))
         .args(arguments)
-        .current_dir(folder)
+        .current_dir(repository())
         .env("CARGO_TARGET_DIR", &target)
         // The workspace's settings for llama.cpp and for coverage are not a third party's.
         .env_remove("RUSTFLAGS")
@@ -116,34 +118,50 @@ impl Packed {
     }
 }
 
-/// Copies a crate's sources, changing some, into a place that stays the same from run to run, and touches only
-/// what differs: cargo then builds it once.
-///
-/// `edits` are (file, text, text instead); each text must occur, so that a fixture cannot silently lose its point.
+/// A change to a file: its name below the crate's folder, a text in it, and what stands there instead.
+pub type Edit = (&'static str, &'static str, &'static str);
+
+/// Copies a folder of sources, changing some, to a place that stays the same from run to run, and touches only
+/// what differs: cargo then builds it once. Lock files that are there already stay: they are cargo's.
 ///
 /// # Errors
-/// When a file cannot be read or written, or a text does not occur.
-pub fn patched(from: &Path, to: &Path, edits: &[(&str, &str, &str)]) -> Result<()> {
+/// When a file cannot be read or written, or a text to be changed does not occur: a fixture must not lose its
+/// point in silence.
+pub fn patched(from: &Path, to: &Path, edits: &[Edit]) -> Result<()> {
     for file in sources(from)? {
         let name = file.strip_prefix(from)?.to_string_lossy().replace('\\', "/");
-        let mut text = fs::read_to_string(&file)?;
-        for (_, old, new) in edits.iter().filter(|(f, _, _)| *f == name) {
-            if !text.contains(old) {
-                return Err(format!("{}: {old:?} does not occur", file.display()).into());
-            }
-            text = text.replacen(old, new, 1);
-        }
-        let target = to.join(&name);
-        if fs::read_to_string(&target).is_ok_and(|there| there == text) {
-            continue;
-        }
-        fs::create_dir_all(target.parent().ok_or("a file lies in a folder")?)?;
-        // Renamed into place: another test process may be reading.
-        let draft = target.with_extension(format!("draft-{}", std::process::id()));
-        fs::write(&draft, text)?;
-        fs::rename(draft, target)?;
+        patched_file(from, to, &name, edits)?;
     }
     Ok(())
+}
+
+/// As [`patched`], for one file.
+///
+/// # Errors
+/// As for [`patched`].
+pub fn patched_file(from: &Path, to: &Path, name: &str, edits: &[Edit]) -> Result<()> {
+    let (file, target) = (from.join(name), to.join(name));
+    let mut text = fs::read_to_string(&file)?;
+    for (_, old, new) in edits.iter().filter(|(f, _, _)| *f == name) {
+        if !text.contains(old) {
+            return Err(format!("{}: {old:?} does not occur", file.display()).into());
+        }
+        text = text.replacen(old, new, 1);
+    }
+    let settled = if name == "Cargo.lock" { target.exists() } else { holds(&target, &text) };
+    if settled { Ok(()) } else { write(&target, &text) }
+}
+
+fn holds(file: &Path, text: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|there| there == text)
+}
+
+/// Writes a file by renaming it into place: another test process may be reading.
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::create_dir_all(file.parent().ok_or("a file lies in a folder")?)?;
+    let draft = file.with_extension(format!("draft-{}", std::process::id()));
+    fs::write(&draft, text)?;
+    Ok(fs::rename(draft, file)?)
 }
 
 fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {

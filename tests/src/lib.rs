@@ -1,3 +1,6 @@
-//! What the journeys share: the fixtures they build, pack and load.
+//! What the journeys share: the fixtures they build, pack and load, and the built product they run.
 
+pub mod ages;
 pub mod fixtures;
+pub mod geometry;
+pub mod product;

@@ -83,7 +83,10 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedBackend, path: &Path, fo
     runner.run("refuses what it does not offer", move || unsupported(&a));
     infer::check(runner, &subject);
     text::check(runner, &subject);
-    drop(subject);
+    runner.run("unloads", move || {
+        drop(subject);
+        passed("")
+    });
 
     let (backend, cycles) = (Arc::clone(&loaded.backend), runner.options.cycles);
     runner.run("gives its memory back", move || leaks(&*backend, &request, cycles));
