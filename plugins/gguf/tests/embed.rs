@@ -1,5 +1,7 @@
 //! Embeddings on a tiny model with random weights.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 mod support;
 
 use pajamas_plugin_api::{Cancel, EmbedRequest, Prompt, Session, codes};
@@ -15,7 +17,8 @@ fn embed(session: &dyn Session, inputs: &[&[u32]], pooling: Option<&str>, normal
     let mut rows = Rows::default();
     let usage = session.embed(&request, &mut rows, &Cancel::new()).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(usage.prompt_tokens as usize, inputs.iter().map(|i| i.len()).sum::<usize>());
-    assert_eq!(rows.shape, [inputs.len() as u64, 64]);
+    let size = session.signature().text.unwrap().embedding_size;
+    assert_eq!(rows.shape, [inputs.len() as u64, u64::from(size)]);
     rows
 }
 
@@ -79,6 +82,31 @@ fn generating_and_embedding_do_not_disturb_each_other() {
         }
         assert_eq!(generation.join().unwrap(), expected.0);
     });
+}
+
+#[test]
+fn encoders_embed_and_do_not_generate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bert.gguf");
+    support::bert::write_bert(&path);
+    let session = load(&path, json!({}));
+    assert_eq!(session.signature().capabilities, ["tokenize", "embed"]);
+    let (a, b): (&[u32], &[u32]) = (&[2, 10, 11, 3], &[2, 10, 12, 3]);
+    let cls = embed(&*session, &[a, b], Some("cls"), false);
+    // Every token sees those after it.
+    assert!(!close(&cls.row(0), &cls.row(1)));
+    // The model's own pooling is the default.
+    let own = embed(&*session, &[a], None, false).row(0);
+    assert!(close(&own, &cls.row(0)));
+    assert!(!close(&own, &embed(&*session, &[a], Some("mean"), false).row(0)));
+    // As long as the context, and no longer.
+    embed(&*session, &[&[10; 24]], None, true);
+    let long = EmbedRequest { inputs: vec![Prompt::Tokens(vec![10; 25])], pooling: None, normalize: false };
+    let error = session.embed(&long, &mut Rows::default(), &Cancel::new()).unwrap_err();
+    assert_eq!(error.code, codes::CONTEXT_LENGTH_EXCEEDED);
+    let request = greedy(&[2, 10], 1);
+    let error = session.generate(&request, &mut support::Collected::default(), &Cancel::new()).unwrap_err();
+    assert_eq!(error.code, codes::UNSUPPORTED);
 }
 
 #[test]

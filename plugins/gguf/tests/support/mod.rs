@@ -15,6 +15,7 @@ use pajamas_plugin_api::{
     Sampling, Session, TensorSink, TensorViewMut, TokenEvent, TokenSink,
 };
 
+pub mod bert;
 pub mod hf;
 
 /// The folder of the built plugin: `target/<profile>`, above the test program's `deps`.
