@@ -73,6 +73,7 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("chat-template-failed", Class::Invalid, "the model's chat template refuses these messages"),
     // server
     ("listen-failed", Class::Unavailable, "the server's address cannot be taken"),
+    ("body-too-large", Class::TooLarge, "the request's body is larger than server.max_body"),
     ("route-not-found", Class::NotFound, "the server has nothing at this path"),
     ("request-timeout", Class::Unavailable, "the request took longer than server.request_timeout"),
     // stages

@@ -147,7 +147,16 @@ fn every_error_code_is_in_the_table() {
     let kebab = |c: &&str| c.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     assert!(codes.iter().all(kebab), "codes are kebab-case");
 
-    let mut problems = Vec::new();
+    // The codes that plugins share are constants.
+    let shared = sources.iter().find(|s| s.name == "plugin-api/src/error.rs").unwrap();
+    let constants = shared.code().filter_map(|(number, line)| {
+        let (_, code) = line.trim().strip_prefix("pub const ")?.split_once(": &str = \"")?;
+        Some((number, code.trim_end_matches("\";")))
+    });
+    let mut problems: Vec<_> = constants
+        .filter(|(_, code)| !unique.contains(code))
+        .map(|(number, code)| format!("{}:{number}: {code}", shared.name))
+        .collect();
     let loader = |s: &&Source| s.name.starts_with("host/src/") || s.name.starts_with("plugin-api/src/host/");
     for source in sources.iter().filter(loader).filter(|s| !s.is_test()) {
         let text = source.before_tests();
