@@ -36,12 +36,25 @@ thread_local! {
 /// Takes llama.cpp's log, once per process; later calls keep the first receiver.
 pub(crate) fn install(forward: impl Fn(Level, &str) + Send + Sync + 'static) {
     let _ = FORWARD.set(Box::new(forward));
-    // SAFETY: `receive` is valid for the life of the process and uses no user data.
-    unsafe { sys::llama_log_set(Some(receive), std::ptr::null_mut()) };
+    claim();
+}
+
+/// Makes this the receiver, if it is not. llama.cpp has one for the process, and another plugin with a copy of this
+/// code may have claimed it.
+fn claim() {
+    let (mut current, mut data): (sys::ggml_log_callback, *mut c_void) = (None, std::ptr::null_mut());
+    // SAFETY: both pointers are valid; `receive` lives as long as the process and uses no user data.
+    unsafe {
+        sys::llama_log_get(&mut current, &mut data);
+        if current.map(|f| f as usize) != Some(receive as *const () as usize) {
+            sys::llama_log_set(Some(receive), std::ptr::null_mut());
+        }
+    }
 }
 
 /// Runs `f` and returns the lines logged meanwhile on this thread. Not for nesting.
 pub(crate) fn capture<T>(f: impl FnOnce() -> T) -> (T, Vec<Line>) {
+    claim();
     CAPTURED.with_borrow_mut(|c| *c = Some(Vec::new()));
     let result = f();
     (result, CAPTURED.take().unwrap_or_default())

@@ -1,12 +1,14 @@
 //! Metadata that llama.cpp does not refuse but asserts, which ends the process: checked before it sees the file.
 
 use super::Error;
-use super::header::Header;
+use super::header::{Header, TOKEN_TYPES};
 use super::value::{Array, Value};
 
 /// llama.cpp's limits (`llama-hparams.h`).
 const MOST_LAYERS: u64 = 512;
 const MOST_EXPERTS: u64 = 1024;
+/// The type of tokens that stand for a byte.
+const BYTE_TOKEN: i32 = 6;
 const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 
 impl Header {
@@ -39,6 +41,14 @@ impl Header {
         {
             let known = ROPE_SCALINGS.join(", ");
             return Err(self.wrong("rope.scaling.type", format!("is \"{scaling}\", not one of {known}")));
+        }
+        // WordPiece has no bytes; llama.cpp renders every token when it loads a vocabulary.
+        if self.value("tokenizer.ggml.model").and_then(Value::as_text) == Some("bert")
+            && let Some(Value::Array(Array { items, .. })) = self.value(TOKEN_TYPES)
+            && items.contains(&Value::I32(BYTE_TOKEN))
+        {
+            let what = format!("`{TOKEN_TYPES}` lists byte tokens, which a WordPiece vocabulary cannot have");
+            return Err(Error::Invalid { what, at: 0 });
         }
         Ok(())
     }
@@ -118,5 +128,10 @@ mod tests {
             let error = check(|w| _ = w.set(&format!("llama.{key}"), value.clone())).unwrap_err();
             assert!(error.contains("`llama."), "{key} = {value:?}: {error}");
         }
+        let bytes = |tokenizer: &str| {
+            check(|w| _ = w.set("tokenizer.ggml.model", tokenizer).set(TOKEN_TYPES, vec![1, BYTE_TOKEN]))
+        };
+        assert!(bytes("bert").unwrap_err().contains("byte tokens"));
+        assert_eq!(bytes("llama"), Ok(()));
     }
 }

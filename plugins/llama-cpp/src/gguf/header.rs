@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use super::read::Reader;
+use super::read::{MOST_DISTINCT, Reader};
 use super::value::{Array, Kind, Value};
 use super::{DEFAULT_ALIGNMENT, Error, MAGIC, TensorType, VERSION};
 
@@ -15,6 +15,8 @@ const MAX_DIMENSIONS: u32 = 4;
 const LONGEST_TENSOR_NAME: usize = 63;
 /// The list of tokens.
 const TOKENS: &str = "tokenizer.ggml.tokens";
+/// What each token is: kept whatever its length, for it has to suit the tokenizer.
+pub(super) const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
 
 /// What a file says about itself, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,6 +168,7 @@ fn read_metadata(reader: &mut Reader<impl Read>, count: u64) -> Result<BTreeMap<
         let kind = reader.kind(&what)?;
         let value = match kind {
             Kind::Array if key == TOKENS => read_vocabulary(reader, &what)?,
+            Kind::Array if key == TOKEN_TYPES => Value::Array(reader.array(&what, MOST_DISTINCT)?),
             kind => reader.value(kind, &what)?,
         };
         if metadata.insert(key, value).is_some() {

@@ -9,7 +9,7 @@ use super::{Error, TensorType};
 /// The longest text that is kept in memory. Chat templates reach some hundred KiB.
 const LONGEST_TEXT: u64 = 64 << 20;
 /// The longest list whose texts are compared: the largest vocabularies have some hundred thousand tokens.
-const MOST_DISTINCT: u64 = 4 << 20;
+pub(super) const MOST_DISTINCT: u64 = 4 << 20;
 
 pub(super) struct Reader<R> {
     inner: R,
@@ -140,11 +140,12 @@ impl<R: Read> Reader<R> {
             Kind::U64 => Value::U64(self.u64(what)?),
             Kind::I64 => Value::I64(i64::from_le_bytes(self.bytes(what)?)),
             Kind::F64 => Value::F64(f64::from_le_bytes(self.bytes(what)?)),
-            Kind::Array => Value::Array(self.array(what)?),
+            Kind::Array => Value::Array(self.array(what, Array::KEPT)?),
         })
     }
 
-    fn array(&mut self, what: &str) -> Result<Array, Error> {
+    /// Reads an array, and keeps its elements unless there are more than `kept`.
+    pub fn array(&mut self, what: &str, kept: u64) -> Result<Array, Error> {
         let kind = self.kind(what)?;
         if kind == Kind::Array {
             return Err(self.invalid(format!("{what} is an array of arrays, which llama.cpp does not read")));
@@ -152,7 +153,7 @@ impl<R: Read> Reader<R> {
         let len = self.u64(what)?;
         self.expect(len.saturating_mul(kind.least_bytes()), what)?;
         let mut items = Vec::new();
-        if len <= Array::KEPT {
+        if len <= kept {
             for _ in 0..len {
                 items.push(self.value(kind, what)?);
             }
