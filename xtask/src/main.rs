@@ -1,6 +1,7 @@
 //! What a person does to the repository: `cargo xtask demo`, `test`, `dist` and the rest.
 
 mod abi;
+mod bench;
 mod demo;
 mod deps;
 mod dist;
@@ -53,6 +54,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measure against the peers, side by side in one run.
+    Bench(bench::Options),
     /// Compare the layout of the plugins' ABI with the committed one.
     AbiCheck {
         /// Write the layout of now, after it has grown.
@@ -99,6 +102,10 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Deps => deps::ensure(&project),
         Command::Dist(options) => dist::run(&project, &options),
+        Command::Bench(options) => {
+            product::build(&project)?;
+            bench::run(&project, &options)
+        }
         Command::Stages { check } => stages::build(check),
         Command::AbiCheck { update } => abi::check(update),
         Command::Docs { check } => docs::generate(&project, check),

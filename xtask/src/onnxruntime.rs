@@ -149,7 +149,8 @@ fn download(sh: &Shell, python: &str, wheel: &Wheel, work: &TempDir) -> Result<P
     .quiet()
     .run()
     .context("pip could not download the wheel: is PyPI, or the mirror pip is set up for, within reach?")?;
-    let mut wheels = sh.read_dir(folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "whl"));
+    let mut wheels =
+        sh.read_dir(folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "whl"));
     wheels.next_back().context("pip downloaded no wheel")
 }
 

@@ -27,14 +27,15 @@ pub const PLUGINS: &[Plugin] = &[
     Plugin { name: "onnx", package: "pajamas-onnx", companions: None },
 ];
 
+/// The crates of the product, as cargo selects them: all but xtask, whose dependencies would turn on features of the
+/// product's. Every step selects the same ones: another selection has other features, and compiles everything again.
+pub const CRATES: &[&str] = &["--workspace", "--exclude", "xtask"];
+
 /// Builds the program and its plugins, and packs the plugins where the program looks first: `plugins/` beside
 /// itself.
 pub fn build(project: &Project) -> Result<()> {
     let mut cargo = project.cargo();
-    cargo.args(["build", "--release", "--package", "pajamas"]);
-    for plugin in PLUGINS {
-        cargo.args(["--package", plugin.package]);
-    }
+    cargo.args(["build", "--release"]).args(CRATES);
     let label = "Building the host and its plugins";
     progress::run(label, &mut cargo, &project.log("build"), Show::Progress)?;
     let mut packed = Vec::new();

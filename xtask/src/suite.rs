@@ -94,7 +94,7 @@ impl Suite<'_> {
             Check::Docs => docs::generate(self.project, true).map(|()| passed("")),
             Check::Dependencies => self.dependencies(),
             Check::Rules => self.tests("rules", &["--package", "xtask"]),
-            Check::Tests => self.tests("tests", PRODUCT),
+            Check::Tests => self.tests("tests", product::CRATES),
         };
         let result = result.map_err(|error| format!("{error:#}"));
         match &result {
@@ -142,7 +142,7 @@ impl Suite<'_> {
             cargo.args(["clippy", "--release", "--all-targets"]).args(packages).args(DENY);
             self.step(label, &mut cargo)
         };
-        clippy(self.project.cargo(), "Clippy on the product", PRODUCT)?;
+        clippy(self.project.cargo(), "Clippy on the product", product::CRATES)?;
         clippy(self.project.cargo(), "Clippy on xtask", &["--package", "xtask"])?;
         clippy(self.project.cargo_stages(), "Clippy on the stages", &["--workspace"])?;
         for folder in self.project.outside_crates()? {
@@ -163,7 +163,7 @@ impl Suite<'_> {
 
     fn doc_tests(&self) -> Result<Outcome> {
         let mut cargo = self.project.cargo();
-        cargo.args(["test", "--release", "--doc"]).args(PRODUCT);
+        cargo.args(["test", "--release", "--doc"]).args(product::CRATES);
         self.step("Examples in the documentation", &mut cargo).map(|_| passed(""))
     }
 
@@ -243,10 +243,6 @@ impl Suite<'_> {
         Ok(())
     }
 }
-
-/// The crates of the product: all but xtask, whose dependencies would turn on features of the product's, so that
-/// everything would be compiled a second time.
-const PRODUCT: &[&str] = &["--workspace", "--exclude", "xtask"];
 
 impl Check {
     fn name(self) -> &'static str {

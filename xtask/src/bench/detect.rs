@@ -1,0 +1,121 @@
+//! Detection, end to end: from the bytes of a JPEG to boxes.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::{Options, configuration, json};
+use crate::peers;
+use crate::progress;
+use crate::project::{Project, tool};
+
+#[derive(Debug, Clone, Deserialize)]
+struct Measured {
+    total_ms: f64,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Step {
+    step: String,
+    ms: f64,
+}
+
+impl Measured {
+    fn of(&self, step: &str) -> Option<f64> {
+        self.steps.iter().find(|s| s.step == step).map(|s| s.ms)
+    }
+}
+
+/// Measures both engines and the peer on each model, and writes the tables.
+pub fn measure(project: &Project, options: &Options, page: &mut String) -> Result<()> {
+    for (model, image) in inputs(project, options) {
+        let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        progress::headline(&format!("Detection with {name}"));
+        let mut best: [Option<Measured>; 3] = [None, None, None];
+        for _ in 0..options.rounds.max(1) {
+            for (side, slot) in best.iter_mut().enumerate() {
+                let found = match side {
+                    0 => ours(project, "onnxruntime", &model, &image, options.threads),
+                    1 => ours(project, "rten", &model, &image, options.threads),
+                    _ => peer(project, &model, &image, options.threads),
+                };
+                match found {
+                    Ok(measured) if slot.as_ref().is_none_or(|b| measured.total_ms < b.total_ms) => {
+                        *slot = Some(measured)
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        progress::skipped(["onnxruntime", "rten", "peer"][side], &format!("{error:#}"))
+                    }
+                }
+            }
+        }
+        table(page, &name, &image, &best)?;
+    }
+    Ok(())
+}
+
+fn inputs(project: &Project, options: &Options) -> Vec<(PathBuf, PathBuf)> {
+    match &options.assets {
+        Some(assets) => ["yolo/yolov8n_int8.onnx", "derived/yolov8n_deq_fp32.onnx"]
+            .iter()
+            .map(|model| (assets.join(model), assets.join("images/bus.jpg")))
+            .collect(),
+        None => vec![(project.root.join("models/detect/model.onnx"), project.root.join("models/sample.png"))],
+    }
+}
+
+fn ours(project: &Project, backend: &str, model: &Path, image: &Path, threads: u32) -> Result<Measured> {
+    let config = configuration(project, backend, &std::path::absolute(model)?, threads)?;
+    let mut command = project.pajamas();
+    command
+        .arg("--config")
+        .arg(config)
+        .args(["bench", "--model", "bench", "--json", "--repeat", "10", "--image"]);
+    json(command.arg(std::path::absolute(image)?))
+}
+
+fn peer(project: &Project, model: &Path, image: &Path, threads: u32) -> Result<Measured> {
+    let mut command = tool(peers::python(project), &project.root);
+    command.args(["tests/peers/detect.py", "--repeat", "10", "--threads", &threads.to_string()]);
+    json(
+        command
+            .arg("--model")
+            .arg(std::path::absolute(model)?)
+            .arg("--image")
+            .arg(std::path::absolute(image)?),
+    )
+}
+
+fn table(page: &mut String, model: &str, image: &Path, best: &[Option<Measured>; 3]) -> Result<()> {
+    let picture = image.file_name().unwrap_or_default().to_string_lossy();
+    writeln!(page, "\n## Detection: `{model}` on `{picture}`\n")?;
+    writeln!(
+        page,
+        "Milliseconds for one picture; stages of ours run in WASM. The peer is Python with onnxruntime, Pillow and numpy (`tests/peers/detect.py`).\n"
+    )?;
+    writeln!(page, "| step | ours, onnxruntime | ours, rten | peer |\n|---|---|---|---|")?;
+    let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2}"));
+    for step in ["image-decode", "letterbox", "image-normalize", "model", "yolo-decode", "nms"] {
+        let row: Vec<String> = best.iter().map(|b| cell(b.as_ref().and_then(|b| b.of(step)))).collect();
+        writeln!(page, "| {step} | {} |", row.join(" | "))?;
+    }
+    let totals: Vec<String> = best.iter().map(|b| cell(b.as_ref().map(|b| b.total_ms))).collect();
+    writeln!(page, "| **total** | {} |", totals.join(" | "))?;
+    if let [Some(ours), _, Some(peer)] = best {
+        writeln!(
+            page,
+            "\nImages per second on onnxruntime: {:.2} against {:.2}, {:.2} x the peer. Without the model's own time, which \
+             is the same library on both sides: {:.1} ms against {:.1} ms.",
+            1e3 / ours.total_ms,
+            1e3 / peer.total_ms,
+            peer.total_ms / ours.total_ms,
+            ours.total_ms - ours.of("model").unwrap_or(0.0),
+            peer.total_ms - peer.of("model").unwrap_or(0.0),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask bench`: ours and the peer's on the same files, taking turns in one run, with the ratios.
+
+mod detect;
+mod text;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::files;
+use crate::progress;
+use crate::project::Project;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Folder with a YOLOv8 model (`yolo/yolov8n_int8.onnx`, `derived/yolov8n_deq_fp32.onnx`) and pictures; without
+    /// it, the repository's own detector and picture.
+    #[arg(long, value_name = "FOLDER")]
+    assets: Option<PathBuf>,
+    /// A GGUF model to measure text with, besides the repository's own.
+    #[arg(long, value_name = "FILE")]
+    gguf: Option<PathBuf>,
+    /// Threads of both sides.
+    #[arg(long, default_value_t = 1)]
+    threads: u32,
+    /// How often each side runs; they take turns.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Write the tables to docs/src/benchmarks.md.
+    #[arg(long)]
+    write: bool,
+}
+
+/// Measures, prints the tables, and with `--write` keeps them in the book.
+pub fn run(project: &Project, options: &Options) -> Result<()> {
+    let mut page = String::from(
+        "# Benchmarks\n\nWritten by `cargo xtask bench --write`: ours and the peer take turns on the same files with the \
+         same number of threads; each number is the best of all its rounds.\n\n",
+    );
+    writeln!(page, "Machine: {}; {} thread(s).", machine(project)?, options.threads)?;
+    detect::measure(project, options, &mut page)?;
+    text::measure(project, options, &mut page)?;
+    println!("{page}");
+    if options.write {
+        files::write_if_changed(&project.root.join("docs/src/benchmarks.md"), page.as_bytes())?;
+        progress::done("Wrote", "docs/src/benchmarks.md");
+    }
+    Ok(())
+}
+
+fn machine(project: &Project) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Hardware {
+        cpu: Cpu,
+        memory: Memory,
+    }
+    #[derive(Deserialize)]
+    struct Cpu {
+        brand: String,
+        usable_cores: u32,
+        features: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct Memory {
+        total: u64,
+    }
+    let found: Hardware = json(project.pajamas().args(["hardware", "--json"]))?;
+    let widest = ["amx-int8", "avx512f", "avx2", "neon"]
+        .into_iter()
+        .find(|f| found.cpu.features.iter().any(|g| g == f));
+    Ok(format!(
+        "{}, {} core(s), {}, {} GiB",
+        found.cpu.brand,
+        found.cpu.usable_cores,
+        widest.unwrap_or("no SIMD"),
+        found.memory.total >> 30
+    ))
+}
+
+/// Runs a program that prints one JSON object.
+fn json<T: for<'de> Deserialize<'de>>(command: &mut Command) -> Result<T> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("what {program} printed"))
+}
+
+/// A configuration with one model, for `pajamas bench`.
+fn configuration(project: &Project, backend: &str, model: &Path, threads: u32) -> Result<PathBuf> {
+    let file = project.target.join(format!("bench-{backend}.toml"));
+    let text = format!(
+        "schema = 1\n[[models]]\nid = \"bench\"\npath = {:?}\nbackend = {backend:?}\noptions = {{ threads = {threads} }}\n",
+        model.display().to_string()
+    );
+    files::write_if_changed(&file, text.as_bytes())?;
+    Ok(file)
+}
