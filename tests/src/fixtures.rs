@@ -44,8 +44,6 @@ pub fn build(folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
         .args(arguments)
         .current_dir(repository())
         .env("CARGO_TARGET_DIR", &target)
-        // The workspace's settings for llama.cpp and for coverage are not a third party's.
-        .env_remove("RUSTFLAGS")
         .output()?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
