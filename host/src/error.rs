@@ -76,7 +76,9 @@ impl Error {
     pub fn io(path: impl AsRef<std::path::Path>, error: &std::io::Error) -> Self {
         let path = path.as_ref().display();
         match error.kind() {
-            std::io::ErrorKind::NotFound => Self::new("file-not-found", format!("{path}: no such file or folder")),
+            std::io::ErrorKind::NotFound => {
+                Self::new("file-not-found", format!("{path}: no such file or folder"))
+            }
             _ => Self::new("io", format!("{path}: {error}")),
         }
     }

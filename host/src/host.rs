@@ -12,7 +12,9 @@ use crate::config::{Config, GrantedFile, Model, Options, Step, Task};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
 use crate::models::{Lease, Models, Spec};
-use crate::pipeline::{Event, Input, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision};
+use crate::pipeline::{
+    Event, Input, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision,
+};
 use crate::plugins::{Choice, Plugins};
 use crate::router::{self, Candidate, Decision, Snapshot};
 use crate::stages::Stages;
@@ -133,7 +135,8 @@ impl Host {
             let decision = Decision { model: word.to_owned(), reason: "the path asked for".into() };
             return Ok((Spec::of_path(word, &source)?, decision));
         }
-        let candidates = self.config.models.iter().map(|m| Candidate { id: m.id.to_string(), task: self.task_of(m) });
+        let candidates =
+            self.config.models.iter().map(|m| Candidate { id: m.id.to_string(), task: self.task_of(m) });
         let snapshot = Snapshot {
             models: candidates.collect(),
             default: self.config.defaults.of(task).map(ToString::to_string),
@@ -143,7 +146,13 @@ impl Host {
         Ok((Spec::of_model(model)?, decision))
     }
 
-    fn lease(&self, spec: &Spec, choice: &Choice<'_>, cancel: &Cancel, events: &mut Events<'_>) -> Result<Lease> {
+    fn lease(
+        &self,
+        spec: &Spec,
+        choice: &Choice<'_>,
+        cancel: &Cancel,
+        events: &mut Events<'_>,
+    ) -> Result<Lease> {
         let request = LoadRequest {
             path: spec.file.clone(),
             format: spec.format.clone(),
@@ -183,9 +192,16 @@ impl Host {
     }
 
     /// The pipeline of a model, made once unless the request has options of its own.
-    fn pipeline(&self, task: Task, spec: &Spec, signature: &Signature, options: &Options) -> Result<Arc<Prepared>> {
+    fn pipeline(
+        &self,
+        task: Task,
+        spec: &Spec,
+        signature: &Signature,
+        options: &Options,
+    ) -> Result<Arc<Prepared>> {
         let key = format!("{task}/{}", spec.id);
-        let kept = |this: &Self| this.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let kept =
+            |this: &Self| this.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(pipeline) = kept(self).filter(|_| options.is_empty()) {
             return Ok(pipeline);
         }
@@ -211,7 +227,10 @@ impl Host {
             Some(pipeline) if pipeline.task == task => Ok(pipeline.steps.clone()),
             Some(pipeline) => Err(Error::new(
                 "task-mismatch",
-                format!("the pipeline `{}` of `{}` is for {}, not for {task}", &*pipeline.id, spec.id, pipeline.task),
+                format!(
+                    "the pipeline `{}` of `{}` is for {}, not for {task}",
+                    &*pipeline.id, spec.id, pipeline.task
+                ),
             )),
             None => vision::default_steps(task, signature, spec.labels.clone()),
         }

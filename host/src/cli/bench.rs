@@ -74,9 +74,12 @@ impl Bench {
             }
         })?;
         let best = |rates: &mut dyn Iterator<Item = f64>| rates.fold(0.0, f64::max);
-        let prompt = best(&mut runs.iter().map(|r| f64::from(r.usage.prompt_tokens) / r.timings.prompt_ms * 1e3));
+        let prompt =
+            best(&mut runs.iter().map(|r| f64::from(r.usage.prompt_tokens) / r.timings.prompt_ms * 1e3));
         let decode = best(
-            &mut runs.iter().map(|r| f64::from(r.usage.completion_tokens.saturating_sub(1)) / r.timings.decode_ms * 1e3),
+            &mut runs
+                .iter()
+                .map(|r| f64::from(r.usage.completion_tokens.saturating_sub(1)) / r.timings.decode_ms * 1e3),
         );
         if session.json {
             return output::json_line(&json!({
@@ -97,8 +100,12 @@ impl Bench {
         let runs = self.repeat(|| {
             let mut values = Values::new();
             values.put("bytes", Value::Bytes(bytes.clone()));
-            let request =
-                Request { task, model: Some(self.model.clone()), input: Input::Values(values), params: Params::default() };
+            let request = Request {
+                task,
+                model: Some(self.model.clone()),
+                input: Input::Values(values),
+                params: Params::default(),
+            };
             let started = Instant::now();
             let outcome = session.run(request, &mut |_| ControlFlow::Continue(()))?;
             Ok((started.elapsed(), outcome.steps))

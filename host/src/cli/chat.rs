@@ -91,6 +91,9 @@ impl Chat {
                 None => {
                     let turns = conversation.0.len();
                     if let Err(error) = self.say(&session, &mut conversation, line.to_owned()) {
+                        if error.code() == output::CLOSED {
+                            return Err(error);
+                        }
                         // The question that failed is not part of the conversation.
                         conversation.0.truncate(turns);
                         output::report(&error, global.json);

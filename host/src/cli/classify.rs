@@ -32,8 +32,9 @@ impl Classify {
         let as_json = global.json;
         each_picture(global, Task::Classify, self.model, self.images, options, |mut seen| {
             let Some(Value::Labels(labels)) = seen.values.take("labels") else {
-                return Err(Error::new("pipeline-incomplete", "the pipeline left no `labels`")
-                    .help("a classification pipeline ends with stages that give `labels`, such as softmax-topk"));
+                return Err(Error::new("pipeline-incomplete", "the pipeline left no `labels`").help(
+                    "a classification pipeline ends with stages that give `labels`, such as softmax-topk",
+                ));
             };
             if as_json {
                 return output::json_line(&json!({ "image": seen.name, "classes": encode::labels(&labels) }));

@@ -52,5 +52,9 @@ fn check(global: &Global) -> Result<()> {
         }));
     }
     let file = file.unwrap_or_else(|| "the built-in defaults (no pajamas.toml found)".into());
-    output::line(&format!("{file}: fine; {} model(s), {} pipeline(s)", config.models.len(), config.pipelines.len()))
+    output::line(&format!(
+        "{file}: fine; {} model(s), {} pipeline(s)",
+        config.models.len(),
+        config.pipelines.len()
+    ))
 }

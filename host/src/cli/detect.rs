@@ -47,7 +47,10 @@ impl Detect {
         set("max_detections", self.max_detections.map(|v| json!(v)));
         let (draw_to, many, as_json) = (self.draw, self.images.len() > 1, global.json);
         if let Some(path) = draw_to.as_ref().filter(|p| many && p.extension().is_some()) {
-            return Err(Error::new("invalid-input", format!("--draw {}: several pictures need a folder", path.display())));
+            return Err(Error::new(
+                "invalid-input",
+                format!("--draw {}: several pictures need a folder", path.display()),
+            ));
         }
         each_picture(global, Task::Detect, self.model, self.images, options, |mut seen| {
             let detections = detections(&mut seen)?;
@@ -62,8 +65,9 @@ impl Detect {
 fn detections(seen: &mut Seen) -> Result<Vec<Detection>> {
     match seen.values.take("detections") {
         Some(Value::Detections(detections)) => Ok(detections),
-        _ => Err(Error::new("pipeline-incomplete", "the pipeline left no `detections`")
-            .help("a detection pipeline ends with stages that give `detections`, such as yolo-decode and nms")),
+        _ => Err(Error::new("pipeline-incomplete", "the pipeline left no `detections`").help(
+            "a detection pipeline ends with stages that give `detections`, such as yolo-decode and nms",
+        )),
     }
 }
 
@@ -86,7 +90,10 @@ fn print_table(seen: &Seen, detections: &[Detection]) -> Result<()> {
     for d in detections {
         let [x1, y1, x2, y2] = d.bbox;
         let label = encode::label(d.label.as_deref(), d.class_id);
-        output::line(&format!("  {label:<16} {:>5.1} %   {x1:>6.0} {y1:>6.0} {x2:>6.0} {y2:>6.0}", d.score * 100.0))?;
+        output::line(&format!(
+            "  {label:<16} {:>5.1} %   {x1:>6.0} {y1:>6.0} {x2:>6.0} {y2:>6.0}",
+            d.score * 100.0
+        ))?;
     }
     Ok(())
 }
@@ -98,7 +105,8 @@ fn draw_boxes(seen: &mut Seen, detections: &[Detection], path: &Path) -> Result<
     let file = if path.extension().is_some() {
         path.to_path_buf()
     } else {
-        let stem = Path::new(&seen.name).file_stem().unwrap_or("image".as_ref()).to_string_lossy().into_owned();
+        let stem =
+            Path::new(&seen.name).file_stem().unwrap_or("image".as_ref()).to_string_lossy().into_owned();
         path.join(format!("{stem}-boxes.png"))
     };
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {

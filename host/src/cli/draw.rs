@@ -129,12 +129,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.png");
         let found = |bbox| Detection { bbox, score: 0.9, class_id: 1, label: Some("a long name".into()) };
-        let all = [found([-50.0, -50.0, 5000.0, 5000.0]), found([10.0, 10.0, 10.0, 10.0]), found([39.0, 29.0, 1.0, 1.0])];
+        let all = [
+            found([-50.0, -50.0, 5000.0, 5000.0]),
+            found([10.0, 10.0, 10.0, 10.0]),
+            found([39.0, 29.0, 1.0, 1.0]),
+        ];
         boxes(image, &all, &path).unwrap();
-        let mut reader = png::Decoder::new(std::io::BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
+        let mut reader =
+            png::Decoder::new(std::io::BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
         let mut pixels = vec![0; 40 * 30 * 3];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!((reader.info().width, reader.info().height), (40, 30));
-        assert_eq!(&pixels[(29 * 40 + 39) * 3..][..3], [0, 130, 200], "the box's corner has its class's colour");
+        assert_eq!(
+            &pixels[(29 * 40 + 39) * 3..][..3],
+            [0, 130, 200],
+            "the box's corner has its class's colour"
+        );
     }
 }

@@ -62,9 +62,9 @@ impl Generate {
 /// All of standard input as text.
 pub fn standard_input() -> Result<String> {
     let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|e| Error::new("invalid-input", format!("standard input: {e}")).help("it must be UTF-8 text"))?;
+    std::io::stdin().read_to_string(&mut text).map_err(|e| {
+        Error::new("invalid-input", format!("standard input: {e}")).help("it must be UTF-8 text")
+    })?;
     Ok(text)
 }
 
@@ -74,7 +74,7 @@ pub fn answer(session: &Session, request: Request) -> Result<String> {
     let mut tokens = Vec::new();
     let mut logprobs = Vec::new();
     let mut failed = None;
-    let outcome = session.run(request, &mut |event| {
+    let result = session.run(request, &mut |event| {
         let Event::Token { id, text: piece, logprob, .. } = event else { return ControlFlow::Continue(()) };
         text.push_str(piece);
         tokens.push(id);
@@ -86,10 +86,11 @@ pub fn answer(session: &Session, request: Request) -> Result<String> {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
-    })?;
+    });
     if let Some(error) = failed {
         return Err(error);
     }
+    let outcome = result?;
     let Output::Text(summary) = &outcome.output else {
         return Err(Error::new("internal", "a request for text ended without one"));
     };
@@ -113,4 +114,3 @@ pub fn answer(session: &Session, request: Request) -> Result<String> {
     }
     Ok(text)
 }
-

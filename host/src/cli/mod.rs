@@ -66,7 +66,8 @@ impl Global {
         let mut options = LoadOptions { file: self.config.clone(), ..LoadOptions::from_process() };
         for set in &self.set {
             let (key, value) = set.split_once('=').ok_or_else(|| {
-                Error::new("invalid-option", format!("--set {set}: there is no `=`")).help("write --set KEY=VALUE")
+                Error::new("invalid-option", format!("--set {set}: there is no `=`"))
+                    .help("write --set KEY=VALUE")
             })?;
             options.overrides.push(Override { flag: "--set".into(), key: key.into(), value: value.into() });
         }
@@ -137,6 +138,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.code() == output::CLOSED => ExitCode::SUCCESS,
         Err(error) => output::report(&error, global.json),
     }
 }

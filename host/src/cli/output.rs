@@ -16,7 +16,8 @@ pub fn report(error: &Error, as_json: bool) -> ExitCode {
     let _ = if as_json {
         writeln!(stderr, "{}", error_json(error))
     } else {
-        let (red, bold, plain) = if io::stderr().is_terminal() { ("\x1b[31;1m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+        let (red, bold, plain) =
+            if io::stderr().is_terminal() { ("\x1b[31;1m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
         let help = match error.how_to_fix() {
             "" => String::new(),
             help => format!("\n  {bold}help:{plain} {}", help.replace('\n', "\n        ")),
@@ -49,7 +50,11 @@ pub fn json_line(value: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
-/// Prints a line; a reader that went away (`| head`) ends the command without complaint.
+/// The code of an error that is none: whoever read standard output (`| head`) has read enough. The command ends as if
+/// it were done, but in order: what runs natively must not be torn down while it works.
+pub const CLOSED: &str = "output-closed";
+
+/// Prints a line.
 pub fn line(text: &str) -> Result<()> {
     written(writeln!(io::stdout().lock(), "{text}"))
 }
@@ -63,7 +68,9 @@ pub fn piece(text: &str) -> Result<()> {
 fn written(result: io::Result<()>) -> Result<()> {
     match result {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+            Err(Error::new(CLOSED, "nobody reads standard output any more"))
+        }
         Err(e) => Err(Error::new("io", format!("standard output: {e}"))),
     }
 }

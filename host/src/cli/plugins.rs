@@ -68,9 +68,15 @@ fn list(global: &Global) -> Result<()> {
         if let Some(error) = report.error() {
             output::line(&format!("  refused [{}]: {}", error.code, error.message))?;
         }
-        for backend in plugins.backends().iter().filter(|b| report.manifest.as_ref().is_some_and(|m| m.name == b.plugin)) {
+        for backend in
+            plugins.backends().iter().filter(|b| report.manifest.as_ref().is_some_and(|m| m.name == b.plugin))
+        {
             let devices: Vec<&str> = backend.probe.devices.iter().map(|d| d.id.as_str()).collect();
-            let state = if backend.probe.score == 0 { "not here".to_owned() } else { format!("score {}", backend.probe.score) };
+            let state = if backend.probe.score == 0 {
+                "not here".to_owned()
+            } else {
+                format!("score {}", backend.probe.score)
+            };
             output::line(&format!("  {:<14} {state:<10} {}", backend.info.id, backend.probe.reason))?;
             output::line(&format!(
                 "  {:<14} formats {}; devices {}",
@@ -115,7 +121,10 @@ fn inspect(global: &Global, file: PathBuf) -> Result<()> {
 fn print_steps(report: &Report) -> Result<()> {
     output::line(&report.library.display().to_string())?;
     for step in &report.steps {
-        let name = serde_json::to_value(step.step).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let name = serde_json::to_value(step.step)
+            .ok()
+            .and_then(|v| v.as_str().map(str::to_owned))
+            .unwrap_or_default();
         let mark = match step.outcome {
             Outcome::Passed => "ok",
             Outcome::Failed => "FAILED",

@@ -49,7 +49,9 @@ fn command(text: &mut String, command_: &mut Command, prefix: &str) {
 }
 
 fn errors(text: &mut String) {
-    text.push_str("# Error codes\n\nThe same code appears on the command line, over HTTP and in the log.\n\n");
+    text.push_str(
+        "# Error codes\n\nThe same code appears on the command line, over HTTP and in the log.\n\n",
+    );
     text.push_str("| code | exit | HTTP | meaning |\n|---|---|---|---|\n");
     let mut codes = CODES.to_vec();
     codes.sort_by_key(|(code, _, _)| *code);
@@ -113,11 +115,19 @@ fn stages(text: &mut String) -> Result<()> {
     for name in stages.names() {
         let stage = stages.get(&name)?;
         let d = stage.describe();
-        let _ = write!(text, "\n## `{}` {}\n\n{}\n\n| port | kind | |\n|---|---|---|\n", d.name, d.version, d.doc);
+        let _ = write!(
+            text,
+            "\n## `{}` {}\n\n{}\n\n| port | kind | |\n|---|---|---|\n",
+            d.name, d.version, d.doc
+        );
         for (direction, ports) in [("in", &d.inputs), ("out", &d.outputs)] {
             for port in ports {
                 let optional = if port.optional { ", optional" } else { "" };
-                let _ = writeln!(text, "| {direction} `{}` | {}{optional} | {} |", port.name, port.kind, port.doc);
+                let _ = writeln!(
+                    text,
+                    "| {direction} `{}` | {}{optional} | {} |",
+                    port.name, port.kind, port.doc
+                );
             }
         }
         let options = d.options_schema["properties"].as_object().cloned().unwrap_or_default();
@@ -126,7 +136,11 @@ fn stages(text: &mut String) -> Result<()> {
         }
         for (key, option) in options {
             let default = option.get("default").map(|v| format!("`{v}`")).unwrap_or_default();
-            let _ = writeln!(text, "| `{key}` | {default} | {} |", option["description"].as_str().unwrap_or_default());
+            let _ = writeln!(
+                text,
+                "| `{key}` | {default} | {} |",
+                option["description"].as_str().unwrap_or_default()
+            );
         }
     }
     Ok(())

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::session::cancel_on_interrupt;
 use super::Global;
+use super::session::cancel_on_interrupt;
 use crate::config::Override;
 use crate::error::Result;
 use crate::host::Host;
@@ -20,11 +20,8 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(self, global: &Global) -> Result<()> {
-        let listen = self.listen.map(|value| Override {
-            flag: "--listen".into(),
-            key: "server.listen".into(),
-            value,
-        });
+        let listen =
+            self.listen.map(|value| Override { flag: "--listen".into(), key: "server.listen".into(), value });
         let config = global.config_with(listen)?;
         let cancel = cancel_on_interrupt();
         let host = Arc::new(Host::start(config)?);

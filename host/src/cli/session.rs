@@ -56,7 +56,7 @@ pub fn cancel_on_interrupt() -> Cancel {
     let installed = ctrlc::set_handler(|| {
         let cancel = interrupt_flag().current();
         if cancel.is_cancelled() {
-            std::process::exit(130);
+            _exit(130);
         }
         cancel.cancel();
     });
@@ -64,6 +64,12 @@ pub fn cancel_on_interrupt() -> Cancel {
         tracing::warn!("Ctrl-C cannot be handled: {error}");
     }
     interrupt_flag().current()
+}
+
+// SAFETY: the C library's `_exit` takes any status, may be called from any thread, and does not return.
+unsafe extern "C" {
+    /// Ends the process as it stands. `exit` would first destroy what native code on other threads still uses.
+    safe fn _exit(status: std::ffi::c_int) -> !;
 }
 
 /// The flag that the next Ctrl-C sets: a process has one handler, and a conversation many answers.

@@ -68,14 +68,20 @@ fn list(global: &Global, library: &Library) -> Result<()> {
         match stage {
             Ok(stage) if global.json => {
                 let d = stage.describe();
-                output::json_line(&json!({ "name": name, "version": d.version, "doc": d.doc, "origin": origin, "sha256": stage.sha256() }))?;
+                output::json_line(
+                    &json!({ "name": name, "version": d.version, "doc": d.doc, "origin": origin, "sha256": stage.sha256() }),
+                )?;
             }
             Ok(stage) => {
                 let d = stage.describe();
                 output::line(&format!("{name:<16} {:<8} {origin:<10} {}", d.version, d.doc))?;
             }
-            Err(error) if global.json => output::json_line(&json!({ "name": name, "origin": origin, "error": error.code() }))?,
-            Err(error) => output::line(&format!("{name:<16} refused [{}]: {}", error.code(), error.message()))?,
+            Err(error) if global.json => {
+                output::json_line(&json!({ "name": name, "origin": origin, "error": error.code() }))?
+            }
+            Err(error) => {
+                output::line(&format!("{name:<16} refused [{}]: {}", error.code(), error.message()))?
+            }
         }
     }
     Ok(())
@@ -85,7 +91,9 @@ fn inspect(global: &Global, library: &Library, name: &str) -> Result<()> {
     let stage = library.get(name)?;
     let d = stage.describe();
     if global.json {
-        return output::json_line(&json!({ "description": d, "sha256": stage.sha256(), "compiled_from_cache": stage.cached() }));
+        return output::json_line(
+            &json!({ "description": d, "sha256": stage.sha256(), "compiled_from_cache": stage.cached() }),
+        );
     }
     output::line(&format!("{} {}\n{}\nsha256 {}", d.name, d.version, d.doc, stage.sha256()))?;
     for (title, ports) in [("takes", &d.inputs), ("leaves", &d.outputs)] {
@@ -101,7 +109,10 @@ fn inspect(global: &Global, library: &Library, name: &str) -> Result<()> {
     }
     for (key, option) in options {
         let default = option.get("default").map(|v| format!(" [default: {v}]")).unwrap_or_default();
-        output::line(&format!("  {key:<14} {}{default}", option["description"].as_str().unwrap_or_default()))?;
+        output::line(&format!(
+            "  {key:<14} {}{default}",
+            option["description"].as_str().unwrap_or_default()
+        ))?;
     }
     Ok(())
 }
@@ -161,8 +172,10 @@ fn decode(kind: Kind, source: &str) -> Result<Value> {
             .map(Value::Text)
             .map_err(|_| Error::new("invalid-input", format!("{source}: not UTF-8 text"))),
         Kind::Bytes => Ok(Value::Bytes(bytes)),
-        other => Err(Error::new("unsupported", format!("a value of kind {other} cannot be read from a file"))
-            .help("run the stages before it in a pipeline: `pajamas detect` and `pajamas classify` do")),
+        other => {
+            Err(Error::new("unsupported", format!("a value of kind {other} cannot be read from a file"))
+                .help("run the stages before it in a pipeline: `pajamas detect` and `pajamas classify` do"))
+        }
     }
 }
 
@@ -174,7 +187,9 @@ fn show(value: &Value) -> Json {
             json!({ "dtype": t.dtype().name(), "shape": t.shape(), "first": first })
         }
         Value::Image(i) => json!({ "width": i.width, "height": i.height, "channels": i.channels }),
-        Value::Audio(a) => json!({ "sample_rate": a.sample_rate, "channels": a.channels, "samples": a.samples.len() }),
+        Value::Audio(a) => {
+            json!({ "sample_rate": a.sample_rate, "channels": a.channels, "samples": a.samples.len() })
+        }
         Value::Text(text) => json!(text),
         Value::Tokens(tokens) => json!(tokens),
         Value::Detections(found) => encode::detections(found),

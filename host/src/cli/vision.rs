@@ -38,11 +38,13 @@ pub fn each_picture(
     let count = images.len();
     for name in images {
         let seen = look(&session, task, model.clone(), &name, &options);
-        match seen.and_then(&mut each) {
+        match seen.and_then(|seen| each(seen).map_err(|error| error.within(&name))) {
             Ok(()) => {}
-            Err(error) if error.code() == "cancelled" || count == 1 => return Err(error.within(name)),
+            Err(error) if matches!(error.code(), "cancelled" | output::CLOSED) || count == 1 => {
+                return Err(error);
+            }
             Err(error) => {
-                output::report(&error.clone().within(&name), global.json);
+                output::report(&error, global.json);
                 failed.get_or_insert(error);
             }
         }
@@ -53,18 +55,13 @@ pub fn each_picture(
     }
 }
 
-fn look(
-    session: &Session,
-    task: Task,
-    model: Option<String>,
-    name: &str,
-    options: &Options,
-) -> Result<Seen> {
+fn look(session: &Session, task: Task, model: Option<String>, name: &str, options: &Options) -> Result<Seen> {
     let mut values = Values::new();
     values.put("bytes", Value::Bytes(read(name)?));
     let params = Params { options: options.clone(), ..Params::default() };
     let request = Request { task, model, input: Input::Values(values), params };
-    let Outcome { output, .. } = session.run(request, &mut |_| ControlFlow::Continue(()))?;
+    let outcome = session.run(request, &mut |_| ControlFlow::Continue(()));
+    let Outcome { output, .. } = outcome.map_err(|error| error.within(name))?;
     let Output::Values(values) = output else {
         return Err(Error::new("internal", "a vision task ended without values"));
     };
@@ -72,6 +69,7 @@ fn look(
     Ok(Seen { name: name.to_owned(), width, height, values })
 }
 
+/// The picture's bytes; an error names it.
 fn read(name: &str) -> Result<Vec<u8>> {
     if name != "-" {
         return std::fs::read(name).map_err(|e| Error::io(Path::new(name), &e));

@@ -159,7 +159,9 @@ mod tests {
         ledger.enter("a");
         let error = ledger.admit("b", cpu(50 << 20)).unwrap_err();
         assert_eq!(error.code(), "out-of-memory");
-        assert!(error.message().contains("needs 50 MiB on cpu; models may hold 100 MiB there, of which 60 MiB"));
+        assert!(
+            error.message().contains("needs 50 MiB on cpu; models may hold 100 MiB there, of which 60 MiB")
+        );
         ledger.leave("a");
         assert_eq!(ledger.admit("b", cpu(50 << 20)).unwrap(), ["a"]);
     }

@@ -39,7 +39,8 @@ impl Spec {
     /// `model-not-found`, `manifest-…`, `variant-not-found`, `artifact-corrupt`, each with the model's id.
     pub fn of_model(model: &Model) -> Result<Self> {
         let within = |e: Error| e.within(format_args!("model `{}`", &*model.id));
-        let location = model.location().ok_or_else(|| within(Error::new("model-not-found", "it has no path")))?;
+        let location =
+            model.location().ok_or_else(|| within(Error::new("model-not-found", "it has no path")))?;
         let source = Source::open(location).map_err(within)?;
         let wanted = Wanted { format: model.format.as_deref(), precision: model.precision.as_deref() };
         let mut spec = Self::of_source(&model.id, &source, wanted).map_err(within)?;

@@ -95,8 +95,11 @@ impl Models {
                 }
                 Some(Slot::Loading) => {
                     cancel.check()?;
-                    shelf =
-                        self.changed.wait_timeout(shelf, CANCEL_POLL).unwrap_or_else(PoisonError::into_inner).0;
+                    shelf = self
+                        .changed
+                        .wait_timeout(shelf, CANCEL_POLL)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
                 None => {
                     shelf.slots.insert(id.to_owned(), Slot::Loading);
@@ -141,7 +144,13 @@ impl Models {
         let session = backend.load(request, progress, cancel).map_err(context)?;
         self.shelf().ledger.correct(id, by_device(&session.usage()));
         let device = choice.device.map_or_else(|| request.device.clone(), |d| d.id.clone());
-        tracing::info!(model = id, backend = choice.backend.full_id(), device, "loaded in {:.0?}", started.elapsed());
+        tracing::info!(
+            model = id,
+            backend = choice.backend.full_id(),
+            device,
+            "loaded in {:.0?}",
+            started.elapsed()
+        );
         Ok(Loaded {
             id: id.to_owned(),
             backend: choice.backend.full_id(),
@@ -238,5 +247,147 @@ impl std::ops::Deref for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.models.shelf().ledger.leave(&self.model.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use pajamas_plugin_api::{Backend, BackendInfo, PluginError, Probe};
+
+    use super::*;
+    use crate::plugins::ActiveBackend;
+
+    /// A backend whose loads wait until the test lets them go on.
+    struct Gate {
+        loads: Arc<AtomicUsize>,
+        open: Mutex<mpsc::Receiver<bool>>,
+        bytes: u64,
+    }
+
+    struct Idle;
+
+    impl Session for Idle {
+        fn signature(&self) -> Signature {
+            Signature::default()
+        }
+        fn usage(&self) -> Vec<Memory> {
+            vec![Memory { device: "cpu".into(), weights: 1 << 20, ..Memory::default() }]
+        }
+    }
+
+    impl Backend for Gate {
+        fn describe(&self) -> BackendInfo {
+            BackendInfo {
+                id: "gate".into(),
+                description: String::new(),
+                formats: vec!["gate".into()],
+                precisions: Vec::new(),
+                device_kinds: Vec::new(),
+                capabilities: Vec::new(),
+                options_schema: serde_json::Value::Null,
+            }
+        }
+        fn probe(&self) -> Probe {
+            Probe { score: 100, reason: String::new(), devices: Vec::new() }
+        }
+        fn estimate(&self, _: &LoadRequest) -> Result<Vec<Memory>, PluginError> {
+            Ok(vec![Memory { device: "cpu".into(), weights: self.bytes, ..Memory::default() }])
+        }
+        fn load(
+            &self,
+            _: &LoadRequest,
+            _: &mut dyn ProgressSink,
+            _: &Cancel,
+        ) -> Result<Box<dyn Session>, PluginError> {
+            self.loads.fetch_add(1, Ordering::SeqCst);
+            match self.open.lock().unwrap().recv() {
+                Ok(true) => Ok(Box::new(Idle)),
+                _ => Err(PluginError::new("model-invalid", "it is damaged")),
+            }
+        }
+    }
+
+    struct Bench {
+        models: Arc<Models>,
+        backend: ActiveBackend,
+        loads: Arc<AtomicUsize>,
+        gate: mpsc::Sender<bool>,
+    }
+
+    impl Bench {
+        fn new(bytes: u64) -> Self {
+            let (gate, open) = mpsc::channel();
+            let loads = Arc::new(AtomicUsize::new(0));
+            let backend = Gate { loads: Arc::clone(&loads), open: Mutex::new(open), bytes };
+            let (info, probe) = (backend.describe(), backend.probe());
+            let backend = ActiveBackend { plugin: "test".into(), info, probe, backend: Arc::new(backend) };
+            let memory = config::Memory { reserve: config::ByteSize::bytes(0), ..config::Memory::default() };
+            Self { models: Arc::new(Models::new(memory, 64 << 20)), backend, loads, gate }
+        }
+
+        fn lease(&self, cancel: &Cancel) -> Result<Lease> {
+            let choice = Choice { backend: &self.backend, device: None, rejected: Vec::new() };
+            let request = LoadRequest {
+                path: "m".into(),
+                format: "gate".into(),
+                device: String::new(),
+                options: serde_json::Value::Null,
+            };
+            let mut progress = |_: f32, _: &str| ControlFlow::Continue(());
+            self.models.lease("m", &choice, &request, &mut progress, cancel)
+        }
+    }
+
+    #[test]
+    fn a_model_is_loaded_once_however_many_ask() {
+        let bench = Bench::new(1 << 20);
+        std::thread::scope(|scope| {
+            let askers: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| bench.lease(&Cancel::new()).map(drop))).collect();
+            bench.gate.send(true).unwrap();
+            askers.into_iter().for_each(|asker| asker.join().unwrap().unwrap());
+        });
+        assert_eq!(bench.loads.load(Ordering::SeqCst), 1);
+        assert_eq!(bench.models.status().len(), 1);
+        assert!(bench.models.unload("m") && !bench.models.unload("m"));
+    }
+
+    #[test]
+    fn a_load_that_fails_leaves_room_for_the_next() {
+        let bench = Bench::new(1 << 20);
+        bench.gate.send(false).unwrap();
+        bench.gate.send(true).unwrap();
+        let error = bench.lease(&Cancel::new()).err().unwrap();
+        assert_eq!((error.code(), error.message()), ("model-invalid", "model `m`: it is damaged"));
+        assert!(bench.lease(&Cancel::new()).is_ok());
+    }
+
+    #[test]
+    fn waiting_for_somebody_elses_load_can_be_cancelled() {
+        let bench = Bench::new(1 << 20);
+        std::thread::scope(|scope| {
+            let loader = scope.spawn(|| bench.lease(&Cancel::new()).map(drop));
+            while bench.loads.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            let cancelled = Cancel::new();
+            cancelled.cancel();
+            assert_eq!(bench.lease(&cancelled).err().unwrap().code(), "cancelled");
+            bench.gate.send(true).unwrap();
+            loader.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_before_it_is_loaded() {
+        let bench = Bench::new(1 << 30);
+        let error = bench.lease(&Cancel::new()).err().unwrap();
+        assert_eq!(error.code(), "out-of-memory");
+        assert!(error.message().contains("needs 1024 MiB on cpu; models may hold 64 MiB"), "{error}");
+        assert_eq!(bench.loads.load(Ordering::SeqCst), 0);
     }
 }

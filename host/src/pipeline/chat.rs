@@ -53,19 +53,26 @@ fn environment(template: &str) -> std::result::Result<Environment<'_>, minijinja
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
-    environment.add_filter("tojson", |value: minijinja::Value, options: Kwargs| -> Result<String, minijinja::Error> {
-        // Python's `json.dumps` escapes nothing for HTML, which minijinja's own filter does.
-        let wide = options.get::<Option<usize>>("indent")?.is_some();
-        let json = if wide { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
-        json.map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
-    });
+    environment.add_filter(
+        "tojson",
+        |value: minijinja::Value, options: Kwargs| -> Result<String, minijinja::Error> {
+            // Python's `json.dumps` escapes nothing for HTML, which minijinja's own filter does.
+            let wide = options.get::<Option<usize>>("indent")?.is_some();
+            let json =
+                if wide { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+            json.map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+        },
+    );
     environment.add_template("chat", template)?;
     Ok(environment)
 }
 
 fn failed(error: minijinja::Error) -> Error {
     let detail = error.detail().map_or_else(|| error.to_string(), str::to_owned);
-    Error::new("chat-template-failed", format!("the model's chat template refuses the conversation: {detail}"))
+    Error::new(
+        "chat-template-failed",
+        format!("the model's chat template refuses the conversation: {detail}"),
+    )
 }
 
 #[cfg(test)]
@@ -94,7 +101,8 @@ mod tests {
         let error = render(&text(Some(refusing)), &[]).unwrap_err();
         assert_eq!(error.code(), "chat-template-failed");
         assert!(error.message().contains("roles must alternate"));
-        let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}";
+        let endless =
+            "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}";
         assert_eq!(render(&text(Some(endless)), &[]).unwrap_err().code(), "chat-template-failed");
         assert_eq!(render(&text(None), &[]).unwrap_err().code(), "chat-template-missing");
     }

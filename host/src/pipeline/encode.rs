@@ -58,7 +58,12 @@ mod tests {
 
     #[test]
     fn the_shapes_are_stable() {
-        let found = [Detection { bbox: [1.234, 2.0, 3.0, 4.0], score: 0.91239, class_id: 5, label: Some("bus".into()) }];
+        let found = [Detection {
+            bbox: [1.234, 2.0, 3.0, 4.0],
+            score: 0.91239,
+            class_id: 5,
+            label: Some("bus".into()),
+        }];
         assert_eq!(
             detections(&found).to_string(),
             r#"[{"label":"bus","class_id":5,"score":0.9124,"box":[1.23,2.0,3.0,4.0]}]"#

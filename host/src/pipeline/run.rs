@@ -61,14 +61,23 @@ impl Prepared {
                     Ok(GrantedFile { name: name.clone(), content: Arc::from((workshop.read)(file)?) })
                 });
                 let limits = limits(step.limits.or(workshop.limits));
-                let processor = stage.create(&options.into(), &files.collect::<Result<Vec<_>>>()?, &limits)?;
-                Ok(PreparedStep::Stage { name: step.stage.clone(), processor, wiring: step.wiring.clone(), limits })
+                let processor =
+                    stage.create(&options.into(), &files.collect::<Result<Vec<_>>>()?, &limits)?;
+                Ok(PreparedStep::Stage {
+                    name: step.stage.clone(),
+                    processor,
+                    wiring: step.wiring.clone(),
+                    limits,
+                })
             }
         });
         let steps = steps.collect::<Result<_>>()?;
         if let Some(key) = overrides.keys().find(|key| !known.contains(key)) {
-            return Err(Error::new("invalid-option", format!("no stage of this pipeline has an option `{key}`"))
-                .help(suggest::help(key, "the options", known.iter().map(String::as_str))));
+            return Err(Error::new(
+                "invalid-option",
+                format!("no stage of this pipeline has an option `{key}`"),
+            )
+            .help(suggest::help(key, "the options", known.iter().map(String::as_str))));
         }
         Ok(Self { steps, output_limit: workshop.limits.output.get() })
     }
@@ -128,9 +137,14 @@ impl Prepared {
             session.infer(&InferRequest::default(), &inputs, &mut outputs, cancel)?;
         }
         let tensors = outputs.into_tensors();
-        if let Some(absent) = signature.outputs.iter().find(|s| tensors.iter().all(|(name, _)| *name != s.name)) {
-            return Err(Error::new("backend-incomplete", format!("the backend did not write the output `{}`", absent.name))
-                .help("this is a fault of the backend: report it to its vendor"));
+        if let Some(absent) =
+            signature.outputs.iter().find(|s| tensors.iter().all(|(name, _)| *name != s.name))
+        {
+            return Err(Error::new(
+                "backend-incomplete",
+                format!("the backend did not write the output `{}`", absent.name),
+            )
+            .help("this is a fault of the backend: report it to its vendor"));
         }
         let single_output = tensors.len() == 1;
         for (name, tensor) in tensors {
@@ -159,14 +173,20 @@ fn limits(limits: config::Limits) -> Limits {
 }
 
 fn wrong_kind(input: &str, value: &str, kind: Kind) -> Error {
-    Error::new("pipeline-incomplete", format!("the model's input `{input}` needs a tensor; `{value}` is {kind}"))
-        .help("put an image-normalize stage before the model, or connect another value with `inputs`")
+    Error::new(
+        "pipeline-incomplete",
+        format!("the model's input `{input}` needs a tensor; `{value}` is {kind}"),
+    )
+    .help("put an image-normalize stage before the model, or connect another value with `inputs`")
 }
 
 fn missing(input: &str, value: &str, values: &Values) -> Error {
     Error::new(
         "pipeline-incomplete",
-        format!("there is no value `{value}` for the model's input `{input}`, only {}", values.names().join(", ")),
+        format!(
+            "there is no value `{value}` for the model's input `{input}`, only {}",
+            values.names().join(", ")
+        ),
     )
     .help("connect the input with `inputs` in the model's step")
 }

@@ -1,6 +1,8 @@
 //! Memory of the host that a session writes its outputs into.
 
-use pajamas_plugin_api::{DType, OutputSpec, PluginError, Result, TensorSink, TensorViewMut, byte_len, codes};
+use pajamas_plugin_api::{
+    DType, OutputSpec, PluginError, Result, TensorSink, TensorViewMut, byte_len, codes,
+};
 
 use crate::value::Tensor;
 
@@ -58,10 +60,15 @@ impl Outputs {
 impl TensorSink for Outputs {
     fn allocate<'s>(&'s mut self, outputs: &[OutputSpec<'_>]) -> Result<Vec<TensorViewMut<'s>>> {
         self.check(outputs)?;
-        let duplicate =
-            outputs.iter().enumerate().find(|(i, o)| outputs[..*i].iter().any(|earlier| earlier.name == o.name));
+        let duplicate = outputs
+            .iter()
+            .enumerate()
+            .find(|(i, o)| outputs[..*i].iter().any(|earlier| earlier.name == o.name));
         if let Some((_, output)) = duplicate {
-            return Err(PluginError::new(codes::PROTOCOL, format!("output `{}` was asked for twice", output.name)));
+            return Err(PluginError::new(
+                codes::PROTOCOL,
+                format!("output `{}` was asked for twice", output.name),
+            ));
         }
         for output in outputs {
             let tensor = Tensor::zeroed(output.dtype, output.shape.to_vec())?;
@@ -105,6 +112,9 @@ mod tests {
         let mut outputs = Outputs::new(1024);
         let error = outputs.allocate(&[spec("a", &[1 << 40])]).unwrap_err();
         assert_eq!(error.code, "output-too-large");
-        assert_eq!(outputs.allocate(&[spec("a", &[1]), spec("a", &[1])]).unwrap_err().code, "plugin-protocol");
+        assert_eq!(
+            outputs.allocate(&[spec("a", &[1]), spec("a", &[1])]).unwrap_err().code,
+            "plugin-protocol"
+        );
     }
 }

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use pajamas_plugin_api::{
-    Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TokenEvent, TokenSink, capability,
+    Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TokenEvent, TokenSink,
+    capability,
 };
 
 use super::chat;
@@ -24,7 +25,9 @@ pub fn generate(
     let prompt = match input {
         Input::Prompt(prompt) => prompt,
         Input::Messages(messages) => conversation(signature, &messages)?,
-        Input::Texts(_) | Input::Values(_) => return Err(Error::new("invalid-input", "a prompt or messages are needed")),
+        Input::Texts(_) | Input::Values(_) => {
+            return Err(Error::new("invalid-input", "a prompt or messages are needed"));
+        }
     };
     let request = GenerateRequest {
         prompt,
@@ -43,7 +46,8 @@ pub fn generate(
 
 /// The prompt of a conversation. Special tokens are recognised in it: the template writes them.
 pub fn conversation(signature: &Signature, messages: &[Message]) -> Result<Prompt> {
-    let text = signature.text.as_ref().ok_or_else(|| Error::new("unsupported", "the model is not a text model"))?;
+    let text =
+        signature.text.as_ref().ok_or_else(|| Error::new("unsupported", "the model is not a text model"))?;
     let rendered = chat::render(text, messages)?;
     // A template that writes the BOS token itself must not get a second one.
     let has_bos = text.bos_token.as_deref().is_some_and(|bos| !bos.is_empty() && rendered.starts_with(bos));
@@ -65,7 +69,9 @@ pub fn embed(
     let inputs = match input {
         Input::Texts(texts) => texts,
         Input::Prompt(prompt) => vec![prompt],
-        Input::Messages(_) | Input::Values(_) => return Err(Error::new("invalid-input", "texts to embed are needed")),
+        Input::Messages(_) | Input::Values(_) => {
+            return Err(Error::new("invalid-input", "texts to embed are needed"));
+        }
     };
     let request = EmbedRequest { inputs, pooling: params.pooling.clone(), normalize: params.normalize };
     let started = Instant::now();
@@ -74,7 +80,10 @@ pub fn embed(
     let embeddings = outputs
         .take("embeddings")
         .ok_or_else(|| PluginError::new("plugin-protocol", "the backend wrote no `embeddings`"))?;
-    Ok((Output::Embeddings(embeddings, usage), vec![StepTime { step: "model".into(), time: started.elapsed() }]))
+    Ok((
+        Output::Embeddings(embeddings, usage),
+        vec![StepTime { step: "model".into(), time: started.elapsed() }],
+    ))
 }
 
 /// Tokens of the session, as events of the host.

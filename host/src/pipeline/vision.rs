@@ -28,9 +28,14 @@ struct Picture<'s> {
 /// classes, if it has one.
 ///
 /// # Errors
-/// `pipeline-unknown` with what was found in the signature and what to write instead.
+/// `task-mismatch` for a text model; `pipeline-unknown` with what was found in the signature and what to write instead.
 pub fn default_steps(task: Task, signature: &Signature, labels: Option<GrantedFile>) -> Result<Vec<Step>> {
-    let picture = Picture::of(signature).ok_or_else(|| unknown(task, signature, "an input of one RGB picture"))?;
+    if signature.inputs.is_empty() {
+        return Err(Error::new("task-mismatch", format!("the model takes no tensors, so it cannot {task}"))
+            .help("choose a model that was made for pictures"));
+    }
+    let picture =
+        Picture::of(signature).ok_or_else(|| unknown(task, signature, "an input of one RGB picture"))?;
     let mut steps = vec![stage("image-decode", json!({}))];
     match task {
         Task::Detect => {
@@ -46,8 +51,11 @@ pub fn default_steps(task: Task, signature: &Signature, labels: Option<GrantedFi
             steps.extend(classifier(&picture, signature));
         }
         other => {
-            return Err(Error::new("pipeline-unknown", format!("there is no usual pipeline for {other} yet"))
-                .help("write a [[pipelines]] entry and name it in the model's `pipeline`"));
+            return Err(Error::new(
+                "pipeline-unknown",
+                format!("there is no usual pipeline for {other} yet"),
+            )
+            .help("write a [[pipelines]] entry and name it in the model's `pipeline`"));
         }
     }
     steps.extend(names(signature, labels));
@@ -120,7 +128,8 @@ fn detector(picture: &Picture<'_>, signature: &Signature, classes: Option<u64>) 
     let mut letterbox = stage_step("letterbox", json!({ "width": picture.width, "height": picture.height }));
     // The upright picture stays `image`, for whoever draws on it.
     letterbox.wiring.outputs.insert("image".into(), "fitted".into());
-    let mut normalize = stage_step("image-normalize", json!({ "layout": picture.layout, "dtype": picture.dtype() }));
+    let mut normalize =
+        stage_step("image-normalize", json!({ "layout": picture.layout, "dtype": picture.dtype() }));
     normalize.wiring.inputs.insert("image".into(), "fitted".into());
     let mut decode = stage_step("yolo-decode", json!({}));
     if let Some(classes) = classes.filter(|n| *n > 0) {
@@ -139,7 +148,8 @@ fn detector(picture: &Picture<'_>, signature: &Signature, classes: Option<u64>) 
 }
 
 fn classifier(picture: &Picture<'_>, signature: &Signature) -> Vec<Step> {
-    let numbers = |key: &str| signature.metadata.get(key).and_then(|text| serde_json::from_str::<Json>(text).ok());
+    let numbers =
+        |key: &str| signature.metadata.get(key).and_then(|text| serde_json::from_str::<Json>(text).ok());
     let mut options = json!({
         "layout": picture.layout,
         "dtype": picture.dtype(),
@@ -227,7 +237,11 @@ mod tests {
     use super::*;
 
     fn spec(name: &str, shape: &[u64]) -> TensorSpec {
-        TensorSpec { name: name.into(), dtype: DType::F32, shape: shape.iter().map(|n| Dim::Fixed(*n)).collect() }
+        TensorSpec {
+            name: name.into(),
+            dtype: DType::F32,
+            shape: shape.iter().map(|n| Dim::Fixed(*n)).collect(),
+        }
     }
 
     fn signature(input: &[u64], outputs: &[&[u64]], metadata: &[(&str, &str)]) -> Signature {
@@ -245,7 +259,8 @@ mod tests {
 
     #[test]
     fn a_yolo_like_model_gets_its_pipeline() {
-        let yolo = signature(&[1, 3, 640, 640], &[&[1, 84, 8400]], &[("names", "{0: 'person', 1: 'bicycle'}")]);
+        let yolo =
+            signature(&[1, 3, 640, 640], &[&[1, 84, 8400]], &[("names", "{0: 'person', 1: 'bicycle'}")]);
         assert_eq!(task(&yolo), Some(Task::Detect));
         let steps = default_steps(Task::Detect, &yolo, None).unwrap();
         assert_eq!(
@@ -269,7 +284,10 @@ mod tests {
         let own = signature(&[1, 64, 64, 3], &[&[1, 24]], &[("mean", "[0.5]"), ("resize", "exact")]);
         let steps = default_steps(Task::Classify, &own, None).unwrap();
         let Step::Stage(normalize) = &steps[1] else { panic!("a stage") };
-        assert_eq!((&normalize.options["resize"], &normalize.options["layout"]), (&json!("exact"), &json!("nhwc")));
+        assert_eq!(
+            (&normalize.options["resize"], &normalize.options["layout"]),
+            (&json!("exact"), &json!("nhwc"))
+        );
     }
 
     #[test]

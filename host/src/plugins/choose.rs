@@ -46,14 +46,22 @@ impl Plugins {
         let Some((backend, device)) = best else {
             return Err(self.unavailable(format, wanted, device, &rejected));
         };
-        rejected.extend(candidates.into_iter().filter(|(b, _)| !std::ptr::eq(*b, backend)).map(|(b, _)| Rejection {
-            backend: b.full_id(),
-            reason: format!("scores {} against {}", b.probe.score, backend.probe.score),
+        rejected.extend(candidates.into_iter().filter(|(b, _)| !std::ptr::eq(*b, backend)).map(|(b, _)| {
+            Rejection {
+                backend: b.full_id(),
+                reason: format!("scores {} against {}", b.probe.score, backend.probe.score),
+            }
         }));
         Ok(Choice { backend, device, rejected })
     }
 
-    fn unavailable(&self, format: &str, wanted: &BackendChoice, device: &DeviceChoice, why: &[Rejection]) -> Error {
+    fn unavailable(
+        &self,
+        format: &str,
+        wanted: &BackendChoice,
+        device: &DeviceChoice,
+        why: &[Rejection],
+    ) -> Error {
         let asked = match (wanted, device) {
             (BackendChoice::Auto, DeviceChoice::Auto) => String::new(),
             (wanted, DeviceChoice::Auto) => format!(" (backend = {wanted})"),
@@ -61,7 +69,9 @@ impl Plugins {
         };
         let reasons = match why {
             [] => "no plugin that was found runs this format".to_owned(),
-            list => list.iter().map(|r| format!("{}: {}", r.backend, r.reason)).collect::<Vec<_>>().join("; "),
+            list => {
+                list.iter().map(|r| format!("{}: {}", r.backend, r.reason)).collect::<Vec<_>>().join("; ")
+            }
         };
         Error::new("backend-unavailable", format!("no backend here runs `{format}` models{asked}: {reasons}"))
             .help("`pajamas plugins list` shows what was searched, found and refused")
@@ -142,7 +152,12 @@ mod tests {
                 reason: "no library".into(),
                 devices: devices
                     .iter()
-                    .map(|d| DeviceInfo { id: (*d).into(), name: String::new(), memory_total: 0, memory_free: 0 })
+                    .map(|d| DeviceInfo {
+                        id: (*d).into(),
+                        name: String::new(),
+                        memory_total: 0,
+                        memory_free: 0,
+                    })
                     .collect(),
             },
             backend: Arc::new(Fake),

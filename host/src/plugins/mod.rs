@@ -96,7 +96,8 @@ pub fn inspect(path: &Path, config: &config::Plugins) -> (Report, Option<host::L
 }
 
 fn context(name: &str, folder: &Path, config: &config::Plugins) -> HostContext {
-    let settings = config.settings.get(name).cloned().map_or(serde_json::Value::Null, serde_json::Value::Object);
+    let settings =
+        config.settings.get(name).cloned().map_or(serde_json::Value::Null, serde_json::Value::Object);
     HostContext::new(Services { name: name.to_owned(), folder: folder.to_path_buf(), settings })
 }
 

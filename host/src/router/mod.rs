@@ -41,7 +41,10 @@ pub fn decide(snapshot: &Snapshot, task: Task, asked: Option<&str>) -> Result<De
         return explicit(snapshot, task, id);
     }
     if let Some(id) = &snapshot.default {
-        return Ok(Decision { model: id.clone(), reason: format!("the default for {task} (defaults.{task})") });
+        return Ok(Decision {
+            model: id.clone(),
+            reason: format!("the default for {task} (defaults.{task})"),
+        });
     }
     let made_for: Vec<&Candidate> = snapshot.models.iter().filter(|m| m.task == Some(task)).collect();
     let able: Vec<&Candidate> = match made_for.is_empty() {
@@ -54,7 +57,10 @@ pub fn decide(snapshot: &Snapshot, task: Task, asked: Option<&str>) -> Result<De
             .help("give one with --model (an id or a path), or add it to pajamas.toml")),
         several => Err(Error::new(
             "model-not-chosen",
-            format!("several models do `{task}`: {}", several.iter().map(|m| m.id.as_str()).collect::<Vec<_>>().join(", ")),
+            format!(
+                "several models do `{task}`: {}",
+                several.iter().map(|m| m.id.as_str()).collect::<Vec<_>>().join(", ")
+            ),
         )
         .help(format!("name one, or set `{task}` under [defaults] in pajamas.toml"))),
     }
@@ -63,11 +69,10 @@ pub fn decide(snapshot: &Snapshot, task: Task, asked: Option<&str>) -> Result<De
 fn explicit(snapshot: &Snapshot, task: Task, id: &str) -> Result<Decision> {
     let model = snapshot.models.iter().find(|m| m.id == id).ok_or_else(|| not_found(id))?;
     match model.task {
-        Some(made_for) if !made_for.covers(task) => Err(Error::new(
-            "task-mismatch",
-            format!("`{id}` is a model for {made_for}, not for {task}"),
-        )
-        .help(format!("choose a model for {task}"))),
+        Some(made_for) if !made_for.covers(task) => {
+            Err(Error::new("task-mismatch", format!("`{id}` is a model for {made_for}, not for {task}"))
+                .help(format!("choose a model for {task}")))
+        }
         _ => Ok(Decision { model: id.to_owned(), reason: "asked for".into() }),
     }
 }
@@ -104,16 +109,27 @@ mod tests {
     #[test]
     fn every_decision_has_its_reason() {
         assert_eq!(reason(None, Task::Detect, Some("yolo")), "yolo: asked for");
-        assert_eq!(reason(Some("shapes"), Task::Detect, None), "shapes: the default for detect (defaults.detect)");
+        assert_eq!(
+            reason(Some("shapes"), Task::Detect, None),
+            "shapes: the default for detect (defaults.detect)"
+        );
         assert_eq!(reason(None, Task::Chat, None), "llama: the only model for chat");
         assert_eq!(reason(None, Task::Generate, None), "llama: the only model for generate");
     }
 
     #[test]
     fn every_refusal_says_how_to_fix_it() {
-        assert!(reason(None, Task::Detect, None).starts_with("model-not-chosen: several models do `detect`: shapes, yolo"));
+        assert!(
+            reason(None, Task::Detect, None)
+                .starts_with("model-not-chosen: several models do `detect`: shapes, yolo")
+        );
         assert!(reason(None, Task::Detect, Some("shape")).starts_with("model-not-found: no model `shape`"));
-        assert!(reason(None, Task::Chat, Some("yolo")).starts_with("task-mismatch: `yolo` is a model for detect"));
-        assert!(reason(None, Task::Classify, None).starts_with("model-not-chosen: no configured model does `classify`"));
+        assert!(
+            reason(None, Task::Chat, Some("yolo")).starts_with("task-mismatch: `yolo` is a model for detect")
+        );
+        assert!(
+            reason(None, Task::Classify, None)
+                .starts_with("model-not-chosen: no configured model does `classify`")
+        );
     }
 }

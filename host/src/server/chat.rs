@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::{FinishReason, GenerateSummary, Sampling, Usage};
@@ -17,8 +18,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::error;
 use super::stream::{Happened, Running, route_header};
+use super::{body, error};
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -97,8 +98,7 @@ enum Stop {
 
 impl Body {
     fn parse(bytes: &[u8]) -> Result<Self> {
-        let body: Self = serde_json::from_slice(bytes)
-            .map_err(|e| Error::new("invalid-input", format!("the request body: {e}")))?;
+        let body: Self = body::json(bytes)?;
         if body.n.is_some_and(|n| n != 1) {
             return Err(Error::new("unsupported", "`n`: only one answer per request is made"));
         }
@@ -138,7 +138,8 @@ impl Body {
             },
             ..Params::default()
         };
-        let messages = self.messages.into_iter().enumerate().map(|(i, turn)| turn.message(i)).collect::<Result<_>>()?;
+        let messages =
+            self.messages.into_iter().enumerate().map(|(i, turn)| turn.message(i)).collect::<Result<_>>()?;
         Ok(Request { task: Task::Chat, model: self.model, input: Input::Messages(messages), params })
     }
 }
@@ -154,7 +155,9 @@ impl Turn {
                     ("text", Some(text)) => Ok(text),
                     (kind, _) => Err(Error::new(
                         "unsupported",
-                        format!("`messages[{index}].content`: parts of type `{kind}` are not read, only `text`"),
+                        format!(
+                            "`messages[{index}].content`: parts of type `{kind}` are not read, only `text`"
+                        ),
                     )),
                 })
                 .collect::<Result<_>>()?,
@@ -183,7 +186,8 @@ impl Answer {
     }
 
     fn chunk(&self, delta: &Value, finish_reason: Option<FinishReason>) -> Value {
-        let choice = json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish(finish_reason) });
+        let choice =
+            json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish(finish_reason) });
         self.object("chat.completion.chunk", json!([choice]))
     }
 }
@@ -212,7 +216,11 @@ fn summary(output: &Output) -> Result<&GenerateSummary> {
 }
 
 /// `POST /v1/chat/completions`
-pub async fn completions(State(host): State<Arc<Host>>, bytes: Bytes) -> Result<Response> {
+pub async fn completions(
+    State(host): State<Arc<Host>>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response> {
+    let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
     let body = Body::parse(&bytes)?;
     let (streamed, with_usage) = (body.stream, body.stream_options.as_ref().is_some_and(|o| o.include_usage));
     let answer = Answer::new(body.model.as_deref());
@@ -258,7 +266,8 @@ async fn stream(mut running: Running, mut answer: Answer, with_usage: bool) -> R
     };
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(forward(running, first, answer, with_usage, sender));
-    let events = ReceiverStream::new(receiver).map(|data| Ok::<_, Infallible>(SseEvent::default().data(data)));
+    let events =
+        ReceiverStream::new(receiver).map(|data| Ok::<_, Infallible>(SseEvent::default().data(data)));
     let sse = Sse::new(events).keep_alive(KeepAlive::default());
     Ok(([("x-pajamas-route", route_header(&route))], sse).into_response())
 }

@@ -1,7 +1,7 @@
 //! Errors over HTTP, in the shape that OpenAI's clients read.
 
 use axum::Json;
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -42,6 +42,13 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         (http_status(self.class()), Json(body(&self))).into_response()
     }
+}
+
+/// For a path that has a handler, but not for this method.
+pub async fn no_such_method(method: Method, uri: Uri) -> Response {
+    let error = Error::new("method-not-allowed", format!("{method} is not for {}", uri.path()))
+        .help("pictures and conversations are sent with POST; /v1/models and /healthz are asked with GET");
+    (StatusCode::METHOD_NOT_ALLOWED, Json(body(&error))).into_response()
 }
 
 /// For every path without a handler.

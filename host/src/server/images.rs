@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::multipart::MultipartError;
 use axum::extract::{FromRequest, Multipart, Request as HttpRequest, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value as Json_, json};
 
+use super::body;
 use super::stream::{Running, route_header};
 use crate::config::{Options, Task};
 use crate::error::{Error, Result};
@@ -47,16 +49,15 @@ const OPTIONS: [&str; 3] = ["confidence", "iou", "max_detections"];
 
 impl Upload {
     async fn read(request: HttpRequest, host: &Arc<Host>) -> Result<Self> {
-        let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        let too_large = |e: &dyn std::fmt::Display, status: axum::http::StatusCode| {
-            let code = if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE { "body-too-large" } else { "invalid-input" };
-            Error::new(code, format!("the request body: {e}"))
-        };
+        let kind =
+            request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         if kind.starts_with("multipart/form-data") {
             let form = Multipart::from_request(request, host).await;
-            return Self::form(form.map_err(|e| too_large(&e.body_text(), e.status()))?).await;
+            return Self::form(form.map_err(|e| body::unreadable(e.body_text(), e.status()))?).await;
         }
-        let body = Bytes::from_request(request, host).await.map_err(|e| too_large(&e.body_text(), e.status()))?;
+        let body = Bytes::from_request(request, host)
+            .await
+            .map_err(|e| body::unreadable(e.body_text(), e.status()))?;
         if kind.starts_with("image/") || kind == "application/octet-stream" {
             return Ok(Self { name: "body".into(), bytes: Some(body.into()), ..Self::default() });
         }
@@ -64,15 +65,18 @@ impl Upload {
     }
 
     fn json(body: &[u8]) -> Result<Self> {
-        let body: JsonBody =
-            serde_json::from_slice(body).map_err(|e| Error::new("invalid-input", format!("the request body: {e}")))?;
+        let body: JsonBody = body::json(body)?;
         // A data URL's payload begins after its comma; base64 has none.
         let data = body.image.rsplit_once(',').map_or(body.image.as_str(), |(_, data)| data);
         let bytes = STANDARD
             .decode(data.trim())
             .map_err(|e| Error::new("invalid-input", format!("`image` is not base64: {e}")))?;
         let mut options = Options::new();
-        let values = [body.confidence.map(|v| json!(v)), body.iou.map(|v| json!(v)), body.max_detections.map(|v| json!(v))];
+        let values = [
+            body.confidence.map(|v| json!(v)),
+            body.iou.map(|v| json!(v)),
+            body.max_detections.map(|v| json!(v)),
+        ];
         for (name, value) in OPTIONS.iter().zip(values) {
             options.extend(value.map(|v| ((*name).to_owned(), v)));
         }
@@ -80,10 +84,7 @@ impl Upload {
     }
 
     async fn form(mut form: Multipart) -> Result<Self> {
-        let wrong = |e: axum::extract::multipart::MultipartError| {
-            let code = if e.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE { "body-too-large" } else { "invalid-input" };
-            Error::new(code, format!("the form: {}", e.body_text()))
-        };
+        let wrong = |e: MultipartError| body::unreadable(e.body_text(), e.status());
         let mut upload = Self::default();
         while let Some(field) = form.next_field().await.map_err(wrong)? {
             let name = field.name().unwrap_or_default().to_owned();
@@ -111,7 +112,8 @@ impl Upload {
 pub async fn detect(State(host): State<Arc<Host>>, request: HttpRequest) -> Result<Response> {
     let Upload { name, bytes, model, options } = Upload::read(request, &host).await?;
     let bytes = bytes.ok_or_else(|| {
-        Error::new("invalid-input", "the form has no file `image`").help("send the picture as the form's file `image`")
+        Error::new("invalid-input", "the form has no file `image`")
+            .help("send the picture as the form's file `image`")
     })?;
     let mut values = Values::new();
     values.put("bytes", Value::Bytes(bytes));

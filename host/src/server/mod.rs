@@ -1,5 +1,6 @@
 //! HTTP: one file per API family. A handler decodes, calls `Host::run`, and encodes; it decides nothing.
 
+mod body;
 mod chat;
 mod error;
 mod health;
@@ -65,6 +66,7 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/images/detect", post(images::detect))
         .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(max_body))
         .with_state(host)
 }
