@@ -31,7 +31,8 @@ pub fn average_precision(class: &str, found: &[Vec<Found>], truths: &[Vec<Found>
         mine.sort_by(|a, b| b.score.total_cmp(&a.score));
         for find in mine {
             let overlaps = free.iter().enumerate().map(|(i, truth)| (i, iou(&find.bbox, &truth.bbox)));
-            let best = overlaps.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, overlap)| *overlap >= threshold);
+            let best =
+                overlaps.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, overlap)| *overlap >= threshold);
             if let Some((taken, _)) = best {
                 free.remove(taken);
             }

@@ -21,7 +21,11 @@ pub fn pajamas() -> Result<Command> {
     let program = release.join(format!("pajamas{}", std::env::consts::EXE_SUFFIX));
     for part in [program.clone(), release.join("plugins/gguf"), release.join("plugins/onnx")] {
         if !part.exists() {
-            return Err(format!("{} is not there: build the product with `cargo xtask build`", part.display()).into());
+            return Err(format!(
+                "{} is not there: build the product with `cargo xtask build`",
+                part.display()
+            )
+            .into());
         }
     }
     let mut command = Command::new(program);
@@ -109,6 +113,11 @@ impl Finished {
         Ok(lines.collect::<serde_json::Result<_>>()?)
     }
 
+    /// Whether the program itself panicked; a stage that does is another matter.
+    pub fn panicked(&self) -> bool {
+        self.stderr.lines().any(|line| line.starts_with("thread '") && line.contains("panicked at"))
+    }
+
     /// The code and the exit status of a command that was refused. Its error goes to standard error, as
     /// `error[CODE]: …` or as JSON.
     ///
@@ -121,7 +130,7 @@ impl Finished {
             None => Some(serde_json::from_str::<Value>(line).ok()?["error"]["code"].as_str()?.to_owned()),
         });
         match code {
-            Some(code) if status != 0 && !self.stderr.contains("panicked at") => Ok((code, status)),
+            Some(code) if status != 0 && !self.panicked() => Ok((code, status)),
             _ => Err(format!("no refusal: {}\n{}", self.status, self.stderr).into()),
         }
     }

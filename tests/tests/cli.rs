@@ -1,0 +1,188 @@
+//! Journeys of a newcomer, an operator and a plugin author through the commands that are not about a model.
+
+use std::fs;
+use std::path::Path;
+
+use pajamas_journeys::fixtures::{Packed, plugin, repository};
+use pajamas_journeys::product::{House, keys, run};
+use serde_json::Value;
+
+/// The one object that a command prints.
+fn one(arguments: &[&str]) -> Value {
+    let mut lines = run(arguments).unwrap().json().unwrap();
+    assert_eq!(lines.len(), 1, "{arguments:?}");
+    lines.remove(0)
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let finished = run(arguments).unwrap();
+    assert!(finished.status.success(), "{arguments:?}: {}", finished.stderr);
+    finished.stdout
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let help = stdout(&["--help"]);
+    let commands = [
+        "generate",
+        "chat",
+        "detect",
+        "classify",
+        "embed",
+        "tokenize",
+        "serve",
+        "bench",
+        "hardware",
+        "plugins",
+        "stages",
+        "config",
+        "completions",
+        "man",
+    ];
+    for command in commands {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is listed:\n{help}");
+        assert!(stdout(&[command, "--help"]).contains("Usage: pajamas"), "{command}");
+    }
+    assert!(stdout(&["--version"]).starts_with("pajamas "));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&["completions", shell]).contains("tokenize"), "{shell}");
+    }
+}
+
+#[test]
+fn the_hardware_is_told() {
+    let hardware = one(&["hardware", "--json"]);
+    assert!(hardware["cpu"]["logical_cores"].as_u64() > Some(0), "{hardware}");
+    assert!(hardware["memory"]["total"].as_u64() > Some(1 << 20), "{hardware}");
+    assert!(!stdout(&["hardware"]).trim().is_empty());
+}
+
+#[test]
+fn plugins_are_listed_with_what_was_searched_and_why() {
+    let listed = one(&["plugins", "list", "--json"]);
+    assert_eq!(keys(&listed), ["backends", "plugins", "searched"]);
+    let ids: Vec<&str> =
+        listed["backends"].as_array().unwrap().iter().map(|b| b["backend"]["id"].as_str().unwrap()).collect();
+    for id in ["gguf", "rten", "onnxruntime"] {
+        assert!(ids.contains(&id), "{ids:?}");
+    }
+    for backend in listed["backends"].as_array().unwrap() {
+        assert_ne!(backend["probe"]["reason"], "", "{backend}");
+    }
+    let text = stdout(&["plugins", "list"]);
+    assert!(text.contains("beside the executable") && text.contains("rten"), "{text}");
+}
+
+/// The outcome of each step of verifying, by name.
+fn steps(report: &Value) -> Vec<(&str, &str)> {
+    let steps = report["steps"].as_array().unwrap().iter();
+    steps.map(|s| (s["step"].as_str().unwrap(), s["outcome"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn a_plugin_is_inspected_step_by_step_also_when_it_is_refused() {
+    let packed = Packed::new(&plugin("examples/backend-minimal").unwrap(), "minimal", "0.1.0").unwrap();
+    let folder = packed.folder().to_str().unwrap();
+    let sound = one(&["plugins", "inspect", "--json", folder]);
+    let names = ["manifest", "platform", "hash", "open", "probe", "layout", "create", "score"];
+    assert_eq!(steps(&sound["report"]), names.map(|name| (name, "passed")));
+    assert_eq!(sound["backends"][0]["backend"]["id"], "scale");
+
+    let mut bytes = fs::read(packed.library()).unwrap();
+    bytes.push(0);
+    fs::write(packed.library(), bytes).unwrap();
+    refused(packed.folder(), "hash", "plugin-hash-mismatch");
+    let house = House::new(&format!("[plugins]\nsearch = ['{folder}']\n")).unwrap();
+    let listed = house.run(["plugins", "list", "--json"]).unwrap();
+    let listed = listed.json().unwrap().remove(0);
+    let minimal =
+        listed["plugins"].as_array().unwrap().iter().find(|p| p["manifest"]["name"] == "minimal").unwrap();
+    assert_eq!(
+        steps(minimal).last(),
+        Some(&("hash", "failed")),
+        "one that is refused is listed with its reason"
+    );
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let text = elsewhere.path().join("letter.so");
+    fs::write(&text, "Dear friend").unwrap();
+    refused(&text, "open", "plugin-open-failed");
+}
+
+fn refused(path: &Path, step: &str, code: &str) {
+    for json in [false, true] {
+        let mut arguments =
+            vec!["--set", "plugins.require_hash=false", "plugins", "inspect", path.to_str().unwrap()];
+        if json {
+            arguments.push("--json");
+        }
+        let finished = run(arguments).unwrap();
+        assert_eq!(finished.refusal().unwrap().0, code, "{}", path.display());
+        if json {
+            let report = finished.lines().unwrap().remove(0);
+            assert_eq!(steps(&report["report"]).last(), Some(&(step, "failed")));
+        } else {
+            assert!(finished.stdout.contains(&format!("{step:<9} FAILED")), "{}", finished.stdout);
+        }
+    }
+}
+
+#[test]
+fn a_plugin_author_tests_a_plugin_with_one_command() {
+    let packed = Packed::new(&plugin("examples/backend-minimal").unwrap(), "minimal", "0.1.0").unwrap();
+    let model = packed.folder().join("twice.scale");
+    fs::write(&model, "2").unwrap();
+    let report =
+        stdout(&["plugins", "check", packed.folder().to_str().unwrap(), "--model", model.to_str().unwrap()]);
+    assert!(report.contains("minimal"), "{report}");
+    let misbehaving = plugin("tests/plugins/misbehaving").unwrap();
+    let model = packed.folder().join("bad.trouble");
+    fs::write(&model, "infer-wrong-shape").unwrap();
+    let finished =
+        run(["plugins", "check", "--model"].map(Path::new).into_iter().chain([&*model, &*misbehaving]))
+            .unwrap();
+    assert_eq!(finished.refusal().unwrap().0, "conformance-failed", "{}", finished.stdout);
+    assert!(finished.stdout.contains("output-mismatch"), "{}", finished.stdout);
+}
+
+#[test]
+fn stages_are_listed_inspected_and_run_alone() {
+    let listed = run(["stages", "list", "--json"]).unwrap().json().unwrap();
+    let names: Vec<&str> = listed.iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let built_in =
+        ["image-decode", "image-normalize", "labels", "letterbox", "nms", "softmax-topk", "yolo-decode"];
+    assert_eq!(names, built_in);
+    for stage in &listed {
+        assert_eq!(keys(stage), ["doc", "name", "origin", "sha256", "version"]);
+    }
+    let decode = one(&["stages", "inspect", "--json", "image-decode"]);
+    assert_eq!(keys(&decode), ["compiled_from_cache", "description", "sha256"]);
+    assert!(stdout(&["stages", "inspect", "nms"]).contains("iou"));
+
+    let left = run(["stages", "run", "--json", "image-decode", "models/sample.png"]).unwrap().json().unwrap();
+    let image = left.iter().find(|value| value["kind"] == "image").unwrap();
+    assert_eq!(keys(image), ["kind", "name", "value"]);
+    let header = fs::read(repository().join("models/sample.png")).unwrap();
+    let side = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+    assert_eq!((&image["value"]["width"], &image["value"]["height"]), (&side(16).into(), &side(20).into()));
+
+    let wrong = run(["stages", "run", "nms", "--options", "{\"iou\": 7}"]).unwrap();
+    assert_eq!(wrong.refusal().unwrap().1, 2, "{}", wrong.stderr);
+    let typo = run(["stages", "run", "image-decode", "models/sample.png", "--options", "{\"max_pixel\": 7}"])
+        .unwrap();
+    assert_eq!(typo.refusal().unwrap(), ("invalid-option".into(), 2), "{}", typo.stderr);
+    assert!(typo.stderr.contains("max_pixels"), "{}", typo.stderr);
+}
+
+#[test]
+fn a_model_is_measured() {
+    let arguments = ["bench", "--json", "--model", "models/chat/model.gguf", "-p", "8", "-n", "4", "-r", "1"];
+    let text = one(&arguments);
+    let rates = text.as_object().unwrap().values().filter(|v| v.as_f64().is_some_and(|rate| rate > 0.0));
+    assert!(rates.count() >= 2, "{text}");
+    let picture = ["--image", "models/sample.png", "--model", "models/detect/model.onnx", "-r", "1"];
+    let vision = one(&[&["bench", "--json"], &picture[..]].concat());
+    for step in ["image-decode", "letterbox", "model", "nms"] {
+        assert!(vision.to_string().contains(step), "{step}: {vision}");
+    }
+}
