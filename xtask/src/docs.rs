@@ -41,6 +41,8 @@ fn print(project: &Project, page: &str) -> Result<Vec<u8>> {
     let output = project
         .pajamas()
         .args(["reference", page])
+        // Help is wrapped to the width of the terminal, of which this variable is the last trace.
+        .env_remove("COLUMNS")
         .output()
         .with_context(|| format!("{} could not be started", project.program().display()))?;
     if !output.status.success() || output.stdout.is_empty() {
