@@ -1,5 +1,7 @@
 //! A component that imports what no stage is granted, and is no stage either.
 
+// Natively there is nothing that could use it.
+#![cfg(target_arch = "wasm32")]
 #![allow(missing_docs, reason = "generated; the WIT package is the documentation")]
 
 wit_bindgen::generate!({ path: "wit", world: "foreign" });
@@ -12,5 +14,4 @@ impl Guest for Foreign {
     }
 }
 
-#[cfg(target_arch = "wasm32")]
 export!(Foreign);

@@ -1,5 +1,8 @@
 //! A stage that does what a stage must not do, for the tests of the engine: what, is an option.
 
+// Natively there is nothing that could use it.
+#![cfg(target_arch = "wasm32")]
+
 use pajamas_stage::{
     Description, Error, Files, Kind, Port, Result, Stage, Tensor, TensorData, Value, Values, export_stage,
     logging,
@@ -124,15 +127,9 @@ fn eat() -> ! {
     }
 }
 
-#[cfg(target_arch = "wasm32")]
 fn four_gigabytes() -> ! {
     let before = std::arch::wasm32::memory_grow::<0>(65_000);
     panic!("memory.grow returned {before}")
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn four_gigabytes() -> ! {
-    panic!("only WASM has pages")
 }
 
 #[expect(unconditional_recursion, reason = "the engine has to end it")]
