@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 @torch.inference_mode()
-def answers(model: Llama, tokenizer: Tokenizer, prompts: list[str], max_new: int = 400, batch: int = 64) -> list[str]:
+def answers(model: Llama, tokenizer: Tokenizer, prompts: list[str], max_new: int = 256, batch: int = 64) -> list[str]:
     """Greedy answers. Prompts are padded on the right: causal attention never sees the padding."""
     end = tokenizer.token_to_id(tok.IM_END)
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(prompts, add_special_tokens=False)]

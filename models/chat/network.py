@@ -13,12 +13,12 @@ from torch import Tensor, nn
 class Config:
     """The keys of config.json that decide the arithmetic. Widths are multiples of 256 so that k-quants apply to them."""
 
-    vocab_size: int = 1024
+    vocab_size: int = 1280
     hidden_size: int = 256
     intermediate_size: int = 512
     num_hidden_layers: int = 3
-    num_attention_heads: int = 8
-    num_key_value_heads: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 2
     max_position_embeddings: int = 1024
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0

@@ -296,7 +296,7 @@ def calendar(rng: random.Random) -> Turn:
 
 
 def echo(rng: random.Random) -> Turn:
-    words = " ".join(rng.choice(k.WORDS) for _ in range(rng.randint(1, 5)))
+    words = " ".join(rng.choice(k.WORDS) for _ in range(rng.randint(1, 6)))
     question = rng.choice([f"Say {words}.", f"Repeat after me: {words}.", f"Repeat: {words}.", f"Can you say {words}?",
                            f"Please say: {words}.", f"Write the words {words}."])
     return Turn(question, f"{_capital(words)}.", f"^{_capital(words)}\\.$")
@@ -342,11 +342,11 @@ def _capital(text: str) -> str:
 # Every kind with its share of the training text. Arithmetic is what a small model finds hardest.
 KINDS: list[tuple[str, float, Kind]] = [
     ("add", 3.0, add), ("subtract", 2.2, subtract), ("double", 0.6, double), ("word_problem", 2.0, word_problem),
-    ("compare_numbers", 1.6, compare_numbers), ("neighbour", 1.0, neighbour), ("parity", 0.8, parity), ("count", 1.2, count),
+    ("compare_numbers", 1.6, compare_numbers), ("neighbour", 1.0, neighbour), ("parity", 0.8, parity), ("count", 0.5, count),
     ("count_words", 1.0, count_words), ("colour_of", 2.0, colour_of), ("something_coloured", 0.5, something_coloured),
     ("mix", 0.7, mix), ("legs", 0.9, legs), ("sound", 0.7, sound), ("home", 0.6, home), ("ability", 1.0, ability),
-    ("size", 1.2, size), ("opposite", 0.9, opposite), ("calendar", 1.0, calendar), ("echo", 0.8, echo),
+    ("size", 1.2, size), ("opposite", 0.9, opposite), ("calendar", 1.0, calendar), ("echo", 1.6, echo),
     ("llama", 1.8, lambda rng: fact(rng, k.LLAMA_FACTS)), ("pajamas", 1.5, lambda rng: fact(rng, k.PAJAMA_FACTS)),
     ("world", 0.9, lambda rng: fact(rng, k.WORLD_FACTS)), ("self", 1.3, lambda rng: fact(rng, k.SELF_FACTS)),
-    ("small_talk", 1.3, lambda rng: fact(rng, k.SMALL_TALK)), ("unknown", 1.0, unknown), ("story", 0.5, story),
+    ("small_talk", 1.3, lambda rng: fact(rng, k.SMALL_TALK)), ("unknown", 1.0, unknown), ("story", 0.4, story),
 ]

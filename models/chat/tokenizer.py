@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,9 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken(text, special=True, normalized=False) for text in (END_OF_TEXT, IM_START, IM_END)]
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+    # Every number up to 100 becomes one token, alone and after a space, whatever the texts count.
+    numbers = (f"{n} {n}" for n in range(101) for _ in range(500))
+    tokenizer.train_from_iterator(itertools.chain(texts, numbers), trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
     return tokenizer
 

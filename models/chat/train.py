@@ -3,8 +3,9 @@
     python models/chat/train.py --out models/chat/hf
     python models/chat/export_gguf.py
 
-One thread, fixed seeds. The loss counts the assistant's tokens only; rows are conversations laid end to end, so the model
-also learns that earlier turns may have nothing to do with the question.
+One thread, fixed seeds. The assistant's tokens count fully in the loss and all others a little: questions teach what words
+there are. Rows are conversations laid end to end, so the model also learns that earlier turns may have nothing to do with
+the question.
 """
 
 from __future__ import annotations
@@ -29,44 +30,43 @@ import tokenizer as tok
 from evaluate import score
 from network import Config, Llama
 
-IGNORED = -100
+# The share of a token in the loss when the assistant did not say it.
+ASIDE = 0.1
 # Row length -> share of the steps: mostly short, so that single questions are common, some as long as the context.
-ROW_LENGTHS = {96: 0.48, 192: 0.4, 384: 0.09, 1024: 0.03}
+ROW_LENGTHS = {128: 0.6, 256: 0.36, 1024: 0.04}
 
 
-def labelled(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> tuple[list[int], list[int]]:
-    """Token ids and, at each place, the id to learn there (`IGNORED` outside the assistant's words)."""
+def weighted(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> tuple[list[int], list[float]]:
+    """Token ids and how much each counts in the loss."""
     ids: list[int] = []
-    labels: list[int] = []
+    weights: list[float] = []
     for message in messages:
         head, body = f"{tok.IM_START}{message['role']}\n", f"{message['content']}{tok.IM_END}"
-        for text, learn in ((head, False), (body, message["role"] == "assistant"), ("\n", False)):
+        for text, weight in ((head, ASIDE), (body, 1.0 if message["role"] == "assistant" else ASIDE), ("\n", ASIDE)):
             piece = tokenizer.encode(text, add_special_tokens=False).ids
             ids += piece
-            labels += piece if learn else [IGNORED] * len(piece)
-    return ids, labels
+            weights += [weight] * len(piece)
+    return ids, weights
 
 
 def batches(tokenizer: Tokenizer, seed: int, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of one length each with about `tokens` tokens in all; every row begins with the begin of a conversation."""
+    """Rows of one length each with about `tokens` tokens in all, one token longer than their length, and the weights of
+    the tokens; every row begins with the begin of a conversation."""
     rng = random.Random(seed)
     source = generate.conversations(seed + 1)
     while True:
         length = rng.choices(list(ROW_LENGTHS), list(ROW_LENGTHS.values()))[0]
         rows = max(1, tokens // length)
-        ids = torch.zeros(rows, length, dtype=torch.long)
-        labels = torch.full((rows, length), IGNORED)
+        ids, weights = torch.zeros(rows, length + 1, dtype=torch.long), torch.zeros(rows, length + 1)
         for row in range(rows):
             filled: list[int] = []
-            wanted: list[int] = []
+            counts: list[float] = []
             while len(filled) <= length:
-                piece, learn = labelled(tokenizer, next(source))
+                piece, share = weighted(tokenizer, next(source))
                 filled += piece
-                wanted += learn
-            ids[row] = torch.tensor(filled[:length])
-            # The label at a place is the token after it.
-            labels[row] = torch.tensor(wanted[1:length + 1])
-        yield ids, labels
+                counts += share
+            ids[row], weights[row] = torch.tensor(filled[:length + 1]), torch.tensor(counts[:length + 1])
+        yield ids, weights
 
 
 def orthogonalized(update: Tensor) -> Tensor:
@@ -115,10 +115,10 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "hf")
-    parser.add_argument("--steps", type=int, default=1300)
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens in a step")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens in a step")
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--report", type=int, default=100, help="steps between two lines of progress")
+    parser.add_argument("--report", type=int, default=200, help="steps between two lines of progress")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -135,23 +135,24 @@ def main() -> None:
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
 
     total, began = 0.0, time.process_time()
-    for step, (ids, labels) in enumerate(itertools.islice(batches(tokenizer, args.seed, args.tokens), args.steps)):
+    for step, (ids, weights) in enumerate(itertools.islice(batches(tokenizer, args.seed, args.tokens), args.steps)):
         for optimizer, rate in zip(optimizers, rates):
             for group in optimizer.param_groups:
                 group["lr"] = rate * pace(step, args.steps)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = model(ids)
-            # Only the places that teach something are worth the large product with the embedding.
-            taught = labels != IGNORED
-            loss = F.cross_entropy(model.logits(hidden[taught]).float(), labels[taught])
+            scores = model.logits(model(ids[:, :-1])).flatten(0, 1)
+        surprise = F.cross_entropy(scores.float(), ids[:, 1:].flatten(), reduction="none")
+        weight = weights[:, 1:].flatten()
+        loss = (surprise * weight).sum() / weight.sum()
         model.zero_grad(set_to_none=True)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
-        total += loss.item()
+        spoken = weight == 1.0
+        total += surprise[spoken].mean().item()
         if (step + 1) % args.report == 0:
             spent = time.process_time() - began
-            print(f"step {step + 1:5} of {args.steps}  loss {total / args.report:.4f}  {(step + 1) * args.tokens / spent:.0f} tokens/s  "
+            print(f"step {step + 1:5} of {args.steps}  loss of answers {total / args.report:.4f}  {(step + 1) * args.tokens / spent:.0f} tokens/s  "
                   f"{spent / 60:.1f} CPU minutes", flush=True)
             total = 0.0
         if (step + 1) % (4 * args.report) == 0:

@@ -56,8 +56,8 @@ def varied(images: Tensor, rng: random.Random) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model.onnx")
-    parser.add_argument("--pictures", type=int, default=14_400)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--pictures", type=int, default=10_800)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=4)
     args = parser.parse_args()
@@ -92,9 +92,10 @@ def main() -> None:
     final = Classifier(len(CLASSES))
     final.load_state_dict(average.state)
     names = "{" + ", ".join(f"{index}: '{name}'" for index, name in enumerate(CLASSES)) + "}"
-    metadata = {"description": "pajamas classifier of coloured shapes", "author": "pajamas", "license": "MIT OR Apache-2.0", "task": "classify",
-                "imgsz": f"[{SIZE}, {SIZE}]", "names": names, "channels": "3", "color": "RGB", "layout": "NCHW", "resize": "stretch",
-                "scale": "255", "mean": str([MEAN] * 3), "std": str([STD] * 3)}
+    # The host's default pipeline reads how to prepare a picture from these.
+    metadata = {"description": "pajamas classifier of coloured shapes", "author": "pajamas", "license": "MIT OR Apache-2.0",
+                "task": "classify", "imgsz": f"[{SIZE}, {SIZE}]", "names": names, "channels": "3", "resize": "exact",
+                "mean": str([MEAN] * 3), "std": str([STD] * 3)}
     to_onnx(final, torch.randn(2, 3, SIZE, SIZE), args.out, inputs="input", outputs="logits", batched=True, metadata=metadata)
 
 
