@@ -109,7 +109,6 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("plugin-protocol", Class::Internal, "plugin and host misunderstood each other: a fault of one of them"),
     // choosing and carrying out
     ("backend-unavailable", Class::Unavailable, "no backend here runs the model as the configuration asks"),
-    ("backend-incomplete", Class::Internal, "the backend left out an output that the pipeline needs"),
     ("model-not-chosen", Class::Invalid, "no model was named, and none or several would do"),
     ("task-mismatch", Class::Invalid, "the model or the pipeline is for another task"),
     ("pipeline-unknown", Class::Invalid, "the model's signature does not tell which pipeline it needs"),
