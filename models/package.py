@@ -92,14 +92,16 @@ def write(folder: Path, model_id: str, task: str, architecture: dict[str, Any], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", choices=["chat", "detect", "classify"], default=["chat", "detect", "classify"])
-    for name in parser.parse_args().models:
+    parser.add_argument("models", nargs="*", help="chat, detect or classify; all of them when none is named")
+    for name in parser.parse_args().models or REQUIRED:
         if name == "chat":
             chat_model()
         elif name == "detect":
             picture_model("detect", "shapes-detect", "detect", "yolov8")
-        else:
+        elif name == "classify":
             picture_model("classify", "shapes-classify", "classify", "convnet")
+        else:
+            parser.error(f"no model is called {name}: name chat, detect or classify")
 
 
 if __name__ == "__main__":
