@@ -49,6 +49,16 @@ fn every_command_explains_itself() {
     }
 }
 
+/// What the README promises: in the repository, no command needs a model to be named.
+#[test]
+fn a_newcomer_needs_no_options() {
+    assert!(!stdout(&["chat", "-t", "0", "What is 2 plus 3?"]).trim().is_empty());
+    assert!(stdout(&["detect", "models/sample.png"]).starts_with("models/sample.png: 640 x 480"));
+    let classes = stdout(&["classify", "models/classify/held-out/00.png"]);
+    assert!(classes.contains('%') && !classes.contains("class 0"), "classes have names: {classes}");
+    assert!(!stdout(&["embed", "pajamas"]).trim().is_empty());
+}
+
 #[test]
 fn the_hardware_is_told() {
     let hardware = one(&["hardware", "--json"]);

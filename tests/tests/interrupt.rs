@@ -6,21 +6,16 @@ use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use pajamas_journeys::fixtures::{Packed, plugin, repository};
-use pajamas_journeys::product::{Finished, House, chat_entry, interrupt, model_entry, pajamas, piped};
+use pajamas_journeys::fixtures::{Packed, plugin};
+use pajamas_journeys::product::{Finished, House, chat_entry, interrupt, pajamas, piped};
 
-/// The context is long enough for the answer never to end by itself.
-fn endless() -> House {
-    let model = repository().join("models/chat/model.gguf");
-    House::new(&model_entry("chat", &model, "options = { threads = 1, context_length = 65536 }")).unwrap()
-}
-
+/// More prompts than anybody waits for, so that the answers go on until they are stopped.
 #[test]
 fn a_generation_ends() {
-    let house = endless();
+    let house = House::new(&chat_entry("chat")).unwrap();
     let mut command = pajamas().unwrap();
-    command.arg("--config").arg(house.config()).args(["generate", "-t", "2", "--top-k", "0", "Hello"]);
-    let mut child = piped(&mut command).spawn().unwrap();
+    command.arg("--config").arg(house.config()).args(["generate", "-t", "2", "--top-k", "0", "-n", "400"]);
+    let mut child = piped(command.args(["Hello"; 5000])).spawn().unwrap();
     let mut first = [0; 1];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     interrupt(&child).unwrap();

@@ -207,11 +207,28 @@ fn coordinates_are_those_of_the_upright_picture() {
     }
 }
 
+/// A picture that lies on its side in the file, as cameras write them.
+#[test]
+fn a_picture_on_its_side_is_turned_upright() {
+    let Some(picture) = asset("images/zidane.jpg") else { return };
+    let picture = fs::read(picture).unwrap();
+    // After the start of the image, EXIF data with one entry: orientation (0x0112), a short, once, 6.
+    let exif = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let turned = [&picture[..2], exif, &picture[2..]].concat();
+    let size = |bytes: &[u8]| {
+        let arguments = ["detect", "--json", "--model", "models/detect/model.onnx", "-"];
+        let seen = run_with_input(arguments, bytes).unwrap().json().unwrap().remove(0);
+        (seen["width"].clone(), seen["height"].clone())
+    };
+    assert_eq!(size(&picture), (1280.into(), 720.into()));
+    assert_eq!(size(&turned), (720.into(), 1280.into()));
+}
+
 /// A golden picture and the classes that are right for it.
 type Golden = (PathBuf, Vec<u64>);
 
-/// The classifiers' golden answers. Where the second class comes within `tie` of the first, either is right: pictures
-/// that are decoded and scaled by other code differ by a level here and there.
+/// The classifiers' golden answers. Where the second class comes within `tie` of the first, either is right: other code
+/// decoded and scaled the golden pictures, and rounded their longer side where torchvision cuts it off.
 fn golden_classes(golden: &Value, model: &str, tie: f64) -> Vec<Golden> {
     let top5 = golden[model]["top5"].as_object().unwrap();
     let there: Vec<Golden> = top5
@@ -257,7 +274,7 @@ fn classes_are_those_of_onnxruntime_on_both_engines() {
     // One wrote down scores, the other probabilities.
     for (id, path, tie) in [
         ("mobilenet", "vision/mobilenetv2_int8.onnx", 0.5),
-        ("squeezenet", "vision/squeezenet1.1_fp16.onnx", 0.0),
+        ("squeezenet", "vision/squeezenet1.1_fp16.onnx", 0.15),
     ] {
         let files = golden_classes(&golden, path, tie);
         assert!(files.len() >= 10, "{} pictures", files.len());
