@@ -237,7 +237,7 @@ impl Context {
         let mut abort = abort;
         let data: *mut c_void = (&raw mut abort).cast();
         // SAFETY: valid handle; the callback is removed again before `abort` goes out of scope.
-        let (status, lines) = log::capture(|| unsafe {
+        let (status, lines) = log::hold(|| unsafe {
             sys::llama_set_abort_callback(self.handle, Some(ask_abort), data);
             let status = pajamas_decode(self.handle, batch.raw());
             // Results are copied out asynchronously: when this returns they can be read.
@@ -247,6 +247,10 @@ impl Context {
         });
         if status != 0 {
             self.outputs.clear();
+        }
+        // That a cache is full or a caller has gone is no trouble worth a warning: the result says it.
+        if !matches!(status, 1 | 2) {
+            log::pass_on(&lines);
         }
         match status {
             0 => Ok(Decoded::Done),

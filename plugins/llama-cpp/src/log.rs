@@ -1,6 +1,6 @@
 //! llama.cpp explains failures only in its log: this catches the lines of one call, and forwards the rest.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -31,6 +31,8 @@ static FORWARD: OnceLock<Forward> = OnceLock::new();
 thread_local! {
     /// The lines of the call in progress on this thread; llama.cpp logs on the thread that called it.
     static CAPTURED: RefCell<Option<Vec<Line>>> = const { RefCell::new(None) };
+    /// Whether captured lines are kept from the log until [`pass_on`].
+    static HELD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Takes llama.cpp's log, once per process; later calls keep the first receiver.
@@ -58,6 +60,22 @@ pub(crate) fn capture<T>(f: impl FnOnce() -> T) -> (T, Vec<Line>) {
     CAPTURED.with_borrow_mut(|c| *c = Some(Vec::new()));
     let result = f();
     (result, CAPTURED.take().unwrap_or_default())
+}
+
+/// As [`capture`] for what fails as a matter of course, such as a computation that is aborted: nothing is logged before
+/// [`pass_on`].
+pub(crate) fn hold<T>(f: impl FnOnce() -> T) -> (T, Vec<Line>) {
+    HELD.set(true);
+    let captured = capture(f);
+    HELD.set(false);
+    captured
+}
+
+/// Logs lines that were held.
+pub(crate) fn pass_on(lines: &[Line]) {
+    if let Some(forward) = FORWARD.get() {
+        lines.iter().for_each(|line| forward(line.level, &line.text));
+    }
 }
 
 /// The reasons among captured lines, without the name of the C++ function that logged each.
@@ -108,7 +126,7 @@ unsafe extern "C" fn receive(level: sys::ggml_log_level, text: *const c_char, _:
                 lines.push(Line { level, text: line.to_owned() });
             }
         });
-        if let Some(forward) = FORWARD.get() {
+        if let Some(forward) = FORWARD.get().filter(|_| !HELD.get()) {
             forward(level, line);
         }
     }));
