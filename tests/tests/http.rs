@@ -1,7 +1,7 @@
 //! Journeys over HTTP: the server and the command line are two ends of one way.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use base64::Engine;
@@ -261,11 +261,12 @@ fn a_client_that_goes_away_stops_its_answer() {
     for stream in [true, false] {
         let mut body = ask("Hello", endless.clone());
         body["stream"] = stream.into();
-        let client = begin(server.authority(), &body);
+        let mut client = begin(server.authority(), &body);
         if stream {
-            let mut lines = client.lines();
+            let mut lines = client.by_ref().lines();
             assert!(lines.any(|line| line.unwrap().contains("delta")), "the answer began");
         }
+        drop(client);
         let next = ask("What is 2 plus 3?", json!({ "max_tokens": 8 }));
         let next = server.post_json(CHAT, &next).unwrap().json().unwrap();
         assert_ne!(content(&next), "");
