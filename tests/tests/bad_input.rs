@@ -1,5 +1,7 @@
 //! Bad input: whatever is wrong with a model, a picture or a stage ends in an error with a code, and the host lives.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,8 +104,11 @@ fn a_model_that_cannot_do_what_is_asked_says_what_it_can() {
     assert!(gone.stderr.contains("model.onnx"), "{}", gone.stderr);
 }
 
-/// What the pictures of the assets must end as: their size, or a code.
-const PICTURES: &[(&str, Result<(u32, u32), &str>)] = &[
+/// What a picture must end as: its size, or a code.
+type Outcome = Result<(u32, u32), &'static str>;
+
+/// The odd pictures of the assets.
+const PICTURES: &[(&str, Outcome)] = &[
     ("avif_hopper.avif", Err("image-unsupported")),
     ("bmp_b_badwidth.bmp", Err("image-invalid")),
     ("bmp_g_pal8.bmp", Ok((127, 64))),

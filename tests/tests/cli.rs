@@ -1,5 +1,7 @@
 //! Journeys of a newcomer, an operator and a plugin author through the commands that are not about a model.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! Journeys of configuration: what is wrong is found at once, with its place and how to right it.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use pajamas_journeys::fixtures::repository;
 use pajamas_journeys::product::{Finished, House, asset, keys, model_entry, pajamas, piped, run};
 use serde_json::Value;

@@ -1,5 +1,7 @@
 //! The conformance kit on sound plugins, and on plugins whose faults it must find.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

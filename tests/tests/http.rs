@@ -1,5 +1,7 @@
 //! Journeys over HTTP: the server and the command line are two ends of one way.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,6 @@
 //! Ctrl-C in the middle of things: what was begun ends, with its own exit status.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 #![cfg(unix)]
 
 use std::fs;

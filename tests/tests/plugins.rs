@@ -1,5 +1,7 @@
 //! Journeys of loading: real dylibs, good and bad, through the loader and into their sessions.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;

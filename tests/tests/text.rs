@@ -1,5 +1,7 @@
 //! Journeys through text: tokens, continuations and conversations on the command line.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::fs;
 
 use pajamas_journeys::fixtures::repository;

@@ -1,5 +1,7 @@
 //! Journeys through pictures: detection and classification on the command line, by both engines.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
