@@ -124,7 +124,7 @@ def conversation(rng: random.Random, *, turns: int, held: bool = False, kind: Ki
     terse, draw = False, rng.random()
     if draw < 0.12:
         messages.append({"role": "system", "content": rng.choice(NEUTRAL_SYSTEMS)})
-    elif draw < 0.2:
+    elif draw < 0.24:
         terse = True
         messages.append({"role": "system", "content": rng.choice(TERSE_SYSTEMS)})
     previous: Turn | None = None

@@ -1,6 +1,7 @@
 """Trains the chat model from nothing and writes the Hugging Face folder.
 
     python models/chat/train.py --out models/chat/hf
+    python models/chat/train.py --start models/chat/hf --steps 1000 --rate 0.4 --seed 21    # go on, more gently
     python models/chat/export_gguf.py
 
 One thread, fixed seeds. The assistant's tokens count fully in the loss and all others a little: questions teach what words
@@ -27,7 +28,7 @@ from torch import Tensor
 
 import generate
 import tokenizer as tok
-from evaluate import score
+from evaluate import load, score
 from network import Config, Llama
 
 # The share of a token in the loss when the assistant did not say it.
@@ -115,6 +116,8 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "hf")
+    parser.add_argument("--start", type=Path, help="go on from this Hugging Face folder and keep its tokenizer")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of the usual learning rate")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens in a step")
     parser.add_argument("--seed", type=int, default=20)
@@ -123,10 +126,14 @@ def main() -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    config = Config()
-    sample = itertools.islice(generate.conversations(args.seed), 30_000)
-    tokenizer = tok.train((tok.render(messages) for messages in sample), config.vocab_size)
-    model = Llama(config)
+    if args.start is None:
+        config = Config()
+        sample = itertools.islice(generate.conversations(args.seed), 30_000)
+        tokenizer = tok.train((tok.render(messages) for messages in sample), config.vocab_size)
+        model = Llama(config)
+    else:
+        model, tokenizer = load(args.start)
+        model.train()
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
 
     matrices = [p for p in model.layers.parameters() if p.dim() == 2]
@@ -138,7 +145,7 @@ def main() -> None:
     for step, (ids, weights) in enumerate(itertools.islice(batches(tokenizer, args.seed, args.tokens), args.steps)):
         for optimizer, rate in zip(optimizers, rates):
             for group in optimizer.param_groups:
-                group["lr"] = rate * pace(step, args.steps)
+                group["lr"] = rate * args.rate * pace(step, args.steps)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             scores = model.logits(model(ids[:, :-1])).flatten(0, 1)
         surprise = F.cross_entropy(scores.float(), ids[:, 1:].flatten(), reduction="none")
