@@ -24,7 +24,7 @@ pub struct Prepared {
 
 #[derive(Debug)]
 enum PreparedStep {
-    Stage { name: String, processor: Processor, wiring: Wiring, limits: Limits },
+    Stage { name: String, processor: Box<Processor>, wiring: Wiring, limits: Limits },
     Model(Wiring),
 }
 
@@ -61,8 +61,8 @@ impl Prepared {
                     Ok(GrantedFile { name: name.clone(), content: Arc::from((workshop.read)(file)?) })
                 });
                 let limits = limits(step.limits.or(workshop.limits));
-                let processor =
-                    stage.create(&options.into(), &files.collect::<Result<Vec<_>>>()?, &limits)?;
+                let files = files.collect::<Result<Vec<_>>>()?;
+                let processor = Box::new(stage.create(&options.into(), &files, &limits)?);
                 Ok(PreparedStep::Stage {
                     name: step.stage.clone(),
                     processor,

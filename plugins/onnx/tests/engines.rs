@@ -207,6 +207,26 @@ fn an_output_that_no_engine_can_give_is_left_out() {
 }
 
 #[test]
+fn an_old_softmax_takes_all_dimensions_from_its_axis_on() {
+    let softmax = node("Softmax", &["x"], &["y"]);
+    for (softmax, rows) in [(softmax.clone(), 2), (softmax.message(5, int_attribute("axis", 0)), 1)] {
+        let model = Graph::new("old")
+            .input(value("x", onnx::FLOAT, Some("2,2,3")))
+            .node(softmax)
+            .output(value("y", onnx::FLOAT, Some("2,2,3")))
+            .model_of_opset(11, &[]);
+        let (_dir, path) = model_file(&model);
+        for engine in engines() {
+            let session = load(&*engine, &path).unwrap();
+            let y =
+                infer(&*session, &[("x", &Tensor::f32(&[2, 2, 3], &[1.0; 12]))]).unwrap().get("y").to_f32();
+            let share = rows as f32 / 12.0;
+            assert!(y.iter().all(|v| (v - share).abs() < 1e-6), "{}: {y:?}", engine.describe().id);
+        }
+    }
+}
+
+#[test]
 fn an_operator_that_nobody_knows_is_said() {
     let model = Graph::new("odd")
         .input(value("x", onnx::FLOAT, Some("1")))

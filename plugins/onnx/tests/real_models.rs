@@ -29,6 +29,7 @@ fn answers(path: &Path, input: &str, tensor: &Tensor, output: &str) -> Vec<(Stri
     engines().into_iter().map(run).collect()
 }
 
+/// Fails where two engines differ by more than `tolerance`.
 fn agree(answers: &[(String, Vec<f32>)], tolerance: f32) {
     for pair in answers.windows(2) {
         let far = distance(&pair[0].1, &pair[1].1);
@@ -68,8 +69,7 @@ fn classifiers_agree_in_any_precision() {
     if let Some(path) = asset("vision/mobilenetv2_int8.onnx") {
         let answers = answers(&path, "input", &picture(&[2, 3, 224, 224]), "output");
         assert!(answers.iter().all(|(_, y)| y.len() == 2000));
-        // Each engine rounds its own activations to 8 bits, and a step of that shows in the logits.
-        agree(&answers, 1.0);
+        agree(&answers, 1e-3);
     }
     if let Some(path) = asset("vision/squeezenet1.1_fp16.onnx") {
         for engine in engines() {

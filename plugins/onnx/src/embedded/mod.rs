@@ -146,9 +146,12 @@ fn read(
 /// The model's summary, and its bytes where they had to be changed for rten to compute it rightly.
 fn prepare(path: &Path) -> Result<(Summary, Option<Vec<u8>>)> {
     let summary = Summary::read(path, convert::bits)?;
-    let Some(count) = summary.operators.get(repair::OPERATOR) else { return Ok((summary, None)) };
+    let count = summary.operators.iter().filter(|(name, _)| repair::concerns(name)).map(|(_, n)| n).sum();
+    if count == 0 {
+        return Ok((summary, None));
+    }
     let bytes = std::fs::read(path).map_err(|e| error::not_found(path, &e))?;
-    match repair::repair(&bytes, *count) {
+    match repair::repair(&bytes, count) {
         Err(what) => Err(error::unsupported(ENGINE, path, what).help(other_engine())),
         Ok(None) => Ok((summary, None)),
         Ok(Some(repaired)) => {

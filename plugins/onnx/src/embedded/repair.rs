@@ -1,10 +1,13 @@
-//! Replacing an operator that rten computes wrongly.
+//! Replacing operators that rten 0.27 computes wrongly.
 //!
-//! `ConvInteger` is right in rten 0.27 for pointwise and for depthwise kernels. Every other kernel goes through a
-//! path that pads with 0 where the input's zero point belongs, and that mixes up the items of a batch: a quantized
-//! detector still finds most of its boxes, with other scores. Such a node becomes the same sum in `f32`, which has
-//! neither fault: `Cast(Conv(Cast(x) - x_zero, w - w_zero))`, the weights widened here and now. Sums up to 2^24
-//! come out exact, larger ones to within one part in 2^24.
+//! `ConvInteger` is right for pointwise and for depthwise kernels. Every other kernel goes through a path that pads
+//! with 0 where the input's zero point belongs, and that mixes up the items of a batch: a quantized detector still
+//! finds most of its boxes, with other scores. Such a node becomes the same sum in `f32`, which has neither fault:
+//! `Cast(Conv(Cast(x) - x_zero, w - w_zero))`, the weights widened here and now. Sums up to 2^24 come out exact,
+//! larger ones to within one part in 2^24.
+//!
+//! `Softmax` and `LogSoftmax` before opset 13 take all dimensions from `axis` (1 when not given) on as one; rten
+//! knows only the later meaning, one dimension, the last when not given. Such a node gets the flattening spelt out.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,24 +19,38 @@ const UINT8: u64 = 2;
 const INT8: u64 = 3;
 const INT32: u64 = 6;
 
-/// The operator in question.
-pub(super) const OPERATOR: &str = "ConvInteger";
+const CONV: &str = "ConvInteger";
+const SOFTMAX: [&str; 2] = ["Softmax", "LogSoftmax"];
+
+/// The first opset in which `Softmax` means what rten computes.
+const SOFTMAX_OPSET: u64 = 13;
+
+/// Whether a model with this operator may need [`repair`].
+pub(super) fn concerns(operator: &str) -> bool {
+    operator == CONV || SOFTMAX.contains(&operator)
+}
 
 /// The model with its nodes replaced, or `None` when all that it has are computed rightly. `count` is the number of
-/// `ConvInteger` nodes in it, bodies of `If` and `Loop` included. The bytes are known to be a well-formed model.
+/// nodes in it that [`concerns`] names, bodies of `If` and `Loop` included. The bytes are known to be a well-formed
+/// model.
 ///
 /// # Errors
 /// In words, for a node that cannot be replaced: its weights are computed, or it may lie in such a body.
 pub(super) fn repair(model: &[u8], count: usize) -> Result<Option<Vec<u8>>, String> {
-    let graph = fields(model).find_map(|field| match (field.number, field.content) {
-        (7, Content::Bytes(graph)) => Some(graph),
-        _ => None,
-    });
-    let Some(graph) = graph.map(Graph::read) else { return Ok(None) };
-    if graph.nodes.iter().filter(|node| node.operator == OPERATOR).count() < count {
-        return Err(format!("it computes {OPERATOR} wrongly, and this model has one inside an If or a Loop"));
+    let (mut graph, mut opset) = (None, 1);
+    for field in fields(model) {
+        match (field.number, field.content) {
+            (7, Content::Bytes(bytes)) => graph = Some(Graph::read(bytes)),
+            (8, Content::Bytes(import)) => opset = default_opset(import).unwrap_or(opset),
+            _ => {}
+        }
     }
-    let wrong: Vec<bool> = graph.nodes.iter().map(|node| node.is_wrong(&graph.constants)).collect();
+    let Some(graph) = graph else { return Ok(None) };
+    let wrong: Vec<bool> = graph.nodes.iter().map(|node| node.is_wrong(&graph.constants, opset)).collect();
+    let seen = graph.nodes.iter().filter(|node| concerns(node.operator)).count();
+    if seen < count && (opset < SOFTMAX_OPSET || wrong.contains(&true)) {
+        return Err("it may compute a ConvInteger or Softmax inside an If or a Loop wrongly".to_owned());
+    }
     if !wrong.contains(&true) {
         return Ok(None);
     }
@@ -46,6 +63,19 @@ pub(super) fn repair(model: &[u8], count: usize) -> Result<Option<Vec<u8>>, Stri
         }
     }
     Ok(Some(out))
+}
+
+/// The version of an `OperatorSetIdProto`, when it is that of ONNX's own operators.
+fn default_opset(import: &[u8]) -> Option<u64> {
+    let (mut own, mut version) = (true, None);
+    for field in fields(import) {
+        match (field.number, field.content) {
+            (1, Content::Bytes(domain)) => own = matches!(domain, b"" | b"ai.onnx"),
+            (2, Content::Varint(v)) => version = Some(v),
+            _ => {}
+        }
+    }
+    version.filter(|_| own)
 }
 
 /// A `GraphProto`.
@@ -148,9 +178,13 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Whether rten computes this node wrongly: a `ConvInteger` that is neither pointwise nor depthwise.
-    fn is_wrong(&self, constants: &HashMap<&[u8], Tensor<'_>>) -> bool {
-        if self.operator != OPERATOR {
+    /// Whether rten computes this node wrongly: a `ConvInteger` that is neither pointwise nor depthwise, or an old
+    /// `Softmax` over more than the last dimension.
+    fn is_wrong(&self, constants: &HashMap<&[u8], Tensor<'_>>, opset: u64) -> bool {
+        if SOFTMAX.contains(&self.operator) {
+            return opset < SOFTMAX_OPSET && self.numbers("axis") != [(-1i64).cast_unsigned()];
+        }
+        if self.operator != CONV {
             return false;
         }
         let Some(weights) = self.input(1).and_then(|name| constants.get(name)) else { return true };
@@ -172,9 +206,12 @@ impl<'a> Node<'a> {
         widened: &mut HashSet<Vec<u8>>,
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
+        if SOFTMAX.contains(&self.operator) {
+            return self.flatten(out);
+        }
         let shown = String::from_utf8_lossy(self.output);
         let refuse = |what: &str| {
-            format!("it computes {OPERATOR} wrongly, and {what} of the one that gives `{shown}` are computed")
+            format!("it computes {CONV} wrongly, and {what} of the one that gives `{shown}` are computed")
         };
         let (Some(x), Some(w)) = (self.input(0), self.input(1)) else { return Err(refuse("some inputs")) };
         let weights = constants.get(w).ok_or_else(|| refuse("the weights"))?;
@@ -184,8 +221,8 @@ impl<'a> Node<'a> {
                 constants.get(name).and_then(Tensor::values).ok_or_else(|| refuse("the zero points"))?
             }
         };
-        let name = |part: &str| [self.output, b"/f32/", part.as_bytes()].concat();
-        let wide = [w, b"/f32/", self.input(3).unwrap_or_default()].concat();
+        let name = |part: &str| self.name(part);
+        let wide = [w, b"/rten/", self.input(3).unwrap_or_default()].concat();
         if widened.insert(wide.clone()) {
             let tensor = weights.widened(&wide, &zero).ok_or_else(|| refuse("the weights"))?;
             put_bytes(out, 5, &tensor);
@@ -200,6 +237,24 @@ impl<'a> Node<'a> {
         put_node(out, b"Conv", &[&input, &wide], &name("sum"), &self.attributes);
         put_node(out, b"Cast", &[&name("sum")], self.output, &[&to(INT32)]);
         Ok(())
+    }
+
+    /// Writes the nodes that stand for an old `Softmax`: over a matrix, and back to the shape.
+    fn flatten(&self, out: &mut Vec<u8>) -> Result<(), String> {
+        let x = self.input(0).ok_or_else(|| format!("a {} has no input", self.operator))?;
+        let axis = self.numbers("axis").first().copied().unwrap_or(1);
+        let last = (-1i64).cast_unsigned();
+        put_node(out, b"Shape", &[x], &self.name("shape"), &[]);
+        put_node(out, b"Flatten", &[x], &self.name("matrix"), &[&int("axis", axis)]);
+        let operator = self.operator.as_bytes();
+        put_node(out, operator, &[&self.name("matrix")], &self.name("rows"), &[&int("axis", last)]);
+        put_node(out, b"Reshape", &[&self.name("rows"), &self.name("shape")], self.output, &[]);
+        Ok(())
+    }
+
+    /// A name for an intermediate tensor of this node's replacement.
+    fn name(&self, part: &str) -> Vec<u8> {
+        [self.output, b"/rten/", part.as_bytes()].concat()
     }
 }
 
@@ -274,9 +329,14 @@ fn put_node(out: &mut Vec<u8>, operator: &[u8], inputs: &[&[u8]], output: &[u8],
 
 /// The attribute `to` of a `Cast`.
 fn to(element: u64) -> Vec<u8> {
+    int("to", element)
+}
+
+/// An integer attribute.
+fn int(name: &str, value: u64) -> Vec<u8> {
     let mut attribute = Vec::new();
-    put_bytes(&mut attribute, 1, b"to");
-    put_number(&mut attribute, 3, element);
+    put_bytes(&mut attribute, 1, name.as_bytes());
+    put_number(&mut attribute, 3, value);
     // Its type: INT.
     put_number(&mut attribute, 20, 2);
     attribute

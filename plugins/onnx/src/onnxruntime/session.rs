@@ -13,7 +13,7 @@ use pajamas_plugin_api::{
 };
 
 use super::ENGINE;
-use super::memory;
+use super::memory::Arena;
 use super::value::{self, Value};
 use super::watch::{Gate, Watcher};
 use crate::error::{INFERENCE_FAILED, internal};
@@ -39,6 +39,8 @@ pub(super) struct OrtSession {
     place: MemoryInfo<'static>,
     /// What the session was estimated to hold.
     estimate: Memory,
+    /// The arena's account before the first run.
+    loaded: Option<Arena>,
     gate: Gate,
     /// Cleared when the model turns out to give other shapes than it promises.
     trusts_shapes: AtomicBool,
@@ -68,6 +70,7 @@ impl OrtSession {
         Ok(Self {
             input_names: names(&ports.inputs)?,
             output_names: names(&ports.outputs)?,
+            loaded: Arena::of(&session),
             session,
             ports,
             signature,
@@ -152,9 +155,13 @@ impl pajamas_plugin_api::Session for OrtSession {
         self.signature.clone()
     }
 
-    /// The weights as the file has them, and what the session's arena holds beyond them by its own account.
+    /// By the account of the session's arena; as estimated where it keeps none.
     fn usage(&self) -> Vec<Memory> {
-        vec![memory::usage(&self.session, &self.estimate)]
+        let usage = match (self.loaded, Arena::of(&self.session)) {
+            (Some(loaded), Some(now)) => now.usage(loaded, &self.estimate),
+            _ => self.estimate.clone(),
+        };
+        vec![usage]
     }
 
     fn infer(

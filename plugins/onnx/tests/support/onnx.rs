@@ -114,8 +114,13 @@ impl Graph {
 
     /// The bytes of a model with this graph and this metadata.
     pub fn model(self, metadata: &[(&str, &str)]) -> Vec<u8> {
+        self.model_of_opset(17, metadata)
+    }
+
+    /// The same for operators of another version.
+    pub fn model_of_opset(self, opset: i64, metadata: &[(&str, &str)]) -> Vec<u8> {
         let model = Message::default().number(1, 8).bytes(2, "pajamas-tests").message(7, self.0);
-        let model = model.message(8, Message::default().bytes(1, "").number(2, 17));
+        let model = model.message(8, Message::default().bytes(1, "").number(2, opset));
         let entry = |(k, v): &(&str, &str)| Message::default().bytes(1, k).bytes(2, v);
         metadata.iter().fold(model, |m, e| m.message(14, entry(e))).finish()
     }
