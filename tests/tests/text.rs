@@ -69,7 +69,7 @@ fn what_is_generated_has_a_stable_shape() {
         "-t",
         "0",
         "-n",
-        "4",
+        "1",
         "--model",
         "chat",
         "--prompt-tokens",

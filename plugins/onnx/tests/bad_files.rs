@@ -1,5 +1,7 @@
 //! Files that are no models, or no longer: each a clear refusal, never a crash.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may unwrap")]
+
 mod support;
 
 use pajamas_plugin_api::codes;

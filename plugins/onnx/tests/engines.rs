@@ -1,5 +1,7 @@
 //! Small models on both engines: types, shapes, names, options, refusals.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may unwrap")]
+
 mod support;
 
 use std::ops::ControlFlow;

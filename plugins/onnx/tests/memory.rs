@@ -1,4 +1,6 @@
 //! What is estimated and reported against what the process really grows by. Linux only: it reads `/proc`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may unwrap")]
 #![cfg(target_os = "linux")]
 
 mod support;

@@ -1,6 +1,8 @@
 //! Integer convolutions: every kind of kernel, zero point, padding and batch gives the same numbers on both engines,
 //! and the ones that the definition of the operator demands.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may unwrap")]
+
 mod support;
 
 use pajamas_plugin_api::DType;

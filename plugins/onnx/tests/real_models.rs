@@ -1,5 +1,7 @@
 //! Models made by others, on both engines. They are test data outside the project: without them the tests skip.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may unwrap")]
+
 mod support;
 
 use std::path::Path;

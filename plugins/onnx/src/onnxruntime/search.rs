@@ -169,6 +169,7 @@ fn folders(parent: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used, reason = "clippy does not see that this is a test")]
 mod tests {
     use std::fs;
 
