@@ -6,6 +6,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use pajamas_llama_cpp::gguf::TensorType;
 use pajamas_plugin_api::{Backend, Cancel, EmbedRequest, Memory, Prompt};
@@ -47,17 +48,49 @@ fn compare(path: &Path, options: &Value) {
     assert!(left < grown / 5, "{left} of {grown} bytes are left after the session was dropped");
 }
 
+/// What the child process measures, as the test harness names it.
+const CASE: &str = "one_case";
+const CASE_NUMBER: &str = "PAJAMAS_FOOTPRINT_CASE";
+
+/// The C library keeps parts of a heap for later, and what one load left would hide what the next one takes: each case
+/// has a process of its own.
 #[test]
 fn estimate_and_usage_are_the_growth_of_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let (full, small) = (folder.path().join("f32.gguf"), folder.path().join("q8.gguf"));
-    write_random(&full, BIG, TensorType::F32);
-    write_random(&small, Shape { layers: 24, ..BIG }, TensorType::Q8_0);
-    // Load the libraries and warm the allocator up before counting.
-    drop(load(&full, json!({ "context_length": 256 })));
+    for case in 0..3 {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([CASE, "--exact", "--ignored", "--nocapture"])
+            .env(CASE_NUMBER, case.to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success() && said.contains("1 passed"), "case {case}:\n{said}");
+    }
+}
 
-    compare(&full, &json!({ "context_length": 1024 }));
-    compare(&full, &json!({ "context_length": 4096, "kv_type_k": "f32", "mmap": false }));
-    // Weights that are rearranged for the processor, beside the mapped file they came from.
-    compare(&small, &json!({ "context_length": 1024 }));
+#[test]
+#[ignore = "one case of estimate_and_usage_are_the_growth_of_the_process, which runs it"]
+fn one_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    // Loads the libraries before counting.
+    write_random(&path, Shape { vocab: 512, hidden: 64, ffn: 128, layers: 1, ..BIG }, TensorType::F32);
+    drop(load(&path, json!({ "context_length": 256 })));
+    std::fs::remove_file(&path).unwrap();
+
+    match std::env::var(CASE_NUMBER).as_deref() {
+        Ok("0") => {
+            write_random(&path, BIG, TensorType::F32);
+            compare(&path, &json!({ "context_length": 1024 }));
+        }
+        Ok("1") => {
+            write_random(&path, BIG, TensorType::F32);
+            compare(&path, &json!({ "context_length": 4096, "kv_type_k": "f32", "mmap": false }));
+        }
+        // Weights that are rearranged for the processor, beside the mapped file they came from.
+        Ok("2") => {
+            write_random(&path, Shape { layers: 24, ..BIG }, TensorType::Q8_0);
+            compare(&path, &json!({ "context_length": 1024 }));
+        }
+        other => panic!("{CASE_NUMBER} is {other:?}"),
+    }
 }
