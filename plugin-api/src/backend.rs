@@ -44,6 +44,12 @@ pub mod capability {
     pub const EMBED: &str = "embed";
     /// [`Session::tokenize`](crate::Session::tokenize) and `detokenize`
     pub const TOKENIZE: &str = "tokenize";
+    /// [`Session::generate`](crate::Session::generate) with a [`Constraint`](crate::Constraint)
+    pub const CONSTRAIN: &str = "constrain";
+    /// [`Session::generate`](crate::Session::generate) with [`Prompt::Infill`](crate::Prompt::Infill)
+    pub const INFILL: &str = "infill";
+    /// [`Session::embed`](crate::Session::embed) with the pooling `rank`, on [`Prompt::Pair`](crate::Prompt::Pair)s
+    pub const RERANK: &str = "rerank";
 }
 
 /// A place where a model can run.
@@ -249,7 +255,8 @@ pub trait Session: Send + Sync {
         Err(PluginError::unsupported("this session", "generate"))
     }
 
-    /// Embeds texts: writes the tensor `embeddings`, f32, [number of inputs, embedding size].
+    /// Embeds texts: writes the tensor `embeddings`, f32, [number of inputs, embedding size]; or scores pairs, as
+    /// [`EmbedRequest::pooling`] says.
     ///
     /// # Errors
     /// `context-length-exceeded`, `invalid-input`, `cancelled`.

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Text for a model, as text or already as tokens.
+/// Text for a model, as text or already as tokens. A session refuses forms it does not know as `unsupported`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Prompt {
     /// Text that the session tokenizes.
     Text {
@@ -17,6 +18,22 @@ pub enum Prompt {
     },
     /// Token ids, taken as they are.
     Tokens(Vec<u32>),
+    /// A gap to fill: the session joins both sides as the model was trained to. For sessions with
+    /// [`INFILL`](crate::capability::INFILL).
+    Infill {
+        /// What comes before the gap.
+        prefix: String,
+        /// What comes after it.
+        suffix: String,
+    },
+    /// Two texts to compare: the session joins them as the model was trained to. For sessions with
+    /// [`RERANK`](crate::capability::RERANK).
+    Pair {
+        /// What is looked for.
+        query: String,
+        /// What may answer it.
+        document: String,
+    },
 }
 
 impl Prompt {
@@ -69,6 +86,31 @@ impl Default for Sampling {
     }
 }
 
+/// What an answer, or a part of it, must look like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Constraint {
+    /// The language of the texts that are allowed.
+    pub grammar: Grammar,
+    /// Texts that switch the grammar on: the answer is free until one of them was generated, then follows the grammar
+    /// until that is complete, and is free again. Empty: the whole answer follows the grammar and ends with it.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// With `after`: the prompt ends with one of those texts, so that the answer begins under the grammar.
+    #[serde(default)]
+    pub begun: bool,
+}
+
+/// A language, written down. A session refuses forms it does not know as `unsupported`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Grammar {
+    /// JSON that a JSON Schema accepts, without free whitespace between its parts. `{}` accepts any JSON.
+    JsonSchema(serde_json::Value),
+    /// llama.cpp's GBNF, from its rule `root`.
+    Gbnf(String),
+}
+
 /// A request to generate text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerateRequest {
@@ -89,7 +131,14 @@ pub struct GenerateRequest {
     /// Goes on past end-of-generation tokens: for measurements.
     #[serde(default)]
     pub ignore_eos: bool,
-    /// What only some backends understand (grammar, adapters); an unknown name is an error.
+    /// What the answer must look like. For sessions with [`CONSTRAIN`](crate::capability::CONSTRAIN); others refuse it
+    /// as `unsupported`.
+    #[serde(default)]
+    pub constraint: Option<Constraint>,
+    /// Among waiting requests the highest goes first; equal ones in the order of their arrival.
+    #[serde(default)]
+    pub priority: i32,
+    /// What only some backends understand; an unknown name is an error.
     #[serde(default)]
     pub options: serde_json::Map<String, serde_json::Value>,
 }
@@ -104,6 +153,8 @@ impl GenerateRequest {
             stop: Vec::new(),
             logprobs: None,
             ignore_eos: false,
+            constraint: None,
+            priority: 0,
             options: serde_json::Map::new(),
         }
     }
@@ -159,12 +210,13 @@ pub struct GenerateSummary {
     pub timings: Timings,
 }
 
-/// A request to embed texts.
+/// A request to embed texts, or to score pairs of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EmbedRequest {
-    /// The texts.
+    /// The texts; for `rank`, [`Prompt::Pair`]s.
     pub inputs: Vec<Prompt>,
-    /// `mean`, `cls` or `last`; `None` for the model's own, or `mean` when it has none.
+    /// `mean`, `cls` or `last`; `None` for the model's own, or `mean` when it has none. `rank` scores pairs: instead of
+    /// `embeddings` the tensor `scores` is written, f32, [number of inputs], the model's raw score of each pair.
     #[serde(default)]
     pub pooling: Option<String>,
     /// Whether each embedding is scaled to length 1.

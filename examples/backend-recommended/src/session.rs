@@ -40,6 +40,7 @@ impl BigramSession {
                     })
                 })
                 .collect(),
+            _ => Err(PluginError::unsupported("this model", "prompts of this form")),
         }
     }
 

@@ -145,6 +145,6 @@ fn check(global: &Global, file: PathBuf, models: Vec<PathBuf>) -> Result<()> {
     match report.failed().count() {
         0 => Ok(()),
         n => Err(Error::new("conformance-failed", format!("{}: {n} check(s) failed", file.display()))
-            .help("docs/plugin-authors explains every check")),
+            .help("docs/src/plugin-authors.md explains every check")),
     }
 }

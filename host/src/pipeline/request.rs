@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pajamas_plugin_api::{GenerateSummary, Prompt, Sampling, Usage};
+use pajamas_plugin_api::{Constraint, GenerateSummary, Prompt, Sampling, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Options, Task};
@@ -63,7 +63,11 @@ pub struct Params {
     pub logprobs: Option<u32>,
     /// Goes on past end-of-generation tokens: for measurements.
     pub ignore_eos: bool,
-    /// Pooling of embeddings: `mean`, `cls`, `last`.
+    /// What the answer must look like.
+    pub constraint: Option<Constraint>,
+    /// Among requests that wait for a model, the highest goes first.
+    pub priority: i32,
+    /// Pooling of embeddings: `mean`, `cls`, `last`; `rank` scores pairs.
     pub pooling: Option<String>,
     /// Whether embeddings are scaled to length 1.
     pub normalize: bool,

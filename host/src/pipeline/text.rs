@@ -36,6 +36,8 @@ pub fn generate(
         stop: params.stop.clone(),
         logprobs: params.logprobs,
         ignore_eos: params.ignore_eos,
+        constraint: params.constraint.clone(),
+        priority: params.priority,
         options: params.options.clone(),
     };
     let started = Instant::now();

@@ -4,7 +4,7 @@
 //! it back. Requests and descriptions cross as JSON text, so that they grow by adding keys; tensors, tokens and
 //! the cancel flag cross as they are, so that the hot paths neither copy nor parse.
 //!
-//! Growth rules: `docs/abi-versioning.md`. `raw.rs` is append-only.
+//! Growth rules: `docs/src/abi-versioning.md`. `raw.rs` is append-only.
 
 #[cfg(feature = "host")]
 pub(crate) mod host_side;

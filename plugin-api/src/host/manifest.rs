@@ -77,7 +77,7 @@ impl Manifest {
         })?;
         let invalid = |why: String| {
             PluginError::new("plugin-manifest-invalid", format!("{}: {why}", path.display()))
-                .help("docs/plugin-authors.md describes the manifest")
+                .help("docs/src/plugin-authors.md describes the manifest")
         };
         let manifest: Self = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         if Path::new(&manifest.library).components().count() != 1 || manifest.library.starts_with('.') {

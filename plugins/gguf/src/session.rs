@@ -73,6 +73,9 @@ impl GgufSession {
             Prompt::Tokens(ids) => {
                 ids.iter().map(|id| self.model.token(*id)).collect::<Result<_, _>>().map_err(plugin_error)
             }
+            Prompt::Infill { .. } => Err(PluginError::unsupported("this model", capability::INFILL)),
+            Prompt::Pair { .. } => Err(PluginError::unsupported("this model", capability::RERANK)),
+            _ => Err(PluginError::unsupported("this backend", "prompts of this form")),
         }
     }
 
@@ -118,6 +121,9 @@ impl Session for GgufSession {
                 format!("the gguf backend has no option `{name}` for a request"),
             )
             .help("requests take no options of their own yet; those of loading go with the model"));
+        }
+        if request.constraint.is_some() {
+            return Err(PluginError::unsupported("this model", capability::CONSTRAIN));
         }
         let prompt = self.tokens(&request.prompt)?;
         if prompt.is_empty() {

@@ -291,5 +291,6 @@ fn ids(prompt: &Prompt) -> Result<Vec<u32>> {
             }
             None => Ok(ids.clone()),
         },
+        _ => Err(PluginError::unsupported("this model", "prompts of two texts")),
     }
 }

@@ -7,7 +7,7 @@ use crate::tensor::NamedTensor;
 /// A capability obtained by name from a backend, a session, a quantizer or the host.
 ///
 /// The name fixes the meaning of every byte, for example `pajamas.transcribe/1`; names are documented in
-/// `docs/abi-versioning.md` and never change their meaning.
+/// `docs/src/abi-versioning.md` and never change their meaning.
 pub trait Extension: Send + Sync {
     /// Carries out one call. `input` and the result are JSON unless the extension's name says otherwise.
     ///

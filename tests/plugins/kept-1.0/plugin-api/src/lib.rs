@@ -35,6 +35,7 @@ mod plugin;
 mod probe_symbol;
 mod quantizer;
 mod sink;
+mod stats;
 mod tensor;
 
 #[cfg(feature = "host")]
@@ -51,4 +52,5 @@ pub use plugin::*;
 pub use probe_symbol::{ABI_VERSION, ProbeReport};
 pub use quantizer::*;
 pub use sink::*;
+pub use stats::*;
 pub use tensor::*;
