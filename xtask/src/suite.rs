@@ -18,7 +18,7 @@ pub enum Check {
     Prerequisites,
     /// The host and its plugins build and are packed.
     Build,
-    /// The examples outside the workspace build, as a third party would build them.
+    /// The examples outside the workspace build and pass their tests, as a third party would build them.
     Examples,
     /// Every crate is formatted.
     Format,
@@ -118,6 +118,11 @@ impl Suite<'_> {
                 &format!("Building {}", self.project.show(folder)),
                 cargo.args(["build", "--release"]),
             )?;
+        }
+        // What an author starts from has tests of its own; the plugins of the tests are tested by ours.
+        for folder in crates.iter().filter(|folder| folder.starts_with(self.project.root.join("examples"))) {
+            let mut cargo = self.project.cargo_outside(folder);
+            self.step(&format!("Testing {}", self.project.show(folder)), cargo.args(["test", "--release"]))?;
         }
         Ok(passed(format!("{} crates", crates.len())))
     }
