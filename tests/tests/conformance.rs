@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pajamas_journeys::fixtures::{Packed, plugin};
+use pajamas_journeys::fixtures::{Packed, plugin, repository, target};
 use pajamas_plugin_api::conformance::{CheckOptions, ConformanceReport, check};
 use pajamas_plugin_api::host::Outcome;
 use serde_json::{Value, json};
@@ -37,6 +37,23 @@ fn the_examples_conform() {
         let report = check(packed.folder(), &CheckOptions { models: vec![model], ..CheckOptions::default() });
         assert!(report.passed(), "{report}");
         assert!(report.checks.len() > 20, "{report}");
+    }
+}
+
+/// Ours keep the contract that we ask of others.
+#[test]
+fn the_shipped_plugins_conform() {
+    let plugins = target().unwrap().with_file_name("release").join("plugins");
+    for (name, models) in
+        [("gguf", &["chat/model.gguf"][..]), ("onnx", &["detect/model.onnx", "classify/model.onnx"])]
+    {
+        let models = models.iter().map(|model| repository().join("models").join(model)).collect();
+        let report = check(&plugins.join(name), &CheckOptions { models, ..CheckOptions::default() });
+        assert!(report.passed(), "{report}");
+        assert!(
+            report.checks.iter().any(|c| c.name.contains("several threads") && c.outcome == Outcome::Passed),
+            "{report}"
+        );
     }
 }
 
