@@ -79,6 +79,9 @@ impl Error {
             std::io::ErrorKind::NotFound => {
                 Self::new("file-not-found", format!("{path}: no such file or folder"))
             }
+            std::io::ErrorKind::IsADirectory => {
+                Self::new("invalid-input", format!("{path}: this is a folder, and a file is needed"))
+            }
             _ => Self::new("io", format!("{path}: {error}")),
         }
     }

@@ -102,6 +102,12 @@ fn a_model_that_cannot_do_what_is_asked_says_what_it_can() {
     let gone = run(["detect", "--model", "models/detect/modle.onnx", picture]).unwrap();
     assert_eq!(gone.refusal().unwrap(), ("model-not-found".into(), 3));
     assert!(gone.stderr.contains("model.onnx"), "{}", gone.stderr);
+    // What every picture would meet is said once.
+    let twice = run(["detect", "--model", "shape", picture, picture]).unwrap();
+    assert_eq!(twice.refusal().unwrap(), ("model-not-found".into(), 3));
+    assert_eq!(twice.stderr.matches("did you mean").count(), 1, "{}", twice.stderr);
+    let folder = run(["detect", "models"]).unwrap();
+    assert_eq!(folder.refusal().unwrap(), ("invalid-input".into(), 2));
 }
 
 /// What a picture must end as: its size, or a code.

@@ -23,6 +23,10 @@ pub struct Seen {
     pub values: Values,
 }
 
+/// Errors that every other picture would meet, too.
+const HOPELESS: [&str; 6] =
+    ["cancelled", output::CLOSED, "model-not-found", "model-invalid", "model-not-chosen", "backend-unavailable"];
+
 /// Runs a vision task over pictures and hands each result to `each`. A picture that fails is reported and the next
 /// one goes on; the first error is the command's.
 pub fn each_picture(
@@ -40,9 +44,7 @@ pub fn each_picture(
         let seen = look(&session, task, model.clone(), &name, &options);
         match seen.and_then(|seen| each(seen).map_err(|error| error.within(&name))) {
             Ok(()) => {}
-            Err(error) if matches!(error.code(), "cancelled" | output::CLOSED) || count == 1 => {
-                return Err(error);
-            }
+            Err(error) if HOPELESS.contains(&error.code()) || count == 1 => return Err(error),
             Err(error) => {
                 output::report(&error, global.json);
                 failed.get_or_insert(error);
