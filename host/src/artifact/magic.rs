@@ -9,7 +9,10 @@ use crate::error::{Error, Result};
 /// Enough for every signature below.
 const HEAD: usize = 64;
 
-/// The format of a model file: `gguf` or `onnx`.
+/// The formats known by their first bytes.
+pub(super) const FORMATS: [&str; 2] = ["gguf", "onnx"];
+
+/// The format of a model file, one of [`FORMATS`].
 ///
 /// # Errors
 /// `model-invalid` for everything else, with what it looks like; `file-not-found`, `io`.

@@ -21,7 +21,7 @@ pub enum Source {
 pub struct ModelFile {
     /// Where it lies.
     pub path: PathBuf,
-    /// `gguf` or `onnx`, by what the file begins with.
+    /// `gguf` or `onnx`, by what the file begins with; or what the configuration says it is.
     pub format: String,
 }
 
@@ -41,6 +41,15 @@ impl Source {
     /// `model-not-found` with the nearest name beside it; `model-invalid` for a file that is no model, with what it is;
     /// as for [`Artifact::open`] for a folder.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    /// As [`open`](Self::open), where somebody said what format it has: formats that the host does not know by their
+    /// first bytes are left to the backend that does.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_as(path: &Path, format: Option<&str>) -> Result<Self> {
         if path.is_dir() {
             return Artifact::open(path).map(|artifact| Self::Artifact(Box::new(artifact)));
         }
@@ -56,7 +65,10 @@ impl Source {
                 })
             }
             _ => {
-                let format = magic::format_of(path)?.to_owned();
+                let format = match format.filter(|format| !magic::FORMATS.contains(format)) {
+                    Some(format) => format.to_owned(),
+                    None => magic::format_of(path)?.to_owned(),
+                };
                 Ok(Self::File(ModelFile { path: path.to_owned(), format }))
             }
         }
@@ -163,6 +175,17 @@ mod tests {
         let options = LoadOptions { folder: folder.path().to_owned(), ..LoadOptions::default() };
         let config = Config::load(&options).unwrap();
         (folder, config)
+    }
+
+    #[test]
+    fn a_format_that_only_a_plugin_knows_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ring.bigram");
+        std::fs::write(&path, "a b\n").unwrap();
+        let open = |format| Source::open_as(&path, format).map(|source| source.variants()[0].format.clone());
+        assert_eq!(open(Some("bigram")).unwrap(), "bigram");
+        assert_eq!(open(Some("gguf")).unwrap_err().code(), "model-invalid");
+        assert_eq!(open(None).unwrap_err().code(), "model-invalid");
     }
 
     #[test]

@@ -24,8 +24,14 @@ pub struct Seen {
 }
 
 /// Errors that every other picture would meet, too.
-const HOPELESS: [&str; 6] =
-    ["cancelled", output::CLOSED, "model-not-found", "model-invalid", "model-not-chosen", "backend-unavailable"];
+const HOPELESS: [&str; 6] = [
+    "cancelled",
+    output::CLOSED,
+    "model-not-found",
+    "model-invalid",
+    "model-not-chosen",
+    "backend-unavailable",
+];
 
 /// Runs a vision task over pictures and hands each result to `each`. A picture that fails is reported and the next
 /// one goes on; the first error is the command's.

@@ -41,7 +41,7 @@ impl Spec {
         let within = |e: Error| e.within(format_args!("model `{}`", &*model.id));
         let location =
             model.location().ok_or_else(|| within(Error::new("model-not-found", "it has no path")))?;
-        let source = Source::open(location).map_err(within)?;
+        let source = Source::open_as(location, model.format.as_deref()).map_err(within)?;
         let wanted = Wanted { format: model.format.as_deref(), precision: model.precision.as_deref() };
         let mut spec = Self::of_source(&model.id, &source, wanted).map_err(within)?;
         spec.task = model.task.or(spec.task);

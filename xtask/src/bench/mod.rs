@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ours and the peer's on the same files, taking turns in one run, with the ratios.
 
 mod detect;
+mod house;
 mod text;
 
 use std::fmt::Write as _;
@@ -42,6 +43,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
          same number of threads; each number is the best of all its rounds.\n\n",
     );
     writeln!(page, "Machine: {}; {} thread(s).", machine(project)?, options.threads)?;
+    house::measure(project, options, &mut page)?;
     detect::measure(project, options, &mut page)?;
     text::measure(project, options, &mut page)?;
     println!("{page}");
