@@ -109,6 +109,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("plugin-protocol", Class::Internal, "plugin and host misunderstood each other: a fault of one of them"),
     // choosing and carrying out
     ("backend-unavailable", Class::Unavailable, "no backend here runs the model as the configuration asks"),
+    (
+        "model-quarantined",
+        Class::Unavailable,
+        "the model's backend panicked again and again; an operator has to load it",
+    ),
     ("model-not-chosen", Class::Invalid, "no model was named, and none or several would do"),
     ("task-mismatch", Class::Invalid, "the model or the pipeline is for another task"),
     ("pipeline-unknown", Class::Invalid, "the model's signature does not tell which pipeline it needs"),
@@ -125,6 +130,21 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("route-not-found", Class::NotFound, "the server has nothing at this path"),
     ("method-not-allowed", Class::Invalid, "the server has something at this path, but not for this method"),
     ("request-timeout", Class::Unavailable, "the request took longer than server.request_timeout"),
+    ("queue-full", Class::Busy, "server.max_queue requests run and wait for the model already"),
+    (
+        "client-too-slow",
+        Class::Unavailable,
+        "the client did not send or take its bytes within server.client_timeout",
+    ),
+    (
+        "shutting-down",
+        Class::Unavailable,
+        "the server was told to stop, and the request was not done in server.drain_timeout",
+    ),
+    ("key-missing", Class::Unauthenticated, "the server asks for a key, and none was sent"),
+    ("key-unknown", Class::Unauthenticated, "the key that was sent is none of the server's"),
+    ("key-scope", Class::Forbidden, "the key is not for this path"),
+    ("origin-refused", Class::Forbidden, "a web page of another origin asked, of a server without keys"),
     // stages
     ("stage-not-found", Class::NotFound, "no stage of this name is in the folders or built in"),
     ("stage-invalid", Class::Invalid, "the file is no component, or not one of the stage's world"),

@@ -1,6 +1,7 @@
 //! The host's one error: a stable code, what happened, and what to do about it.
 
 use std::fmt;
+use std::time::Duration;
 
 use pajamas_plugin_api::PluginError;
 
@@ -13,6 +14,7 @@ pub struct Error {
     code: String,
     message: String,
     help: String,
+    wait: Option<Duration>,
 }
 
 /// Who has to act on an error: decides the exit status and the HTTP status.
@@ -26,6 +28,12 @@ pub enum Class {
     TooLarge,
     /// Not now: memory, load or time. Exit 5, HTTP 503.
     Unavailable,
+    /// Too many at once: the caller tries again later. Exit 5, HTTP 429.
+    Busy,
+    /// Without a key that the server knows. Exit 6, HTTP 401.
+    Unauthenticated,
+    /// With a key, or from a place, that may not. Exit 6, HTTP 403.
+    Forbidden,
     /// The caller stopped it. Exit 130, HTTP 499.
     Cancelled,
     /// The host or a plugin is at fault. Exit 1, HTTP 500.
@@ -35,7 +43,19 @@ pub enum Class {
 impl Error {
     /// An error with a code of [`CODES`](crate::codes::CODES) and a message.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), help: String::new() }
+        Self { code: code.into(), message: message.into(), help: String::new(), wait: None }
+    }
+
+    /// Adds after how long another try makes sense.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
+    /// After how long another try makes sense, where that is known.
+    pub fn wait(&self) -> Option<Duration> {
+        self.wait
     }
 
     /// Adds how to fix it.
@@ -97,6 +117,6 @@ impl std::error::Error for Error {}
 
 impl From<PluginError> for Error {
     fn from(error: PluginError) -> Self {
-        Self { code: error.code, message: error.message, help: error.help }
+        Self { code: error.code, message: error.message, help: error.help, wait: None }
     }
 }

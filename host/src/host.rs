@@ -5,13 +5,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pajamas_plugin_api::{Cancel, LoadRequest, ProgressSink, Prompt, Signature, Token};
+use pajamas_plugin_api::{Cancel, EngineStats, LoadRequest, ProgressSink, Prompt, Signature, Token};
 
+use crate::admission::Admission;
 use crate::artifact::{self, Reference};
-use crate::config::{Config, GrantedFile, Model, Options, Step, Task};
+use crate::config::{Config, GrantedFile, Model, Options, Step, Task, suggest};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
-use crate::models::{Lease, Models, Spec};
+use crate::metrics::{Metrics, Now};
+use crate::models::{Lease, Loaded, Models, Spec, Status};
 use crate::pipeline::{
     Event, Input, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision,
 };
@@ -26,6 +28,8 @@ pub struct Host {
     plugins: Plugins,
     stages: Stages,
     models: Arc<Models>,
+    admission: Arc<Admission>,
+    metrics: Metrics,
     /// Pipelines without options of a request, by model: their stages are made once.
     pipelines: Mutex<BTreeMap<String, Arc<Prepared>>>,
 }
@@ -45,7 +49,16 @@ impl Host {
         let known = stages.names();
         config.check_stages(&known.iter().map(String::as_str).collect::<Vec<_>>())?;
         let models = Arc::new(Models::new(config.memory.clone(), hardware.memory.total));
-        Ok(Self { config, hardware, plugins, stages, models, pipelines: Mutex::default() })
+        Ok(Self {
+            config,
+            hardware,
+            plugins,
+            stages,
+            models,
+            admission: Arc::default(),
+            metrics: Metrics::default(),
+            pipelines: Mutex::default(),
+        })
     }
 
     /// The configuration it runs under.
@@ -88,18 +101,84 @@ impl Host {
         let (spec, decision) = self.resolve(task, model.as_deref())?;
         let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
         let route = route(&spec, &decision, &choice);
+        let _ticket = self.admission.enter(&spec.id, self.config.server.max_queue)?;
         if events(Event::Route(&route)).is_break() {
             return Err(Error::new("cancelled", "the request was cancelled"));
         }
-        let lease = self.lease(&spec, &choice, cancel, events)?;
-        let result = self.carry_out(task, &spec, &lease, input, &params, cancel, events);
-        // A session that panicked takes no more requests: the next one loads the model anew.
-        if matches!(&result, Err(e) if matches!(e.code(), "panicked" | "session-poisoned")) {
-            tracing::error!(model = spec.id, "the backend panicked: the model is unloaded");
-            self.models.unload(&spec.id);
-        }
-        let (output, steps) = result?;
-        Ok(Outcome { route, output, steps })
+        let mut meter = self.metrics.begin(task, &route);
+        let mut measured = |event: Event<'_>| {
+            if let Event::Token { .. } = event {
+                meter.token();
+            }
+            events(event)
+        };
+        let result = self.lease(&spec, &choice, cancel, &mut measured).and_then(|lease| {
+            let result = self.carry_out(task, &spec, &lease, input, &params, cancel, &mut measured);
+            match &result {
+                Ok(_) => self.models.succeeded(&spec.id),
+                Err(e) if matches!(e.code(), "panicked" | "session-poisoned") => {
+                    self.models.panicked(&spec.id, e)
+                }
+                Err(_) => {}
+            }
+            result
+        });
+        let result = result.map(|(output, steps)| Outcome { route, output, steps });
+        meter.end(&result);
+        result
+    }
+
+    /// What has been counted and timed so far, and the state of everything now, in OpenMetrics text.
+    ///
+    /// # Errors
+    /// `internal` when it cannot be written.
+    pub fn metrics_text(&self) -> Result<String> {
+        let engine = |model: Arc<Loaded>| {
+            let stats = EngineStats::of(&*model.session).ok().flatten()?;
+            Some((model.id.clone(), stats))
+        };
+        let now = Now {
+            inside: self.admission.inside(),
+            models: self.models_status(),
+            engines: self.models.loaded().into_iter().filter_map(engine).collect(),
+            devices: self.models.devices(),
+            plugins: self.plugins.loaded(),
+        };
+        self.metrics.encode(&now).map_err(|_| Error::new("internal", "the metrics cannot be written"))
+    }
+
+    /// What the host counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What the models of the configuration, and others in memory, are doing.
+    pub fn models_status(&self) -> Vec<Status> {
+        self.models.status(self.config.models.iter().map(|model| &*model.id))
+    }
+
+    /// A model of the configuration.
+    ///
+    /// # Errors
+    /// `model-not-found` with the nearest name.
+    pub fn configured(&self, id: &str) -> Result<&Model> {
+        let known = self.config.models.iter().map(|model| &*model.id);
+        self.config.model(id).ok_or_else(|| {
+            Error::new("model-not-found", format!("no model `{id}` is configured"))
+                .help(suggest::help(id, "models", known))
+        })
+    }
+
+    /// Loads a model of the configuration, also one that was quarantined. Blocks until it is ready.
+    ///
+    /// # Errors
+    /// `model-not-found`, and what loading may refuse.
+    pub fn load(&self, id: &str, cancel: &Cancel) -> Result<()> {
+        let model = self.configured(id)?;
+        let spec = Spec::of_model(model)?;
+        let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+        self.models.forgive(id);
+        self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(())).map(drop)
     }
 
     /// Turns text into the model's tokens.
@@ -117,11 +196,7 @@ impl Host {
     /// will say why.
     pub fn preload(&self, cancel: &Cancel) {
         for model in self.config.models.iter().filter(|m| m.preload) {
-            let loaded = Spec::of_model(model).and_then(|spec| {
-                let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
-                self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(())).map(drop)
-            });
-            if let Err(error) = loaded {
+            if let Err(error) = self.load(&model.id, cancel) {
                 tracing::error!(model = %model.id, code = error.code(), "not preloaded: {}", error.message());
             }
         }
@@ -142,7 +217,7 @@ impl Host {
             default: self.config.defaults.of(task).map(ToString::to_string),
         };
         let decision = router::decide(&snapshot, task, asked)?;
-        let model = self.config.model(&decision.model).ok_or_else(|| router::not_found(&decision.model))?;
+        let model = self.configured(&decision.model)?;
         Ok((Spec::of_model(model)?, decision))
     }
 

@@ -1,6 +1,7 @@
 //! pajamas: one host that loads native backends as plugins, runs untrusted bytes in WASM stages, and serves
 //! every model through the same way.
 
+pub mod admission;
 pub mod artifact;
 pub mod cli;
 pub mod codes;
@@ -8,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod hardware;
 pub mod host;
+pub mod metrics;
 pub mod models;
 pub mod pipeline;
 pub mod plugins;

@@ -264,6 +264,18 @@ impl Server {
         Answer::read(request.send(body)?)
     }
 
+    /// Asks for a path with headers of one's own.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let request = agent.get(format!("{}{path}", self.address));
+        Answer::read(
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).call()?,
+        )
+    }
+
     /// Sends a JSON object.
     ///
     /// # Errors
@@ -300,16 +312,19 @@ pub struct Answer {
     pub status: u16,
     /// Its header `x-pajamas-route`.
     pub route: Option<String>,
+    /// Its header `retry-after`.
+    pub retry_after: Option<String>,
     /// Its body.
     pub body: String,
 }
 
 impl Answer {
     fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Self> {
-        let route = response.headers().get("x-pajamas-route").map(|v| v.to_str().map(str::to_owned));
+        let header = |name| response.headers().get(name).map(|v| v.to_str().map(str::to_owned)).transpose();
         Ok(Self {
             status: response.status().as_u16(),
-            route: route.transpose()?,
+            route: header("x-pajamas-route")?,
+            retry_after: header("retry-after")?,
             body: response.body_mut().read_to_string()?,
         })
     }

@@ -10,6 +10,7 @@ mod draw;
 mod embed;
 mod generate;
 mod hardware;
+mod keys;
 mod output;
 mod plugins;
 mod reference;
@@ -105,6 +106,9 @@ enum Command {
     /// The configuration: check, explain, schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Keys of the server: new
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Completions for a shell
     Completions(shell::Completions),
     /// Manual pages
@@ -117,7 +121,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    output::start_log(cli.global.verbose);
+    output::start_log(cli.global.verbose, cli.global.json);
     let global = &cli.global;
     let result = match cli.command {
         Command::Generate(c) => c.run(global),
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Plugins(c) => c.run(global),
         Command::Stages(c) => c.run(global),
         Command::Config(c) => c.run(global),
+        Command::Keys(c) => c.run(global),
         Command::Completions(c) => c.run(),
         Command::Man(c) => c.run(),
         Command::Reference(c) => c.run(),

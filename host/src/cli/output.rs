@@ -34,7 +34,8 @@ pub const fn exit_status(class: Class) -> u8 {
         Class::Invalid => 2,
         Class::NotFound => 3,
         Class::TooLarge => 4,
-        Class::Unavailable => 5,
+        Class::Unavailable | Class::Busy => 5,
+        Class::Unauthenticated | Class::Forbidden => 6,
         Class::Cancelled => 130,
     }
 }
@@ -75,18 +76,18 @@ fn written(result: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Logs to standard error: warnings always, more with `-v`, everything with `-vv`.
-pub fn start_log(verbose: u8) {
+/// Logs to standard error: warnings always, more with `-v`, everything with `-vv`; for machines one object a line, with
+/// the time.
+pub fn start_log(verbose: u8, json: bool) {
     let level = match verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .init();
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    if json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(io::stderr().is_terminal()).without_time().init();
+    }
 }

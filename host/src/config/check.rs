@@ -59,10 +59,27 @@ impl Check<'_> {
 
     fn server(&mut self) {
         let listen = self.config.server.listen;
-        if !listen.0.ip().is_loopback() {
+        self.keys();
+        if !listen.0.ip().is_loopback() && self.config.server.keys.is_empty() {
             let message = format!("`server.listen`: {listen} can be reached from other machines");
-            let help = "the server has no keys yet: listen on 127.0.0.1 or [::1], and put a proxy that asks for keys in front of it";
+            let help = "make a key with `pajamas keys new NAME` and put it into `server.keys`, or listen on 127.0.0.1";
             self.report("listen-not-loopback", &["server".into(), "listen".into()], message, help);
+        }
+    }
+
+    fn keys(&mut self) {
+        let at = |i: usize, key: &str| ["server".into(), "keys".into(), i.into(), key.into()];
+        let mut seen = BTreeMap::new();
+        for (i, key) in self.config.server.keys.iter().enumerate() {
+            if seen.insert(&key.name, i).is_some() {
+                let message = format!("`server.keys` has two entries with the name `{}`", key.name);
+                self.report("config-duplicate-id", &at(i, "name"), message, "give one of them another name");
+            }
+            if key.scopes.is_empty() {
+                let message = format!("the key `{}` opens nothing", key.name);
+                let help = "name some of infer, metrics, admin, or remove the key";
+                self.report("config-invalid-value", &at(i, "scopes"), message, help);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod check;
 mod de;
 mod entries;
 mod explain;
+mod keys;
 mod layers;
 mod origin;
 mod problem;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use entries::{Model, Pipeline, StageStep, Step, StepLimits, Wiring};
 pub use explain::{Explanation, Setting};
+pub use keys::{Key, Scope, Sha256};
 pub use layers::{LoadOptions, Override};
 pub use origin::{Origin, Place};
 pub use problem::{Problem, Problems};

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::keys::Key;
 use super::quantity::{ByteSize, Period};
 use super::task::Task;
 use super::text::{Address, Id, LocalPath};
@@ -18,12 +19,22 @@ pub type Options = serde_json::Map<String, serde_json::Value>;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Where to listen. Only addresses of this machine (127.0.0.0/8, ::1) are accepted.
+    /// Where to listen. An address that other machines reach needs `keys`.
     pub listen: Address,
+    /// Who may ask. Without keys everybody on this machine may, and web pages of other origins may not.
+    pub keys: Vec<Key>,
     /// The longest a request may take, waiting included.
     pub request_timeout: Period,
     /// The largest request body that is read.
     pub max_body: ByteSize,
+    /// The longest a client may take to send a request, and to take each part of the answer.
+    pub client_timeout: Period,
+    /// Connections at the same time; more wait to be accepted.
+    pub max_connections: u32,
+    /// Requests that may run and wait for one model at the same time; more are refused with status 429.
+    pub max_queue: u32,
+    /// How long requests under way may still take when the server is told to stop.
+    pub drain_timeout: Period,
 }
 
 impl Default for Server {
@@ -31,7 +42,12 @@ impl Default for Server {
         Self {
             listen: Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 8797))),
             request_timeout: Period::seconds(120),
+            keys: Vec::new(),
             max_body: ByteSize::mib(32),
+            client_timeout: Period::seconds(30),
+            max_connections: 4096,
+            max_queue: 64,
+            drain_timeout: Period::seconds(30),
         }
     }
 }

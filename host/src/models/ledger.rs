@@ -1,6 +1,6 @@
 //! Who holds how much memory on which device, and who gives way. Pure: no clock, no lock, no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pajamas_plugin_api::Memory;
 
@@ -22,6 +22,7 @@ pub struct Holding {
 pub struct Ledger {
     budgets: BTreeMap<String, u64>,
     holdings: BTreeMap<String, Holding>,
+    pinned: BTreeSet<String>,
     uses: u64,
 }
 
@@ -55,8 +56,10 @@ impl Ledger {
     /// # Errors
     /// `out-of-memory` with the numbers when it does not fit even then; nothing is reserved.
     pub fn admit(&mut self, model: &str, bytes: BTreeMap<String, u64>) -> Result<Vec<String>> {
+        let gives_way =
+            |id: &str, holding: &Holding| holding.in_flight == 0 && id != model && !self.pinned.contains(id);
         let mut idle: Vec<(&String, &Holding)> =
-            self.holdings.iter().filter(|(id, h)| h.in_flight == 0 && id.as_str() != model).collect();
+            self.holdings.iter().filter(|(id, holding)| gives_way(id, holding)).collect();
         idle.sort_by_key(|(_, h)| h.last_used);
         let mut evicted = Vec::new();
         for (device, need) in &bytes {
@@ -105,6 +108,25 @@ impl Ledger {
     /// Gives a model's memory back.
     pub fn release(&mut self, model: &str) {
         self.holdings.remove(model);
+    }
+
+    /// Keeps a model from giving way to others, or no longer.
+    pub fn pin(&mut self, model: &str, pinned: bool) {
+        if pinned {
+            self.pinned.insert(model.to_owned());
+        } else {
+            self.pinned.remove(model);
+        }
+    }
+
+    /// Whether a model does not give way.
+    pub fn is_pinned(&self, model: &str) -> bool {
+        self.pinned.contains(model)
+    }
+
+    /// Requests that use a model.
+    pub fn in_flight(&self, model: &str) -> usize {
+        self.holdings.get(model).map_or(0, |holding| holding.in_flight)
     }
 
     /// A request begins to use a model.

@@ -2,8 +2,10 @@
 
 mod ledger;
 mod spec;
+mod status;
 mod store;
 
 pub use ledger::{Holding, Ledger, by_device};
 pub use spec::Spec;
-pub use store::{Lease, Loaded, Models, Status};
+pub use status::{Change, Failure, State, Status};
+pub use store::{Lease, Loaded, Models};

@@ -1,13 +1,13 @@
 //! Loaded models: loaded once however many ask, given out as leases, evicted when memory is needed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use pajamas_plugin_api::{Cancel, LoadRequest, Memory, ProgressSink, Session, Signature};
-use serde::Serialize;
+use pajamas_plugin_api::{Cancel, LoadRequest, ProgressSink, Session, Signature};
 
 use super::ledger::{Ledger, by_device};
+use super::status::{Change, Failure, State, Status};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::plugins::Choice;
@@ -28,21 +28,6 @@ pub struct Loaded {
     pub load_time: Duration,
 }
 
-/// What a model is doing, for whoever asks.
-#[derive(Debug, Clone, Serialize)]
-pub struct Status {
-    /// The model's id.
-    pub id: String,
-    /// The backend that runs it.
-    pub backend: String,
-    /// The device it runs on.
-    pub device: String,
-    /// Bytes held.
-    pub memory: Vec<Memory>,
-    /// How long loading took, in milliseconds.
-    pub load_ms: f64,
-}
-
 enum Slot {
     Loading,
     Ready(Arc<Loaded>),
@@ -52,6 +37,33 @@ enum Slot {
 struct Shelf {
     slots: BTreeMap<String, Slot>,
     ledger: Ledger,
+    /// Why the latest load of a model, or its latest request, ended badly.
+    failures: BTreeMap<String, Failure>,
+    /// Told about every change of a state; those that nobody reads any more are dropped.
+    watchers: Vec<mpsc::Sender<Change>>,
+}
+
+impl Shelf {
+    fn state(&self, id: &str) -> State {
+        match self.slots.get(id) {
+            Some(Slot::Loading) => State::Loading,
+            Some(Slot::Ready(_)) if self.ledger.in_flight(id) > 0 => State::Busy,
+            Some(Slot::Ready(_)) => State::Ready,
+            None => match self.failures.get(id) {
+                Some(failure) if failure.panics >= PANICS => State::Quarantined,
+                Some(_) => State::Failed,
+                None => State::Unloaded,
+            },
+        }
+    }
+
+    fn tell(&mut self, id: &str) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let change = Change { id: id.to_owned(), state: self.state(id) };
+        self.watchers.retain(|watcher| watcher.send(change.clone()).is_ok());
+    }
 }
 
 /// All loaded models of a host.
@@ -62,6 +74,9 @@ pub struct Models {
     /// Memory of the machine, for a device `cpu` whose backend does not say.
     ram: u64,
 }
+
+/// Panics without a good request between them after which a model is left alone until somebody loads it by hand.
+const PANICS: u32 = 3;
 
 /// How often a waiting request looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(20);
@@ -91,6 +106,7 @@ impl Models {
                 Some(Slot::Ready(loaded)) => {
                     let model = Arc::clone(loaded);
                     shelf.ledger.enter(id);
+                    shelf.tell(id);
                     return Ok(Lease { model, models: Arc::clone(self) });
                 }
                 Some(Slot::Loading) => {
@@ -102,7 +118,11 @@ impl Models {
                         .0;
                 }
                 None => {
+                    if let State::Quarantined = shelf.state(id) {
+                        return Err(quarantined(id));
+                    }
                     shelf.slots.insert(id.to_owned(), Slot::Loading);
+                    shelf.tell(id);
                     break;
                 }
             }
@@ -110,7 +130,11 @@ impl Models {
         drop(shelf);
         // Whatever happens now, the slot must not stay `Loading`: the guard clears it unless loading succeeds.
         let claim = Claim { models: self, id };
-        let loaded = Arc::new(self.load(id, choice, request, progress, cancel)?);
+        let loaded = Arc::new(self.load(id, choice, request, progress, cancel).inspect_err(|error| {
+            if error.code() != "cancelled" {
+                self.shelf().failures.insert(id.to_owned(), Failure::of(error, 0));
+            }
+        })?);
         claim.fulfil(Arc::clone(&loaded));
         Ok(Lease { model: loaded, models: Arc::clone(self) })
     }
@@ -136,7 +160,9 @@ impl Models {
                 }
             }
             let evicted = shelf.ledger.admit(id, by_device(&estimate))?;
-            evicted.iter().filter_map(|id| shelf.slots.remove(id)).collect::<Vec<_>>()
+            let slots = evicted.iter().filter_map(|id| shelf.slots.remove(id)).collect::<Vec<_>>();
+            evicted.iter().for_each(|id| shelf.tell(id));
+            slots
         };
         // Dropped outside the lock: freeing gigabytes takes time.
         drop(gone);
@@ -169,33 +195,92 @@ impl Models {
         }
         let slot = shelf.slots.remove(id);
         shelf.ledger.release(id);
+        shelf.tell(id);
         drop(shelf);
         drop(slot);
         true
     }
 
+    /// The backend panicked in a request: its session takes no more, so the next request loads the model anew; after
+    /// three in a row without a good one between them none does, until [`forgive`](Self::forgive).
+    pub fn panicked(&self, id: &str, error: &Error) {
+        let panics = {
+            let mut shelf = self.shelf();
+            let panics = 1 + shelf.failures.get(id).map_or(0, |failure| failure.panics);
+            shelf.failures.insert(id.to_owned(), Failure::of(error, panics));
+            panics
+        };
+        tracing::error!(model = id, panics, "the backend panicked: the model is unloaded");
+        self.unload(id);
+    }
+
+    /// A request was carried out: earlier panics no longer count.
+    pub fn succeeded(&self, id: &str) {
+        self.shelf().failures.remove(id);
+    }
+
+    /// Forgets a model's failures, so that it may be loaded again.
+    pub fn forgive(&self, id: &str) {
+        let mut shelf = self.shelf();
+        if shelf.failures.remove(id).is_some() {
+            shelf.tell(id);
+        }
+    }
+
+    /// Keeps a model in memory, also when others need room; or no longer.
+    pub fn pin(&self, id: &str, pinned: bool) {
+        self.shelf().ledger.pin(id, pinned);
+    }
+
+    /// Every change of a model's state from now on.
+    pub fn watch(&self) -> mpsc::Receiver<Change> {
+        let (sender, receiver) = mpsc::channel();
+        self.shelf().watchers.push(sender);
+        receiver
+    }
+
+    /// Budget and use of every device that models were loaded to.
+    pub fn devices(&self) -> Vec<(String, u64, u64)> {
+        self.shelf().ledger.devices().map(|(id, total, used)| (id.to_owned(), total, used)).collect()
+    }
+
     /// The models in memory.
-    pub fn status(&self) -> Vec<Status> {
-        let ready: Vec<Arc<Loaded>> = self
-            .shelf()
-            .slots
-            .values()
-            .filter_map(|slot| match slot {
-                Slot::Ready(loaded) => Some(Arc::clone(loaded)),
-                Slot::Loading => None,
-            })
-            .collect();
-        // Asked outside the lock: a plugin answers.
-        ready
-            .iter()
-            .map(|m| Status {
-                id: m.id.clone(),
-                backend: m.backend.clone(),
-                device: m.device.clone(),
-                memory: m.session.usage(),
-                load_ms: m.load_time.as_secs_f64() * 1e3,
+    pub fn loaded(&self) -> Vec<Arc<Loaded>> {
+        let ready = |slot: &Slot| match slot {
+            Slot::Ready(loaded) => Some(Arc::clone(loaded)),
+            Slot::Loading => None,
+        };
+        self.shelf().slots.values().filter_map(ready).collect()
+    }
+
+    /// What these models are doing, and all others that are in memory.
+    pub fn status<'i>(&self, ids: impl IntoIterator<Item = &'i str>) -> Vec<Status> {
+        let mut known: BTreeMap<String, Status> = {
+            let shelf = self.shelf();
+            let ids = ids.into_iter().map(str::to_owned).chain(shelf.slots.keys().cloned());
+            ids.map(|id| {
+                let status = Status {
+                    id: id.clone(),
+                    state: shelf.state(&id),
+                    pinned: shelf.ledger.is_pinned(&id),
+                    in_flight: shelf.ledger.in_flight(&id),
+                    failure: shelf.failures.get(&id).cloned(),
+                    ..Status::default()
+                };
+                (id, status)
             })
             .collect()
+        };
+        // Asked outside the lock: a plugin answers.
+        for model in self.loaded() {
+            if let Some(status) = known.get_mut(&model.id) {
+                status.backend = Some(model.backend.clone());
+                status.device = Some(model.device.clone());
+                status.memory = model.session.usage();
+                status.load_ms = Some(model.load_time.as_secs_f64() * 1e3);
+            }
+        }
+        known.into_values().collect()
     }
 
     /// No panic happens while the lock is held; should one, the map is still whole.
@@ -215,6 +300,11 @@ impl Claim<'_> {
         let mut shelf = self.models.shelf();
         shelf.slots.insert(self.id.to_owned(), Slot::Ready(loaded));
         shelf.ledger.enter(self.id);
+        // Panics count until a request goes well; a failure to load is over.
+        if shelf.failures.get(self.id).is_some_and(|failure| failure.panics == 0) {
+            shelf.failures.remove(self.id);
+        }
+        shelf.tell(self.id);
         drop(shelf);
         self.models.changed.notify_all();
         std::mem::forget(self);
@@ -226,9 +316,18 @@ impl Drop for Claim<'_> {
         let mut shelf = self.models.shelf();
         shelf.slots.remove(self.id);
         shelf.ledger.release(self.id);
+        shelf.tell(self.id);
         drop(shelf);
         self.models.changed.notify_all();
     }
+}
+
+fn quarantined(id: &str) -> Error {
+    Error::new(
+        "model-quarantined",
+        format!("model `{id}` panicked {PANICS} times in a row and is not loaded again"),
+    )
+    .help("see the log for why; `POST /admin/models/ID/load` tries again")
 }
 
 /// A loaded model in use by one request: not evicted while this lives.
@@ -246,7 +345,9 @@ impl std::ops::Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.models.shelf().ledger.leave(&self.model.id);
+        let mut shelf = self.models.shelf();
+        shelf.ledger.leave(&self.model.id);
+        shelf.tell(&self.model.id);
     }
 }
 
@@ -256,7 +357,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
-    use pajamas_plugin_api::{Backend, BackendInfo, PluginError, Probe};
+    use pajamas_plugin_api::{Backend, BackendInfo, Memory, PluginError, Probe};
 
     use super::*;
     use crate::plugins::ActiveBackend;
@@ -352,7 +453,7 @@ mod tests {
             askers.into_iter().for_each(|asker| asker.join().unwrap().unwrap());
         });
         assert_eq!(bench.loads.load(Ordering::SeqCst), 1);
-        assert_eq!(bench.models.status().len(), 1);
+        assert_eq!(bench.models.loaded().len(), 1);
         assert!(bench.models.unload("m") && !bench.models.unload("m"));
     }
 

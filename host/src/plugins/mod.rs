@@ -84,6 +84,13 @@ impl Plugins {
         &self.reports
     }
 
+    /// Name and version of each plugin that is open.
+    pub fn loaded(&self) -> Vec<(String, String)> {
+        let manifests =
+            self.reports.iter().filter(|report| report.error().is_none()).filter_map(|r| r.manifest.as_ref());
+        manifests.map(|manifest| (manifest.name.clone(), manifest.version.clone())).collect()
+    }
+
     /// All backends of all open plugins, also those that score 0.
     pub fn backends(&self) -> &[ActiveBackend] {
         &self.backends

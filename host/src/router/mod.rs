@@ -78,7 +78,7 @@ fn explicit(snapshot: &Snapshot, task: Task, id: &str) -> Result<Decision> {
 }
 
 /// There is no model of this id.
-pub fn not_found(id: &str) -> Error {
+fn not_found(id: &str) -> Error {
     Error::new("model-not-found", format!("no model `{id}` is configured"))
         .help("give the id of a configured model, or the path of a model")
 }

@@ -1,10 +1,12 @@
 //! Errors over HTTP, in the shape that OpenAI's clients read.
 
 use axum::Json;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::observe::Refusal;
 use crate::error::{Class, Error};
 
 /// The HTTP status of an error's class.
@@ -14,6 +16,9 @@ pub const fn http_status(class: Class) -> StatusCode {
         Class::NotFound => StatusCode::NOT_FOUND,
         Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Class::Busy => StatusCode::TOO_MANY_REQUESTS,
+        Class::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Class::Forbidden => StatusCode::FORBIDDEN,
         // The client has gone or asked to stop: nginx's number, since HTTP has none.
         Class::Cancelled => match StatusCode::from_u16(499) {
             Ok(status) => status,
@@ -28,6 +33,9 @@ pub fn body(error: &Error) -> Value {
     let kind = match error.class() {
         Class::Invalid | Class::NotFound | Class::TooLarge => "invalid_request_error",
         Class::Unavailable => "overloaded_error",
+        Class::Busy => "rate_limit_error",
+        Class::Unauthenticated => "authentication_error",
+        Class::Forbidden => "permission_error",
         Class::Cancelled => "cancelled",
         Class::Internal => "server_error",
     };
@@ -40,7 +48,12 @@ pub fn body(error: &Error) -> Value {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        (http_status(self.class()), Json(body(&self))).into_response()
+        let mut response = (http_status(self.class()), Json(body(&self))).into_response();
+        if let Some(wait) = self.wait() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        response.extensions_mut().insert(Refusal(self.code().to_owned()));
+        response
     }
 }
 
@@ -48,11 +61,13 @@ impl IntoResponse for Error {
 pub async fn no_such_method(method: Method, uri: Uri) -> Response {
     let error = Error::new("method-not-allowed", format!("{method} is not for {}", uri.path()))
         .help("pictures and conversations are sent with POST; /v1/models and /healthz are asked with GET");
-    (StatusCode::METHOD_NOT_ALLOWED, Json(body(&error))).into_response()
+    let mut response = error.into_response();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
 }
 
 /// For every path without a handler.
 pub async fn no_such_route(uri: Uri) -> Error {
     Error::new("route-not-found", format!("there is nothing at {}", uri.path()))
-        .help("the paths are /v1/chat/completions, /v1/images/detect, /v1/models and /healthz")
+        .help("the paths are /v1/chat/completions, /v1/images/detect, /v1/models, /admin/…, /metrics, /healthz and /readyz")
 }

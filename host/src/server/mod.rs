@@ -1,10 +1,14 @@
 //! HTTP: one file per API family. A handler decodes, calls `Host::run`, and encodes; it decides nothing.
 
+mod access;
+mod admin;
 mod body;
 mod chat;
 mod error;
 mod health;
 mod images;
+mod listen;
+mod observe;
 mod stream;
 
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware;
 use axum::routing::{get, post};
 use pajamas_plugin_api::Cancel;
 
@@ -36,25 +41,27 @@ pub fn serve(host: Arc<Host>, stop: &Cancel) -> Result<()> {
 }
 
 async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
-    let address = host.config().server.listen.0;
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| {
-        Error::new("listen-failed", format!("{address}: {e}"))
-            .help("choose another address with --listen, or stop what uses this one")
-    })?;
-    let actual = listener.local_addr().unwrap_or(address);
+    let server = host.config().server.clone();
+    let listener = listen::bind(server.listen.0).await?;
+    let actual = listener.local_addr().unwrap_or(server.listen.0);
     // Scripts wait for this line: it says that requests are answered from now on, and where.
     eprintln!("pajamas listens on http://{actual}");
     let preload = Arc::clone(&host);
     tokio::task::spawn_blocking(move || preload.preload(&Cancel::new()));
-    axum::serve(listener, router(host))
-        .with_graceful_shutdown(async move {
-            while !stop.is_cancelled() {
-                tokio::time::sleep(STOP_POLL).await;
-            }
-            eprintln!("stopping: no new requests; Ctrl-C again ends at once");
-        })
-        .await
-        .map_err(|e| Error::new("listen-failed", e.to_string()))
+    let stopped = async move {
+        while !stop.is_cancelled() {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+        eprintln!("stopping: no new requests; Ctrl-C again ends at once");
+    };
+    if !listen::serve(listener, router(host), &server, stopped).await {
+        let limit = server.drain_timeout;
+        return Err(Error::new(
+            "shutting-down",
+            format!("requests were still under way after {limit}, and are lost"),
+        ));
+    }
+    Ok(())
 }
 
 /// All routes over a host.
@@ -62,11 +69,24 @@ pub fn router(host: Arc<Host>) -> Router {
     let max_body = host.config().server.max_body.as_usize();
     Router::new()
         .route("/healthz", get(health::healthz))
+        .route("/readyz", get(admin::readyz))
+        .route("/metrics", get(admin::metrics))
         .route("/v1/models", get(health::models))
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/images/detect", post(images::detect))
+        .route("/admin/models", get(admin::models))
+        .route("/admin/models/{id}/load", post(admin::load))
+        .route("/admin/models/{id}/unload", post(admin::unload))
+        .route("/admin/models/{id}/pin", post(admin::pin))
+        .route("/admin/models/{id}/unpin", post(admin::unpin))
+        .route("/admin/plugins", get(admin::plugins))
+        .route("/admin/config", get(admin::config))
+        .route("/admin/events", get(admin::events))
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&host), body::within_time))
         .layer(DefaultBodyLimit::max(max_body))
+        .layer(middleware::from_fn_with_state(Arc::clone(&host), access::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&host), observe::request))
         .with_state(host)
 }

@@ -42,6 +42,11 @@ impl Running {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             };
+            // A caller from elsewhere names models of the configuration; paths are for whoever sits at the machine.
+            if let Some(Err(error)) = request.model.as_deref().map(|id| host.configured(id)) {
+                let _ = tell(Happened::Done(Box::new(Err(error))));
+                return;
+            }
             let result = host.run(request, &flag, &mut |event| match event {
                 Event::Route(route) => tell(Happened::Route(Box::new(route.clone()))),
                 Event::Token { text, .. } if !text.is_empty() => tell(Happened::Text(text.to_owned())),

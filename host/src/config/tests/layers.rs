@@ -85,8 +85,13 @@ fn the_explanation_is_a_table() {
     let table = house.load().unwrap().explain().to_string();
     insta::assert_snapshot!(table.replace(&format!("{}/", house.folder.path().display()), ""), @r#"
     schema                  1              built in
+    server.client_timeout   "30s"          built in
+    server.drain_timeout    "30s"          built in
+    server.keys             []             built in
     server.listen           "127.0.0.1:1"  pajamas.toml:2
     server.max_body         "32MiB"        built in
+    server.max_connections  4096           built in
+    server.max_queue        64             built in
     server.request_timeout  "2m"           built in
     plugins.require_hash    true           built in
     plugins.search          []             built in

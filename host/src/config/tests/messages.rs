@@ -273,7 +273,7 @@ fn listening_to_other_machines_is_refused() {
       |
     2 | listen = "0.0.0.0:8797"
       |          ^^^^^^^^^^^^^^
-      = help: the server has no keys yet: listen on 127.0.0.1 or [::1], and put a proxy that asks for keys in front of it
+      = help: make a key with `pajamas keys new NAME` and put it into `server.keys`, or listen on 127.0.0.1
     "#);
 }
 

@@ -1,0 +1,374 @@
+//! What a host counts and times, as Prometheus reads it.
+//!
+//! Labels name models, tasks, stages, devices and codes: things of the configuration, never of a request.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use pajamas_plugin_api::{EngineStats, Memory};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::config::Task;
+use crate::error::Error;
+use crate::models::{State, Status};
+use crate::pipeline::{Outcome, Output, Route};
+
+type Labels = Vec<(&'static str, String)>;
+type Counters = Family<Labels, Counter>;
+type Gauges = Family<Labels, Gauge>;
+type Seconds = Family<Labels, Gauge<f64, AtomicU64>>;
+type Histograms = Family<Labels, Histogram, Buckets>;
+
+/// Seconds that requests take: vLLM's buckets, so that dashboards compare.
+const REQUEST: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0];
+/// Seconds between two tokens, or of one step of a pipeline.
+const STEP: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// Makes histograms with one list of buckets.
+#[derive(Clone)]
+struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+/// The metrics of one host. Every method may be called from any thread.
+pub struct Metrics {
+    registry: Registry,
+    requests: Counters,
+    in_flight: Gauges,
+    duration: Histograms,
+    queue_wait: Histograms,
+    first_token: Histograms,
+    between_tokens: Histograms,
+    steps: Histograms,
+    tokens: Counters,
+    routes: Counters,
+    refusals: Counters,
+    cancelled: Counters,
+    /// Set anew for each look.
+    moment: Mutex<Moment>,
+}
+
+/// Gauges of what is now.
+struct Moment {
+    queue: Gauges,
+    states: Gauges,
+    loads: Seconds,
+    memory: Gauges,
+    budget: Gauges,
+    plugins: Gauges,
+    engine: Gauges,
+}
+
+/// What [`Metrics::encode`] has to be told, since nobody tells it when it changes.
+pub struct Now {
+    /// Requests inside, by model.
+    pub inside: Vec<(String, u32)>,
+    /// All models that are known.
+    pub models: Vec<Status>,
+    /// Engines of loaded models.
+    pub engines: Vec<(String, EngineStats)>,
+    /// Device, what models may hold there, and what they hold.
+    pub devices: Vec<(String, u64, u64)>,
+    /// Name and version of each plugin.
+    pub plugins: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("pajamas");
+        let requests = counter(
+            &mut registry,
+            "requests",
+            "Requests that ended, by task, model and code; `ok` for success",
+        );
+        let in_flight = gauge(&mut registry, "requests_in_flight", "Requests that run or wait");
+        let duration =
+            histogram(&mut registry, "request_duration_seconds", "Requests from beginning to end", REQUEST);
+        let queue_wait =
+            histogram(&mut registry, "queue_wait_seconds", "Waiting for the model's engine", REQUEST);
+        let first_token = histogram(
+            &mut registry,
+            "time_to_first_token_seconds",
+            "From the beginning of a request to its first token",
+            REQUEST,
+        );
+        let between_tokens =
+            histogram(&mut registry, "inter_token_latency_seconds", "Between two tokens of one answer", STEP);
+        let steps = histogram(
+            &mut registry,
+            "stage_duration_seconds",
+            "Steps of pipelines; kind is wasm or backend",
+            STEP,
+        );
+        let tokens = counter(
+            &mut registry,
+            "tokens",
+            "Tokens by direction: prompt, cached (of the prompt, not computed again), completion",
+        );
+        let routes = counter(&mut registry, "route_decisions", "Requests by the model they were routed to");
+        let refusals = counter(
+            &mut registry,
+            "refusals",
+            "Answers that were errors, by code, also those that reached no model",
+        );
+        let cancelled = counter(&mut registry, "cancelled", "Requests that were stopped before their end");
+        let moment = Moment {
+            queue: gauge(
+                &mut registry,
+                "queue_depth",
+                "Requests that wait for a place in the model's engine",
+            ),
+            states: gauge(&mut registry, "model_state", "1 for the state that the model is in"),
+            loads: seconds(
+                &mut registry,
+                "model_load_seconds",
+                "How long loading took the model that is in memory",
+            ),
+            memory: gauge(
+                &mut registry,
+                "memory_bytes",
+                "Memory that models hold, by device, owner and kind",
+            ),
+            budget: gauge(
+                &mut registry,
+                "vram_bytes",
+                "Memory of a device: what models may hold (total), and what they hold (used)",
+            ),
+            plugins: gauge(&mut registry, "plugin_loaded", "1 for each plugin that is loaded"),
+            engine: gauge(
+                &mut registry,
+                "engine",
+                "What the engine of a text model reports, by the name of the number",
+            ),
+        };
+        Self {
+            registry,
+            requests,
+            in_flight,
+            duration,
+            queue_wait,
+            first_token,
+            between_tokens,
+            steps,
+            tokens,
+            routes,
+            refusals,
+            cancelled,
+            moment: Mutex::new(moment),
+        }
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counters {
+    let family = Counters::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauges {
+    let family = Gauges::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Seconds {
+    let family = Seconds::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn histogram(registry: &mut Registry, name: &str, help: &str, buckets: &'static [f64]) -> Histograms {
+    let family = Histograms::new_with_constructor(Buckets(buckets));
+    registry.register(name, help, family.clone());
+    family
+}
+
+impl Metrics {
+    /// A request begins, for a model of the configuration or the word `path`.
+    pub fn begin(&self, task: Task, route: &Route) -> Meter<'_> {
+        let labels = vec![("task", task.to_string()), ("model", route.model.clone())];
+        self.in_flight.get_or_create(&labels).inc();
+        self.routes.get_or_create(&vec![("target", route.model.clone())]).inc();
+        Meter { metrics: self, labels, begun: Instant::now(), token: None }
+    }
+
+    /// An answer is an error.
+    pub fn refused(&self, code: &str) {
+        self.refusals.get_or_create(&vec![("code", code.to_owned())]).inc();
+    }
+
+    /// All metrics in OpenMetrics text.
+    ///
+    /// # Errors
+    /// Only when formatting fails.
+    pub fn encode(&self, now: &Now) -> Result<String, fmt::Error> {
+        let moment = self.moment.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        moment.set(now);
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Moment {
+    fn set(&self, now: &Now) {
+        for family in [&self.queue, &self.states, &self.memory, &self.budget, &self.plugins, &self.engine] {
+            family.clear();
+        }
+        self.loads.clear();
+        let put = |family: &Gauges, labels: &[(&'static str, &str)], value: u64| {
+            let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        for (model, inside) in &now.inside {
+            // An engine knows how many wait; of the others all that are inside run.
+            let waiting =
+                now.engines.iter().find(|(id, _)| id == model).map_or(0, |(_, stats)| stats.waiting);
+            put(&self.queue, &[("model", model)], u64::from(waiting.min(*inside)));
+        }
+        for status in &now.models {
+            for state in State::ALL {
+                let is = u64::from(status.state == state);
+                put(&self.states, &[("model", &status.id), ("state", state.name())], is);
+            }
+            if let Some(took) = status.load_ms {
+                self.loads.get_or_create(&vec![("model", status.id.clone())]).set(took / 1e3);
+            }
+            for Memory { device, weights, kv, scratch } in &status.memory {
+                for (kind, bytes) in [("weights", weights), ("kv", kv), ("scratch", scratch)] {
+                    put(&self.memory, &[("device", device), ("owner", &status.id), ("kind", kind)], *bytes);
+                }
+            }
+        }
+        for (device, total, used) in &now.devices {
+            put(&self.budget, &[("device", device), ("kind", "total")], *total);
+            put(&self.budget, &[("device", device), ("kind", "used")], *used);
+        }
+        for (name, version) in &now.plugins {
+            put(&self.plugins, &[("name", name), ("version", version)], 1);
+        }
+        for (model, stats) in &now.engines {
+            for (name, value) in numbers(stats) {
+                put(&self.engine, &[("model", model), ("number", name)], value);
+            }
+        }
+    }
+}
+
+fn numbers(stats: &EngineStats) -> [(&'static str, u64); 13] {
+    [
+        ("slots", stats.slots.into()),
+        ("busy", stats.busy.into()),
+        ("waiting", stats.waiting.into()),
+        ("cache_tokens_total", stats.cache_tokens_total),
+        ("cache_tokens_used", stats.cache_tokens_used),
+        ("prompt_tokens", stats.prompt_tokens),
+        ("cached_tokens", stats.cached_tokens),
+        ("generated_tokens", stats.generated_tokens),
+        ("batches", stats.batches),
+        ("preempted", stats.preempted),
+        ("cancelled", stats.cancelled),
+        ("drafted", stats.drafted),
+        ("accepted", stats.accepted),
+    ]
+}
+
+/// One request being measured. Dropped without [`end`](Self::end), it counts as an internal error.
+pub struct Meter<'m> {
+    metrics: &'m Metrics,
+    labels: Labels,
+    begun: Instant,
+    /// When the last token came.
+    token: Option<Instant>,
+}
+
+impl Meter<'_> {
+    /// A token came.
+    pub fn token(&mut self) {
+        let now = Instant::now();
+        let (family, since) = match self.token.replace(now) {
+            None => (&self.metrics.first_token, self.begun),
+            Some(last) => (&self.metrics.between_tokens, last),
+        };
+        family.get_or_create(&self.model()).observe((now - since).as_secs_f64());
+    }
+
+    /// The request ended.
+    pub fn end(self, result: &Result<Outcome, Error>) {
+        let metrics = self.metrics;
+        match result {
+            Ok(outcome) => {
+                for step in &outcome.steps {
+                    let kind = if step.step == "model" { "backend" } else { "wasm" };
+                    let labels = vec![("stage", step.step.clone()), ("kind", kind.to_owned())];
+                    metrics.steps.get_or_create(&labels).observe(step.time.as_secs_f64());
+                }
+                self.used(&outcome.output);
+                self.close("ok");
+            }
+            Err(error) => {
+                if error.code() == "cancelled" {
+                    metrics.cancelled.get_or_create(&self.model()).inc();
+                }
+                self.close(error.code());
+            }
+        }
+    }
+
+    fn used(&self, output: &Output) {
+        let usage = match output {
+            Output::Text(summary) => {
+                let wait = summary.timings.queue_ms / 1e3;
+                self.metrics.queue_wait.get_or_create(&self.model()).observe(wait);
+                summary.usage
+            }
+            Output::Embeddings(_, usage) => *usage,
+            Output::Values(_) => return,
+        };
+        for (direction, count) in [
+            ("prompt", usage.prompt_tokens),
+            ("cached", usage.cached_tokens),
+            ("completion", usage.completion_tokens),
+        ] {
+            let mut labels = self.model();
+            labels.push(("direction", direction.to_owned()));
+            self.metrics.tokens.get_or_create(&labels).inc_by(count.into());
+        }
+    }
+
+    fn close(&self, code: &str) {
+        let mut labels = self.labels.clone();
+        self.metrics.duration.get_or_create(&labels).observe(self.begun.elapsed().as_secs_f64());
+        labels.push(("code", code.to_owned()));
+        self.metrics.requests.get_or_create(&labels).inc();
+    }
+
+    fn model(&self) -> Labels {
+        self.labels.iter().filter(|(name, _)| *name == "model").cloned().collect()
+    }
+}
+
+impl Drop for Meter<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_flight.get_or_create(&self.labels).dec();
+    }
+}

@@ -1,0 +1,98 @@
+//! What a model is doing, for whoever asks.
+
+use pajamas_plugin_api::Memory;
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Where a model is in its life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not in memory; the next request loads it.
+    #[default]
+    Unloaded,
+    /// Being loaded.
+    Loading,
+    /// In memory, and no request uses it.
+    Ready,
+    /// In memory, and requests use it.
+    Busy,
+    /// Its latest load or request failed, and it is not in memory; the next request tries again.
+    Failed,
+    /// It panicked again and again; no request loads it.
+    Quarantined,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Unloaded, Self::Loading, Self::Ready, Self::Busy, Self::Failed, Self::Quarantined];
+
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unloaded => "unloaded",
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// Whether a request can run without loading.
+    pub const fn is_in_memory(self) -> bool {
+        matches!(self, Self::Ready | Self::Busy)
+    }
+}
+
+/// A model whose state changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The model's id.
+    pub id: String,
+    /// The state it is in now.
+    pub state: State,
+}
+
+/// Why a model failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The error's code.
+    pub code: String,
+    /// The error's words.
+    pub message: String,
+    /// Panics in a row.
+    #[serde(skip)]
+    pub panics: u32,
+}
+
+impl Failure {
+    pub(super) fn of(error: &Error, panics: u32) -> Self {
+        Self { code: error.code().to_owned(), message: error.message().to_owned(), panics }
+    }
+}
+
+/// A model at one moment.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// The model's id.
+    pub id: String,
+    /// Where it is in its life.
+    pub state: State,
+    /// Whether it stays in memory when others need room.
+    pub pinned: bool,
+    /// Requests that use it now.
+    pub in_flight: usize,
+    /// The backend that runs it, when it is in memory.
+    pub backend: Option<String>,
+    /// The device it runs on, when it is in memory.
+    pub device: Option<String>,
+    /// Bytes held.
+    pub memory: Vec<Memory>,
+    /// How long loading took, in milliseconds.
+    pub load_ms: Option<f64>,
+    /// Why it failed, until it is loaded again or a request goes well.
+    pub failure: Option<Failure>,
+}

@@ -1,0 +1,143 @@
+//! `/admin`: what an operator sees and does. `/readyz` and `/metrics` are here, too: they tell the same things.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use pajamas_plugin_api::Cancel;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::models::State as Life;
+
+/// How often a stream of events looks whether its client is still there.
+const CLIENT_POLL: Duration = Duration::from_millis(500);
+
+/// `GET /readyz`: 503 until the models that are loaded at the start are in memory.
+pub async fn readyz(State(host): State<Arc<Host>>) -> Response {
+    let wanted: Vec<&str> = host.config().models.iter().filter(|m| m.preload).map(|m| &*m.id).collect();
+    let missing: Vec<Value> = host
+        .models()
+        .status(wanted.iter().copied())
+        .into_iter()
+        .filter(|status| wanted.contains(&status.id.as_str()) && !status.state.is_in_memory())
+        .map(|status| json!({ "model": status.id, "state": status.state, "failure": status.failure }))
+        .collect();
+    let (status, word) = match missing.is_empty() {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    (status, Json(json!({ "status": word, "waiting_for": missing }))).into_response()
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(host): State<Arc<Host>>) -> Result<Response> {
+    // Plugins are asked for their memory: not on a thread of the runtime.
+    let text = blocking(move || host.metrics_text()).await?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// `GET /admin/models`
+pub async fn models(State(host): State<Arc<Host>>) -> Result<Json<Value>> {
+    blocking(move || {
+        let devices: Vec<Value> = host
+            .models()
+            .devices()
+            .into_iter()
+            .map(|(device, total, used)| json!({ "device": device, "total": total, "used": used }))
+            .collect();
+        Ok(Json(json!({ "models": host.models_status(), "devices": devices })))
+    })
+    .await
+}
+
+/// `POST /admin/models/{id}/load`: answers when the model is in memory.
+pub async fn load(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+    blocking(move || {
+        host.load(&id, &Cancel::new())?;
+        one(&host, &id)
+    })
+    .await
+}
+
+/// `POST /admin/models/{id}/unload`: requests under way end first, each keeps the model as long as it needs it.
+pub async fn unload(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+    blocking(move || {
+        host.configured(&id)?;
+        host.models().unload(&id);
+        one(&host, &id)
+    })
+    .await
+}
+
+/// `POST /admin/models/{id}/pin`: the model stays in memory when others need room.
+pub async fn pin(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+    host.configured(&id)?;
+    host.models().pin(&id, true);
+    blocking(move || one(&host, &id)).await
+}
+
+/// `POST /admin/models/{id}/unpin`
+pub async fn unpin(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+    host.configured(&id)?;
+    host.models().pin(&id, false);
+    blocking(move || one(&host, &id)).await
+}
+
+/// `GET /admin/plugins`: every plugin that was found, with each step of opening it.
+pub async fn plugins(State(host): State<Arc<Host>>) -> Json<Value> {
+    Json(json!({ "plugins": host.plugins().reports() }))
+}
+
+/// `GET /admin/config`: every value in force, and where it comes from. Keys are only there as hashes.
+pub async fn config(State(host): State<Arc<Host>>) -> Json<Value> {
+    Json(json!({ "settings": host.config().explain().0 }))
+}
+
+/// `GET /admin/events`: the state of every model, then each change, as server-sent events.
+pub async fn events(State(host): State<Arc<Host>>) -> Response {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::task::spawn_blocking(move || {
+        // Watching begins before the states are read, so that no change falls between.
+        let changes = host.models().watch();
+        for status in host.models_status() {
+            let first = json!({ "id": status.id, "state": status.state });
+            if sender.blocking_send(first).is_err() {
+                return;
+            }
+        }
+        while !sender.is_closed() {
+            match changes.recv_timeout(CLIENT_POLL) {
+                Ok(change) if sender.blocking_send(json!(change)).is_err() => return,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    });
+    let events = ReceiverStream::new(receiver)
+        .map(|change| Ok::<_, Infallible>(Event::default().event("model").data(change.to_string())));
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn one(host: &Host, id: &str) -> Result<Json<Value>> {
+    let status = host.models().status([id]).into_iter().find(|status| status.id == id);
+    let fallback = || json!({ "id": id, "state": Life::Unloaded });
+    Ok(Json(status.map_or_else(fallback, |status| json!(status))))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|_| Err(Error::new("internal", "the request's thread ended early")))
+}

@@ -1,0 +1,77 @@
+//! One line in the log for each request, its id in the answer, and its refusal in the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::access::Caller;
+use crate::host::Host;
+
+/// The header with the request's id: the client's own when it sent one.
+const REQUEST_ID: &str = "x-request-id";
+/// Longer ids are replaced.
+const LONGEST_ID: usize = 128;
+
+/// Marks a response as an error of ours.
+#[derive(Debug, Clone)]
+pub struct Refusal(pub String);
+
+/// Measures a request until its answer begins; what follows of a stream is in the metrics.
+pub async fn request(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
+    let method = request.method().clone();
+    // The route and never the path: paths may hold what is nobody's business.
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let mut response = next.run(request).await;
+    let refusal = response.extensions().get::<Refusal>().map(|refusal| refusal.0.clone());
+    if let Some(code) = &refusal {
+        host.metrics().refused(code);
+    }
+    tracing::info!(
+        id = id.to_str().unwrap_or_default(),
+        %method,
+        route,
+        status = response.status().as_u16(),
+        code = refusal.as_deref().unwrap_or("ok"),
+        caller = response.extensions().get::<Caller>().map(|caller| caller.0.as_str()),
+        ms = begun.elapsed().as_secs_f64() * 1e3,
+        "request"
+    );
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn is_plain(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=LONGEST_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+/// Unique among the processes of one machine, and in order of time.
+fn new_id() -> HeaderValue {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let id = format!("{now:x}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    // Hexadecimal digits are always a header's value.
+    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_the_client_is_kept_when_it_is_plain() {
+        let long = "x".repeat(200);
+        for (id, plain) in [("abc-123", true), ("", false), ("two words", false), (long.as_str(), false)] {
+            assert_eq!(is_plain(&HeaderValue::from_str(id).unwrap()), plain, "{id}");
+        }
+        assert_ne!(new_id(), new_id());
+        assert!(is_plain(&new_id()));
+    }
+}
