@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use pajamas_llama_cpp::{HeapTrim, Model, Pooling, Sampler, Token as Id};
 use pajamas_plugin_api::{
-    Cancel, DType, EmbedRequest, GenerateRequest, GenerateSummary, Memory, PluginError, Prompt, Result,
-    Sampling, Session, Signature, TensorSink, TensorView, TextSignature, Token, TokenSink, Usage, as_bytes,
-    capability, codes,
+    Cancel, DType, ENGINE_STATS, EmbedRequest, EngineStatsExtension, Extension, GenerateRequest,
+    GenerateSummary, Memory, PluginError, Prompt, Result, Sampling, Session, Signature, TensorSink,
+    TensorView, TextSignature, Token, TokenSink, Usage, as_bytes, capability, codes,
 };
 
-use crate::engine::{Embed, Engine, Generate};
+use crate::engine::{Embed, Engine, Generate, Reduce};
 use crate::error::plugin_error;
 use crate::footprint;
 use crate::plan::Plan;
@@ -139,6 +139,7 @@ impl Session for GgufSession {
             stops: request.stop.clone(),
             logprobs: request.logprobs,
             ignore_end: request.ignore_eos,
+            priority: request.priority,
             prompt,
             max_tokens,
         };
@@ -176,7 +177,8 @@ impl Session for GgufSession {
         }
         let shape = [inputs.len() as u64, u64::from(self.model.embedding_size())];
         let prompt_tokens = inputs.iter().map(Vec::len).sum::<usize>();
-        let rows = engine.embed(Embed { inputs, pooling, normalize: request.normalize }, cancel)?;
+        let rows = engine
+            .embed(Embed { inputs, reduce: Reduce::Pool(pooling), normalize: request.normalize }, cancel)?;
         outputs.write("embeddings", TensorView::new(DType::F32, &shape, as_bytes(&rows))?)?;
         Ok(Usage { prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX), ..Usage::default() })
     }
@@ -195,6 +197,11 @@ impl Session for GgufSession {
         let tokens = self.tokens(&Prompt::Tokens(tokens.to_vec()))?;
         let bytes = self.model.detokenize(&tokens, true).map_err(plugin_error)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
+        let engine = self.engine.as_ref().filter(|_| name == ENGINE_STATS)?;
+        Some(Box::new(EngineStatsExtension(engine.counters())))
     }
 }
 

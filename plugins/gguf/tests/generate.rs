@@ -98,7 +98,7 @@ fn seeds_repeat_and_differ() {
 #[test]
 fn a_reused_prompt_changes_nothing_but_the_work() {
     let (_folder, path) = tiny();
-    let options = json!({ "batch_size": 32, "micro_batch_size": 16 });
+    let options = json!({ "batch_size": 32, "micro_batch_size": 16, "prompt_cache": "exact" });
     let long: Vec<u32> = (0..75).map(|i| 260 + i).collect();
     let mut longer = long.clone();
     longer.extend([270, 280, 290]);
