@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pajamas_llama_cpp::{Context, Model, Token};
 use pajamas_plugin_api::{FinishReason, GenerateSummary, PluginError, Result, Timings, Usage, codes};
 
+use super::choice::{self, Choice};
 use super::logprobs::Likelihood;
 use super::text::{Certain, TextStream};
 use super::work::Ticket;
@@ -140,13 +141,17 @@ impl Generation {
             Some(_) => Some(context.logits(index).ok_or_else(no_logits)?.to_vec()),
             None => None,
         };
-        let token = self.request.sampler.sample(context, index).ok_or_else(no_logits)?;
+        let choice = choice::choose(&mut self.request, context, model, index)?;
         self.first.get_or_insert_with(Instant::now);
+        let Choice::Token { token, last } = choice else {
+            self.end();
+            return Ok(Step::Break(()));
+        };
         let (logprob, extras) = match &logits {
             Some(logits) => self.likelihood(logits, token, model),
             None => (f32::NAN, String::new()),
         };
-        if model.is_end(token) && !self.request.ignore_end {
+        if model.is_end(token) && (!self.request.ignore_end || self.request.guide.is_some()) {
             let text = self.text.flush();
             if !text.is_empty() {
                 // What was held back goes out with the end token, which does not count.
@@ -160,6 +165,7 @@ impl Generation {
         let piece = model.piece(token, false).map_err(plugin_error)?;
         let (text, ending) = match self.text.push(&piece) {
             Certain::Stopped { text, stop } => (text, Some((FinishReason::Stop, Some(stop)))),
+            Certain::Text(text) if last => (text + &self.text.flush(), Some((FinishReason::Stop, None))),
             Certain::Text(text) if full => (text + &self.text.flush(), Some((FinishReason::Length, None))),
             Certain::Text(text) => (text, None),
         };
@@ -170,6 +176,11 @@ impl Generation {
         }
         self.tokens.push(token);
         Ok(if listening { Step::Continue(()) } else { Step::Break(()) })
+    }
+
+    /// Ends the answer where the grammar does. Bytes held back were part of a character that never came whole.
+    fn end(&mut self) {
+        self.finish(FinishReason::Stop, None);
     }
 
     /// A token's log-probability, and the alternatives that were asked for.
@@ -226,7 +237,7 @@ impl Generation {
     }
 }
 
-fn no_logits() -> PluginError {
+pub(super) fn no_logits() -> PluginError {
     PluginError::new(codes::INTERNAL, "llama.cpp gave no logits for a token that asked for them")
 }
 

@@ -7,6 +7,7 @@
 //! computed again later: it only takes longer.
 
 mod admission;
+mod choice;
 mod counters;
 mod embed;
 mod generate;
@@ -27,6 +28,7 @@ use pajamas_plugin_api::{
     Cancel, EngineStats, FinishReason, GenerateSummary, PluginError, Result, TokenEvent, TokenSink, codes,
 };
 
+use crate::constrain::Guide;
 use crate::options::PromptCache;
 use counters::Counters;
 use embed::Embedding;
@@ -56,6 +58,8 @@ pub(crate) struct Generate {
     pub logprobs: Option<u32>,
     pub ignore_end: bool,
     pub priority: i32,
+    /// What the answer must follow.
+    pub guide: Option<Guide>,
 }
 
 /// An embedding of several texts, ready for the engine.

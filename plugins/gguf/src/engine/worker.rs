@@ -246,9 +246,11 @@ impl Worker {
     fn embed(&mut self) {
         if !self.context.has_cache() {
             let mut works: Vec<&mut Option<Work>> = self.slots.iter_mut().map(|s| &mut s.work).collect();
-            for index in embed::advance_together(&mut works, &mut self.context, &mut self.batch) {
+            let ended = embed::advance_together(&mut works, &mut self.context, &mut self.batch);
+            for index in ended {
                 *works[index] = None;
             }
+            Counters::add(&self.counters.batches, usize::from(!self.batch.is_empty()));
             return;
         }
         for index in 0..self.slots.len() {
