@@ -61,7 +61,14 @@ impl Backend for GgufBackend {
                 "tq1_0", "tq2_0", "mxfp4", "nvfp4",
             ]),
             device_kinds: list(&["cpu", "cuda", "metal", "vulkan", "rocm", "sycl"]),
-            capabilities: list(&[capability::GENERATE, capability::EMBED, capability::TOKENIZE]),
+            capabilities: list(&[
+                capability::GENERATE,
+                capability::EMBED,
+                capability::TOKENIZE,
+                capability::CONSTRAIN,
+                capability::INFILL,
+                capability::RERANK,
+            ]),
             options_schema: options::schema(),
         }
     }

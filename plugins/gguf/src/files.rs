@@ -8,6 +8,9 @@ use pajamas_plugin_api::{PluginError, Result, codes};
 
 use crate::error::plugin_error;
 
+/// llama.cpp's number for the pooling `rank`.
+const POOLING_RANK: u64 = 4;
+
 /// The checked headers of a model: one, or as many as the parts it was split into.
 pub(crate) struct ModelFiles {
     headers: Vec<Header>,
@@ -68,6 +71,11 @@ impl ModelFiles {
     /// Whether the model was made to embed texts.
     pub fn is_embedder(&self) -> bool {
         self.is_encoder() || self.main().family_u64("pooling_type").is_some_and(|p| p > 0)
+    }
+
+    /// Whether the model was made to score pairs of texts.
+    pub fn is_ranker(&self) -> bool {
+        self.main().family_u64("pooling_type") == Some(POOLING_RANK)
     }
 
     /// Number of tokens in the vocabulary.

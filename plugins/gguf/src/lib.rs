@@ -8,13 +8,16 @@
 //! (`libggml-cuda.so`, `libggml-vulkan.so`) laid there are found by themselves.
 
 mod backend;
+mod constrain;
 mod cpu;
 mod engine;
 mod error;
 mod files;
 mod footprint;
+mod joined;
 mod options;
 mod plan;
+mod sampling;
 mod session;
 
 use pajamas_plugin_api::{HostContext, Plugin, PluginInfo, Result};

@@ -13,7 +13,8 @@ const KV_TYPES: [&str; 9] = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_
 pub(crate) enum PromptCache {
     /// None.
     Off,
-    /// Those that computing the whole prompt anew would give bit for bit: whole micro-batches of prompt.
+    /// Those that computing the whole prompt anew would give bit for bit: whole micro-batches of a prompt that was
+    /// computed alone.
     Exact,
     /// Every common token. Faster; results may differ in the last bits.
     Prefix,
@@ -25,7 +26,9 @@ pub(crate) struct LoadOptions {
     pub context_length: Option<u32>,
     pub batch_size: u32,
     pub micro_batch_size: u32,
+    pub prompt_chunk: u32,
     pub parallel: u32,
+    pub cache_tokens: Option<u32>,
     pub threads: Option<u32>,
     pub threads_batch: Option<u32>,
     pub gpu_layers: Option<u32>,
@@ -44,14 +47,16 @@ impl Default for LoadOptions {
             context_length: None,
             batch_size: 2048,
             micro_batch_size: 512,
-            parallel: 1,
+            prompt_chunk: 128,
+            parallel: 4,
+            cache_tokens: None,
             threads: None,
             threads_batch: None,
             gpu_layers: None,
             kv_type_k: TensorType::F16,
             kv_type_v: TensorType::F16,
             flash_attention: FlashAttention::Auto,
-            prompt_cache: PromptCache::Exact,
+            prompt_cache: PromptCache::Prefix,
             mmap: true,
             mlock: false,
             vocab_only: None,
@@ -72,7 +77,14 @@ pub(crate) fn schema() -> Value {
                  with, at most 4096."),
             "batch_size": count(1 << 20, "The most prompt tokens handed to llama.cpp at once. Default 2048."),
             "micro_batch_size": count(1 << 16, "Tokens computed together. Default 512."),
-            "parallel": count(256, "Requests generated at the same time, each with its own context. Default 1."),
+            "prompt_chunk": count(1 << 20,
+                "The most prompt tokens in a batch with which other requests write: fewer keep their tokens coming, \
+                 more read prompts faster. Default 128."),
+            "parallel": count(256, "Requests computed at the same time. Default 4."),
+            "cache_tokens": count(1 << 28,
+                "Tokens the cache has room for, over all requests; at least `context_length`. With fewer than \
+                 `parallel` times `context_length` requests share the cache, and when it is full the youngest waits and \
+                 is computed again. Default: `parallel` times `context_length`."),
             "threads": count(1024, "Threads for generating. Default: the number of cores."),
             "threads_batch": count(1024, "Threads for prompts. Default: as `threads`."),
             "gpu_layers": { "type": "integer", "minimum": 0, "maximum": 100_000,
@@ -81,9 +93,10 @@ pub(crate) fn schema() -> Value {
             "kv_type_v": kv("Type of the value cache. Quantized types need flash attention."),
             "flash_attention": { "enum": ["auto", "on", "off"], "default": "auto",
                 "description": "Whether attention is computed without writing out all scores." },
-            "prompt_cache": { "enum": ["exact", "prefix", "off"], "default": "exact",
-                "description": "Whether a request builds on the prompt of an earlier one: `exact` where results are \
-                 the same bit for bit, `prefix` wherever tokens agree, `off` never." },
+            "prompt_cache": { "enum": ["exact", "prefix", "off"], "default": "prefix",
+                "description": "Whether a request builds on what an earlier one left in the cache: `prefix` wherever \
+                 tokens agree (with quantized weights the last bits of results may differ), `exact` only where results \
+                 are the same bit for bit, `off` never." },
             "mmap": { "type": "boolean", "default": true, "description": "Map the file instead of reading it." },
             "mlock": { "type": "boolean", "default": false, "description": "Keep the weights from being swapped." },
             "vocab_only": { "type": "boolean",
@@ -134,7 +147,9 @@ impl LoadOptions {
             "context_length" => self.context_length = Some(number),
             "batch_size" => self.batch_size = number,
             "micro_batch_size" => self.micro_batch_size = number,
+            "prompt_chunk" => self.prompt_chunk = number,
             "parallel" => self.parallel = number,
+            "cache_tokens" => self.cache_tokens = Some(number),
             "threads" => self.threads = Some(number),
             "threads_batch" => self.threads_batch = Some(number),
             "gpu_layers" => self.gpu_layers = Some(number),

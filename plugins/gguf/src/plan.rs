@@ -13,6 +13,8 @@ const DEFAULT_CONTEXT: u32 = 4096;
 /// Logits that may be computed in one batch of an embedding on a model that is no embedder: 8 MiB. llama.cpp computes
 /// them for every token of an embedding, and keeps room for them even while it only generates.
 const OUTPUT_LOGITS: u64 = 2 << 20;
+/// Texts that an encoder embeds in one batch, at most.
+const ENCODER_SEQUENCES: u32 = 64;
 
 /// How a model will be loaded.
 pub(crate) struct Plan {
@@ -66,22 +68,41 @@ impl Plan {
             }
         };
         let threads = options.threads.unwrap_or_else(default_threads);
+        let separate = u64::from(context_length) * u64::from(options.parallel);
+        let cache = options.cache_tokens.map_or(separate, u64::from);
+        if cache < u64::from(context_length) {
+            return Err(PluginError::new(
+                codes::INVALID_OPTION,
+                format!("cache_tokens is {cache}: not one request of context_length {context_length} fits"),
+            )
+            .help("cache_tokens is for all requests together, and at least context_length"));
+        }
+        // Texts that leave nothing in a cache cost no memory: many of them share a batch.
+        let sequences = match files.is_encoder() {
+            true => options.parallel.max(ENCODER_SEQUENCES),
+            false => options.parallel,
+        };
         let context = ContextParams {
-            context_length: context_length.saturating_mul(options.parallel),
+            context_length: u32::try_from(cache.min(separate)).unwrap_or(u32::MAX),
             batch_size: batch,
             micro_batch_size: micro_batch,
-            sequences: options.parallel,
-            outputs: outputs.max(options.parallel),
-            unified: false,
+            sequences,
+            outputs: outputs.max(sequences),
+            unified: cache < separate || files.is_encoder(),
             threads,
             threads_batch: options.threads_batch.unwrap_or(threads),
             key_type: options.kv_type_k,
             value_type: options.kv_type_v,
             flash_attention: options.flash_attention,
             embeddings: false,
+            rank: files.is_ranker(),
         };
-        let settings =
-            Settings { context_length, slots: options.parallel, prompt_cache: options.prompt_cache };
+        let settings = Settings {
+            context_length,
+            slots: options.parallel,
+            prompt_cache: options.prompt_cache,
+            prompt_chunk: options.prompt_chunk,
+        };
         Ok(Self { files, model, context, settings })
     }
 

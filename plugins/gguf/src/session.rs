@@ -1,20 +1,22 @@
 //! A loaded model, as its callers see it.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use pajamas_llama_cpp::{HeapTrim, Model, Pooling, Sampler, Token as Id};
+use pajamas_llama_cpp::{HeapTrim, Model, Pooling, Token as Id};
 use pajamas_plugin_api::{
-    Cancel, DType, EmbedRequest, GenerateRequest, GenerateSummary, Memory, PluginError, Prompt, Result,
-    Sampling, Session, Signature, TensorSink, TensorView, TextSignature, Token, TokenSink, Usage, as_bytes,
-    capability, codes,
+    Cancel, DType, ENGINE_STATS, EmbedRequest, EngineStatsExtension, Extension, GenerateRequest,
+    GenerateSummary, Memory, PluginError, Prompt, Result, Session, Signature, TensorSink, TensorView,
+    TextSignature, Token, TokenSink, Usage, as_bytes, capability, codes,
 };
 
-use crate::engine::{Embed, Engine, Generate};
+use crate::constrain::Constraints;
+use crate::engine::{Embed, Engine, Generate, Reduce};
 use crate::error::plugin_error;
 use crate::footprint;
+use crate::joined;
 use crate::plan::Plan;
+use crate::sampling::sampler;
 
 /// Metadata longer than this is left out of the signature: templates have their own field, licences are not needed.
 const LONGEST_METADATA: usize = 1024;
@@ -24,6 +26,7 @@ pub(crate) struct GgufSession {
     model: Arc<Model>,
     /// `None` when only the vocabulary is loaded.
     engine: Option<Engine>,
+    constraints: Constraints,
     context_length: u32,
     signature: Signature,
     memory: Vec<Memory>,
@@ -34,13 +37,26 @@ pub(crate) struct GgufSession {
 impl GgufSession {
     /// A session that computes. `causal` models generate; the others only embed.
     pub fn new(model: Arc<Model>, engine: Engine, plan: &Plan, causal: bool, memory: Vec<Memory>) -> Self {
-        let mut capabilities = vec![capability::TOKENIZE, capability::EMBED];
+        let mut capabilities = vec![capability::TOKENIZE];
+        // A classification head takes the place of embeddings.
+        capabilities.push(if model.ranks() { capability::RERANK } else { capability::EMBED });
         if causal && model.has_decoder() && !model.has_encoder() {
-            capabilities.push(capability::GENERATE);
+            capabilities.extend([capability::GENERATE, capability::CONSTRAIN]);
+            if model.infill_marks().is_some() {
+                capabilities.push(capability::INFILL);
+            }
         }
         let context_length = plan.settings.context_length;
         let signature = signature(&model, &capabilities, context_length);
-        Self { model, engine: Some(engine), context_length, signature, memory, _trim: HeapTrim::default() }
+        Self {
+            model,
+            engine: Some(engine),
+            constraints: Constraints::default(),
+            context_length,
+            signature,
+            memory,
+            _trim: HeapTrim::default(),
+        }
     }
 
     /// A session that only tokenizes.
@@ -50,6 +66,7 @@ impl GgufSession {
         Self {
             model,
             engine: None,
+            constraints: Constraints::default(),
             context_length,
             signature,
             memory: footprint::vocabulary_memory(&plan.files),
@@ -73,7 +90,10 @@ impl GgufSession {
             Prompt::Tokens(ids) => {
                 ids.iter().map(|id| self.model.token(*id)).collect::<Result<_, _>>().map_err(plugin_error)
             }
-            Prompt::Infill { .. } => Err(PluginError::unsupported("this model", capability::INFILL)),
+            Prompt::Infill { prefix, suffix } => joined::infill(&self.model, prefix, suffix),
+            Prompt::Pair { query, document } if self.model.ranks() => {
+                joined::pair(&self.model, query, document)
+            }
             Prompt::Pair { .. } => Err(PluginError::unsupported("this model", capability::RERANK)),
             _ => Err(PluginError::unsupported("this backend", "prompts of this form")),
         }
@@ -122,9 +142,6 @@ impl Session for GgufSession {
             )
             .help("requests take no options of their own yet; those of loading go with the model"));
         }
-        if request.constraint.is_some() {
-            return Err(PluginError::unsupported("this model", capability::CONSTRAIN));
-        }
         let prompt = self.tokens(&request.prompt)?;
         if prompt.is_empty() {
             return Err(PluginError::invalid_input("the prompt has no tokens")
@@ -139,6 +156,11 @@ impl Session for GgufSession {
             stops: request.stop.clone(),
             logprobs: request.logprobs,
             ignore_end: request.ignore_eos,
+            priority: request.priority,
+            guide: match &request.constraint {
+                Some(constraint) => Some(self.constraints.compile(&self.model, constraint)?),
+                None => None,
+            },
             prompt,
             max_tokens,
         };
@@ -146,17 +168,22 @@ impl Session for GgufSession {
     }
 
     fn embed(&self, request: &EmbedRequest, outputs: &mut dyn TensorSink, cancel: &Cancel) -> Result<Usage> {
-        let engine = self.engine(capability::EMBED)?;
-        let pooling = match request.pooling.as_deref() {
-            None => self.model.pooling().unwrap_or(Pooling::Mean),
-            Some("mean") => Pooling::Mean,
-            Some("cls") => Pooling::Cls,
-            Some("last") => Pooling::Last,
+        let reduce = match request.pooling.as_deref() {
+            None if self.model.ranks() => Reduce::Score,
+            None => Reduce::Pool(self.model.pooling().unwrap_or(Pooling::Mean)),
+            Some("mean") => Reduce::Pool(Pooling::Mean),
+            Some("cls") => Reduce::Pool(Pooling::Cls),
+            Some("last") => Reduce::Pool(Pooling::Last),
+            Some("rank") => Reduce::Score,
             Some(other) => {
                 return Err(PluginError::invalid_input(format!("there is no pooling `{other}`"))
-                    .help("pooling is mean, cls or last"));
+                    .help("pooling is mean, cls or last; for pairs of texts, rank"));
             }
         };
+        let engine = self.engine(match reduce {
+            Reduce::Pool(_) => capability::EMBED,
+            Reduce::Score => capability::RERANK,
+        })?;
         let inputs: Vec<Vec<Id>> = request.inputs.iter().map(|p| self.tokens(p)).collect::<Result<_>>()?;
         for (number, input) in inputs.iter().enumerate() {
             if input.is_empty() {
@@ -174,10 +201,21 @@ impl Session for GgufSession {
                 .help("split the text, or load the model with a larger context_length"));
             }
         }
-        let shape = [inputs.len() as u64, u64::from(self.model.embedding_size())];
+        let count = inputs.len() as u64;
         let prompt_tokens = inputs.iter().map(Vec::len).sum::<usize>();
-        let rows = engine.embed(Embed { inputs, pooling, normalize: request.normalize }, cancel)?;
-        outputs.write("embeddings", TensorView::new(DType::F32, &shape, as_bytes(&rows))?)?;
+        let rows = match inputs.is_empty() {
+            true => Vec::new(),
+            false => engine.embed(Embed { inputs, reduce, normalize: request.normalize }, cancel)?,
+        };
+        match reduce {
+            Reduce::Pool(_) => {
+                let shape = [count, u64::from(self.model.embedding_size())];
+                outputs.write("embeddings", TensorView::new(DType::F32, &shape, as_bytes(&rows))?)?;
+            }
+            Reduce::Score => {
+                outputs.write("scores", TensorView::new(DType::F32, &[count], as_bytes(&rows))?)?;
+            }
+        }
         Ok(Usage { prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX), ..Usage::default() })
     }
 
@@ -195,6 +233,11 @@ impl Session for GgufSession {
         let tokens = self.tokens(&Prompt::Tokens(tokens.to_vec()))?;
         let bytes = self.model.detokenize(&tokens, true).map_err(plugin_error)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
+        let engine = self.engine.as_ref().filter(|_| name == ENGINE_STATS)?;
+        Some(Box::new(EngineStatsExtension(engine.counters())))
     }
 }
 
@@ -218,53 +261,4 @@ fn signature(model: &Model, capabilities: &[&str], context_length: u32) -> Signa
         metadata,
         ..Signature::default()
     }
-}
-
-/// Builds the chain of samplers, in llama.cpp's own order.
-fn sampler(model: &Model, sampling: &Sampling, context_length: u32) -> Result<Sampler> {
-    let ranges = [
-        ("temperature", sampling.temperature, 0.0, f32::MAX),
-        ("top_p", sampling.top_p, 0.0, 1.0),
-        ("min_p", sampling.min_p, 0.0, 1.0),
-        ("repeat_penalty", sampling.repeat_penalty, f32::MIN_POSITIVE, f32::MAX),
-        ("presence_penalty", sampling.presence_penalty, f32::MIN, f32::MAX),
-        ("frequency_penalty", sampling.frequency_penalty, f32::MIN, f32::MAX),
-    ];
-    for (name, value, least, most) in ranges {
-        // Written so that NaN fails.
-        if !(least..=most).contains(&value) {
-            return Err(PluginError::invalid_input(format!("{name} is {value}, which is out of range")));
-        }
-    }
-    let biases: Vec<(Id, f32)> = sampling
-        .logit_bias
-        .iter()
-        .map(|(id, bias)| match bias.is_nan() {
-            true => Err(PluginError::invalid_input(format!("the logit bias of token {id} is no number"))),
-            false => Ok((model.token(*id).map_err(plugin_error)?, *bias)),
-        })
-        .collect::<Result<_>>()?;
-    let last_n = match sampling.penalty_last_n {
-        -1 => context_length,
-        n => u32::try_from(n).map_err(|_| {
-            PluginError::invalid_input(format!("penalty_last_n is {n}, and must be -1 or more"))
-        })?,
-    };
-    let chain = Sampler::new().logit_bias(model, &biases).penalties(
-        model,
-        last_n,
-        sampling.repeat_penalty,
-        sampling.frequency_penalty,
-        sampling.presence_penalty,
-    );
-    if sampling.temperature == 0.0 {
-        return Ok(chain.greedy());
-    }
-    let seed = sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-    Ok(chain
-        .top_k(sampling.top_k)
-        .top_p(sampling.top_p)
-        .min_p(sampling.min_p)
-        .temperature(sampling.temperature)
-        .random((seed ^ (seed >> 32)) as u32))
 }

@@ -110,6 +110,57 @@ fn encoders_embed_and_do_not_generate() {
 }
 
 #[test]
+fn many_texts_share_a_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bert.gguf");
+    support::bert::write_bert(&path);
+    let session = load(&path, json!({}));
+    let texts: Vec<Vec<u32>> =
+        (0..30).map(|i| (0..1 + i % 7).map(|j| 5 + (i * 5 + j) % 30).collect()).collect();
+    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    let batches = || pajamas_plugin_api::EngineStats::of(&*session).unwrap().unwrap().batches;
+    let together = embed(&*session, &texts, Some("mean"), false);
+    assert!(batches() < 10, "{} batches for 30 texts", batches());
+    for (i, text) in texts.iter().enumerate() {
+        assert!(close(&together.row(i), &embed(&*session, &[text], Some("mean"), false).row(0)), "text {i}");
+    }
+}
+
+#[test]
+fn pairs_are_scored_by_the_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ranker, encoder) = (folder.path().join("ranker.gguf"), folder.path().join("bert.gguf"));
+    support::bert::write_ranker(&ranker);
+    support::bert::write_bert(&encoder);
+    let session = load(&ranker, json!({}));
+    assert_eq!(session.signature().capabilities, ["tokenize", "rerank"]);
+    let pair = |document: &str| Prompt::Pair { query: "f g".into(), document: document.into() };
+    let pairs = vec![pair("h i"), pair("j"), pair("h i")];
+    let request = EmbedRequest { inputs: pairs.clone(), pooling: Some("rank".into()), normalize: true };
+    let mut scores = Rows::default();
+    session.embed(&request, &mut scores, &Cancel::new()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(scores.shape, [3]);
+    let scores = scores.values();
+    assert!(scores[0] == scores[2] && scores[0] != scores[1], "{scores:?}");
+    // The head adds up the embedding of the first token.
+    let plain = load(&encoder, json!({}));
+    for (pair, score) in pairs.iter().zip(&scores) {
+        let ids: Vec<u32> = session.tokenize(pair).unwrap().iter().map(|t| t.id).collect();
+        assert!(ids[0] == 2 && ids[1..].contains(&3), "{ids:?}: begins with CLS and has SEP between");
+        let row = embed(&*plain, &[&ids], Some("cls"), false).row(0);
+        assert!((row.iter().sum::<f32>() - score).abs() < 1e-3, "{score}");
+    }
+    // Neither does the other's work.
+    let refuse = |session: &dyn Session, inputs: Vec<Prompt>, pooling: &str| {
+        let request = EmbedRequest { inputs, pooling: Some(pooling.into()), normalize: false };
+        session.embed(&request, &mut Rows::default(), &Cancel::new()).unwrap_err().code
+    };
+    assert_eq!(refuse(&*session, vec![pair("h")], "mean"), codes::UNSUPPORTED);
+    assert_eq!(refuse(&*plain, vec![pair("h")], "rank"), codes::UNSUPPORTED);
+    assert_eq!(refuse(&*plain, vec![pair("h")], "mean"), codes::UNSUPPORTED);
+}
+
+#[test]
 fn wrong_requests_are_refused() {
     let (_folder, path) = tiny();
     let session = load(&path, json!({ "context_length": 16 }));

@@ -5,11 +5,12 @@ mod support;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use pajamas_llama_cpp::gguf::TensorType;
 use pajamas_plugin_api::{
     Cancel, FinishReason, GenerateRequest, Prompt, Session, TokenEvent, TokenSink, codes,
 };
 use serde_json::json;
-use support::{Collected, greedy, load, run, tiny};
+use support::{Collected, TINY, describe, greedy, load, run, tiny, vocabulary, write};
 
 const PROMPT: [u32; 5] = [1, 300, 301, 302, 303];
 
@@ -98,7 +99,7 @@ fn seeds_repeat_and_differ() {
 #[test]
 fn a_reused_prompt_changes_nothing_but_the_work() {
     let (_folder, path) = tiny();
-    let options = json!({ "batch_size": 32, "micro_batch_size": 16 });
+    let options = json!({ "batch_size": 32, "micro_batch_size": 16, "prompt_cache": "exact" });
     let long: Vec<u32> = (0..75).map(|i| 260 + i).collect();
     let mut longer = long.clone();
     longer.extend([270, 280, 290]);
@@ -304,7 +305,7 @@ fn the_signature_says_what_the_file_says() {
     let (_folder, path) = tiny();
     let session: Box<dyn Session> = load(&path, json!({ "context_length": 128 }));
     let signature = session.signature();
-    assert_eq!(signature.capabilities, ["tokenize", "embed", "generate"]);
+    assert_eq!(signature.capabilities, ["tokenize", "embed", "generate", "constrain"]);
     let text = signature.text.unwrap();
     assert_eq!((text.architecture.as_str(), text.vocab_size, text.embedding_size), ("llama", 400, 64));
     assert_eq!((text.context_length, text.context_train), (128, 512));
@@ -312,4 +313,23 @@ fn the_signature_says_what_the_file_says() {
     assert!(text.chat_template.unwrap().contains("messages"));
     assert!(text.parameters > 50_000);
     assert_eq!(signature.metadata["llama.block_count"], "2");
+}
+
+#[test]
+fn gaps_are_marked_as_the_model_was_trained() {
+    let (folder, plain) = tiny();
+    let path = folder.path().join("infill.gguf");
+    let mut writer = describe(TINY, vocabulary(TINY.vocab), TensorType::F32);
+    writer.set("tokenizer.ggml.fim_pre_token_id", 390u32);
+    writer.set("tokenizer.ggml.fim_suf_token_id", 391u32);
+    writer.set("tokenizer.ggml.fim_mid_token_id", 392u32);
+    write(&path, &writer, |t, out| out.write_all(&vec![0; t.bytes as usize]));
+    let gap = Prompt::Infill { prefix: "a".into(), suffix: "</s>".into() };
+    let session = load(&path, json!({}));
+    assert!(session.signature().capabilities.iter().any(|c| c == "infill"));
+    let ids: Vec<u32> = session.tokenize(&gap).unwrap().iter().map(|t| t.id).collect();
+    assert_eq!((ids[0], ids[1], *ids.last().unwrap()), (1, 390, 392));
+    assert!(ids.contains(&391) && !ids.contains(&2), "the name of a token in a text is text: {ids:?}");
+    let error = load(&plain, json!({})).tokenize(&gap).unwrap_err();
+    assert_eq!(error.code, codes::UNSUPPORTED);
 }

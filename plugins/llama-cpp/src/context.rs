@@ -49,6 +49,9 @@ pub struct ContextParams {
     pub flash_attention: FlashAttention,
     /// Whether embeddings are wanted from the start; see [`Context::set_embeddings`].
     pub embeddings: bool,
+    /// Whether the model's classification head scores each sequence; see [`Context::score`]. Only for models that
+    /// have one ([`Model::ranks`]).
+    pub rank: bool,
 }
 
 impl Default for ContextParams {
@@ -66,6 +69,7 @@ impl Default for ContextParams {
             value_type: TensorType::F16,
             flash_attention: FlashAttention::Auto,
             embeddings: false,
+            rank: false,
         }
     }
 }
@@ -91,6 +95,8 @@ pub struct Context {
     outputs: Vec<bool>,
     embeddings: bool,
     outputs_max: usize,
+    unified: bool,
+    rank: bool,
 }
 
 // SAFETY: a context has no ties to a thread; `&mut self` keeps use to one at a time.
@@ -115,7 +121,10 @@ impl Context {
         raw.n_threads = params.threads.max(1) as i32;
         raw.n_threads_batch = params.threads_batch.max(1) as i32;
         // Pooling is left to the caller, so that one context serves every kind of it.
-        raw.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
+        raw.pooling_type = match params.rank {
+            true => sys::LLAMA_POOLING_TYPE_RANK,
+            false => sys::LLAMA_POOLING_TYPE_NONE,
+        };
         raw.flash_attn_type = match params.flash_attention {
             FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
             FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
@@ -144,6 +153,8 @@ impl Context {
             embeddings: params.embeddings,
             // llama.cpp replaces the limit for models with an encoder.
             outputs_max: if model.has_encoder() { params.batch_size } else { raw.n_outputs_max } as usize,
+            unified: params.unified,
+            rank: params.rank,
             model,
         };
         if context.model.weights() != Weights::Simulated {
@@ -185,6 +196,23 @@ impl Context {
     pub fn sequence_length(&self) -> u32 {
         // SAFETY: valid handle.
         unsafe { sys::llama_n_ctx_seq(self.handle) }
+    }
+
+    /// Tokens that fit all sequences together.
+    pub fn cache_length(&self) -> u32 {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_n_ctx(self.handle) }
+    }
+
+    /// The most sequences.
+    pub fn sequences(&self) -> u32 {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_n_seq_max(self.handle) }
+    }
+
+    /// Whether sequences share the whole cache, rather than having equal parts of it.
+    pub fn is_unified(&self) -> bool {
+        self.unified
     }
 
     /// The most tokens in one batch.
@@ -286,8 +314,7 @@ impl Context {
         if let Some(token) = batch.tokens().iter().find(|t| !(0..vocab).contains(*t)) {
             return Err(Error::UnknownToken { token: i64::from(*token), size: vocab });
         }
-        // SAFETY: valid handle.
-        let sequences = unsafe { sys::llama_n_seq_max(self.handle) };
+        let sequences = self.sequences();
         if let Some(sequence) = batch.sequences().iter().find(|s| **s < 0 || **s as u32 >= sequences) {
             return fail(format!("sequence {sequence}: the context has {sequences}"));
         }
@@ -305,6 +332,29 @@ impl Context {
         unsafe {
             let row = sys::llama_get_logits_ith(self.handle, index as i32);
             (!row.is_null()).then(|| std::slice::from_raw_parts(row, self.model.vocab_size() as usize))
+        }
+    }
+
+    /// The same to write to: what a sampler then sees. `None` as for [`logits`](Self::logits).
+    pub fn logits_mut(&mut self, index: usize) -> Option<&mut [f32]> {
+        let len = self.logits(index)?.len();
+        // SAFETY: as for logits, whose row is the context's own memory; `&mut self` makes this the only view of it.
+        unsafe {
+            let row = sys::llama_get_logits_ith(self.handle, index as i32);
+            (!row.is_null()).then(|| std::slice::from_raw_parts_mut(row, len))
+        }
+    }
+
+    /// The score that the classification head gave a sequence in the last batch; `None` unless the context ranks and
+    /// embeddings are on.
+    pub fn score(&mut self, sequence: Sequence) -> Option<f32> {
+        if !self.rank || !self.embeddings || self.outputs.is_empty() {
+            return None;
+        }
+        // SAFETY: valid handle; an unknown sequence gives null, a known one at least one number.
+        unsafe {
+            let row = sys::llama_get_embeddings_seq(self.handle, sequence);
+            (!row.is_null()).then(|| *row)
         }
     }
 
@@ -329,14 +379,25 @@ impl Context {
         memory.is_null() || unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
     }
 
-    /// Gives sequence `to` the tokens of sequence `from` before position `end`. Needs a unified cache when only a
-    /// part is copied.
-    pub fn copy(&mut self, from: Sequence, to: Sequence, end: u32) {
+    /// Gives sequence `to` the tokens of sequence `from` before position `end`, in place of its own. In a unified
+    /// cache both share them; otherwise they are copied when the next batch is computed. `false` when the model's memory
+    /// cannot be cut at `end`: `to` is then empty.
+    pub fn copy(&mut self, from: Sequence, to: Sequence, end: u32) -> bool {
         let memory = self.memory_handle();
-        if !memory.is_null() {
-            // SAFETY: valid memory of this context.
-            unsafe { sys::llama_memory_seq_cp(memory, from, to, -1, i32::try_from(end).unwrap_or(i32::MAX)) };
+        let known = |s: Sequence| u32::try_from(s).is_ok_and(|s| s < self.sequences());
+        if memory.is_null() || from == to || !known(from) || !known(to) {
+            return false;
         }
+        self.remove(to, 0);
+        let last = if self.unified { i32::try_from(end).unwrap_or(i32::MAX) } else { -1 };
+        // SAFETY: valid memory of this context and two of its sequences; parts have caches of their own, between which
+        // llama.cpp copies only wholes.
+        unsafe { sys::llama_memory_seq_cp(memory, from, to, -1, last) };
+        let cut = self.remove(to, end.max(1));
+        if !cut {
+            self.remove(to, 0);
+        }
+        cut
     }
 
     /// Moves the tokens of a sequence from position `from` on by `delta`; `false` when the memory cannot.

@@ -176,6 +176,24 @@ impl Model {
         }
     }
 
+    /// Whether the model was made to score pairs of texts: it has a classification head, and its pooling is `rank`.
+    pub fn ranks(&self) -> bool {
+        let pooling = || {
+            let architecture = self.metadata_value("general.architecture")?;
+            self.metadata_value(&format!("{architecture}.pooling_type"))?.parse::<i32>().ok()
+        };
+        pooling() == Some(sys::LLAMA_POOLING_TYPE_RANK)
+    }
+
+    /// A chat template by its name, for example `rerank`.
+    pub fn template(&self, name: &str) -> Option<String> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: valid handle, zero-terminated name; the result lives as long as the model.
+        let template = unsafe { sys::llama_model_chat_template(self.handle, name.as_ptr()) };
+        // SAFETY: null or zero-terminated.
+        (!template.is_null()).then(|| unsafe { text(template) })
+    }
+
     /// One line such as `llama 1B Q4_K - Medium`.
     pub fn description(&self) -> String {
         // SAFETY: valid handle, a buffer of `size` bytes.

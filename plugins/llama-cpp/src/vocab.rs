@@ -133,6 +133,43 @@ impl Model {
         Some(unsafe { sys::llama_vocab_eos(self.vocab) }).filter(|t| self.check(*t).is_ok())
     }
 
+    /// The token between two texts.
+    pub fn separator(&self) -> Option<Token> {
+        // SAFETY: the vocabulary lives as long as the model.
+        Some(unsafe { sys::llama_vocab_sep(self.vocab) }).filter(|t| self.check(*t).is_ok())
+    }
+
+    /// Whether a text of its own begins with BOS.
+    pub fn adds_bos(&self) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_get_add_bos(self.vocab) }
+    }
+
+    /// Whether a text of its own ends with EOS.
+    pub fn adds_eos(&self) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_get_add_eos(self.vocab) }
+    }
+
+    /// Whether two texts are told apart by the separator.
+    pub fn adds_separator(&self) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_get_add_sep(self.vocab) }
+    }
+
+    /// The tokens that mark what is before, after and in a gap to fill; `None` unless the model has all three.
+    pub fn infill_marks(&self) -> Option<[Token; 3]> {
+        // SAFETY: the vocabulary lives as long as the model.
+        let marks = unsafe {
+            [
+                sys::llama_vocab_fim_pre(self.vocab),
+                sys::llama_vocab_fim_suf(self.vocab),
+                sys::llama_vocab_fim_mid(self.vocab),
+            ]
+        };
+        marks.iter().all(|t| self.check(*t).is_ok()).then_some(marks)
+    }
+
     /// The name of a token in the vocabulary, for example `<|im_end|>`.
     pub fn token_name(&self, token: Token) -> Option<String> {
         self.check(token).and_then(|()| self.check_vocabulary()).ok()?;

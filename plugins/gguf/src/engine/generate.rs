@@ -1,84 +1,114 @@
-//! A generation in progress.
+//! A generation: waiting, running, or thrown back into the queue.
 
+use std::ops::ControlFlow;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use pajamas_llama_cpp::{Context, Error, Model, Token};
-use pajamas_plugin_api::{FinishReason, GenerateSummary, Result, Timings, Usage};
+use pajamas_llama_cpp::{Context, Model, Token};
+use pajamas_plugin_api::{FinishReason, GenerateSummary, PluginError, Result, Timings, Usage, codes};
 
+use super::choice::{self, Choice};
 use super::logprobs::Likelihood;
 use super::text::{Certain, TextStream};
-use super::{Generate, GenerateJob, Produced, Reply, Stop};
+use super::work::Ticket;
+use super::{Generate, Produced, Reply};
 use crate::error::plugin_error;
 
-/// A request that has a slot.
+/// A request to generate, with all that it needs to go on: whatever is in the cache can be computed again.
 pub(super) struct Generation {
-    job: GenerateJob,
+    pub ticket: Ticket,
+    request: Generate,
+    reply: Sender<Reply>,
     text: TextStream,
-    /// Prompt tokens in the cache.
+    /// The prompt, then what was generated.
+    tokens: Vec<Token>,
+    /// How many of them are in the cache.
     fed: usize,
-    /// Of these, the ones an earlier request had left there.
+    /// Tokens of the prompt.
+    prompt: usize,
+    /// Prompt tokens that an earlier request had left in the cache.
     reused: usize,
-    /// The last token sampled, not yet in the cache.
-    next: Option<Token>,
     produced: u32,
-    /// What it has in the batch at hand: how many tokens, and where the one with logits is.
+    /// What it has in the batch at hand: how many tokens, and the index of the one with logits.
     batched: usize,
     output: Option<usize>,
-    admitted: Instant,
+    submitted: Instant,
+    admitted: Option<Instant>,
     first: Option<Instant>,
 }
 
 /// Whether a generation goes on.
-pub(super) enum Step {
-    Goes,
-    Ended,
-}
+pub(super) type Step = ControlFlow<()>;
 
 impl Generation {
-    /// A request whose first `reused` prompt tokens are in the cache.
-    pub fn new(mut job: GenerateJob, reused: usize) -> Self {
-        for token in &job.request.prompt {
-            job.request.sampler.accept(*token);
+    /// A new request. Called by the caller: what takes long for a long prompt is done before the queue.
+    pub fn new(mut request: Generate, ticket: Ticket, reply: Sender<Reply>) -> Self {
+        let tokens = std::mem::take(&mut request.prompt);
+        for token in &tokens {
+            request.sampler.accept(*token);
         }
-        let text = TextStream::new(std::mem::take(&mut job.request.stops));
+        let text = TextStream::new(std::mem::take(&mut request.stops));
         Self {
-            job,
+            ticket,
+            request,
+            reply,
             text,
-            fed: reused,
-            reused,
-            next: None,
+            fed: 0,
+            prompt: tokens.len(),
+            tokens,
+            reused: 0,
             produced: 0,
             batched: 0,
             output: None,
-            admitted: Instant::now(),
+            submitted: Instant::now(),
+            admitted: None,
             first: None,
         }
     }
 
-    pub fn stop(&self) -> &Stop {
-        &self.job.stop
-    }
-
-    /// Whether its prompt is not all in the cache.
-    pub fn reads_prompt(&self) -> bool {
-        self.fed < self.request().prompt.len()
-    }
-
-    /// The tokens it wants computed next, at most `room`: the rest of its prompt, or the token sampled last.
-    pub fn wanted(&self, room: usize) -> &[Token] {
-        if self.reads_prompt() {
-            let rest = &self.request().prompt[self.fed..];
-            &rest[..rest.len().min(room)]
-        } else if room > 0 {
-            self.next.as_slice()
-        } else {
-            &[]
+    /// Gives it a place in which its first `reused` tokens are.
+    pub fn admit(&mut self, reused: usize) {
+        self.fed = reused;
+        if self.admitted.is_none() {
+            self.admitted = Some(Instant::now());
+            self.reused = reused;
         }
+    }
+
+    /// Takes its place away.
+    pub fn preempt(&mut self) {
+        (self.fed, self.batched, self.output) = (0, 0, None);
+    }
+
+    /// Whether it never had a place before.
+    pub fn is_new(&self) -> bool {
+        self.admitted.is_none()
+    }
+
+    /// All tokens that it has: those that must be in the cache before the next one can be chosen.
+    pub fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_len(&self) -> usize {
+        self.prompt
+    }
+
+    /// Whether more is missing in the cache than the token chosen last.
+    pub fn reads(&self) -> bool {
+        self.fed < self.prompt || self.fed + 1 < self.tokens.len()
+    }
+
+    /// The tokens it wants computed next, at most `room`.
+    pub fn wanted(&self, room: usize) -> &[Token] {
+        let rest = &self.tokens[self.fed..];
+        &rest[..rest.len().min(room)]
     }
 
     /// Whether logits are needed after `count` of the wanted tokens.
     pub fn needs_logits_after(&self, count: usize) -> bool {
-        self.fed + count >= self.request().prompt.len()
+        self.fed + count == self.tokens.len()
     }
 
     /// Notes what went into the batch.
@@ -87,67 +117,85 @@ impl Generation {
     }
 
     /// The tokens that went into the batch, now that they are computed.
-    pub fn take_computed(&mut self) -> Vec<Token> {
-        let count = std::mem::take(&mut self.batched);
-        if self.reads_prompt() {
-            let tokens = self.request().prompt[self.fed..self.fed + count].to_vec();
-            self.fed += count;
-            tokens
-        } else {
-            self.next.take().into_iter().collect()
-        }
+    pub fn take_computed(&mut self) -> &[Token] {
+        let start = self.fed;
+        self.fed += std::mem::take(&mut self.batched);
+        &self.tokens[start..self.fed]
     }
 
-    /// Samples the next token, if the batch had logits for this request, and sends it on its way.
+    /// Chooses the next token, if the batch had logits for this request, and sends it on its way.
     pub fn advance(&mut self, context: &mut Context, model: &Model) -> Step {
-        let Some(index) = self.output.take() else { return Step::Goes };
-        match self.sample(context, model, index) {
+        let Some(index) = self.output.take() else { return Step::Continue(()) };
+        match self.choose(context, model, index) {
             Ok(step) => step,
             Err(error) => {
                 self.fail(error);
-                Step::Ended
+                Step::Break(())
             }
         }
     }
 
-    fn sample(&mut self, context: &mut Context, model: &Model, index: usize) -> Result<Step, Error> {
-        let no_logits = || Error::Batch("llama.cpp gave no logits for a token that asked for them".into());
-        let token = self.job.request.sampler.sample(context, index).ok_or_else(no_logits)?;
+    fn choose(&mut self, context: &mut Context, model: &Model, index: usize) -> Result<Step> {
+        // Taken before anything changes them: log-probabilities are the model's own.
+        let logits = match self.request.logprobs {
+            Some(_) => Some(context.logits(index).ok_or_else(no_logits)?.to_vec()),
+            None => None,
+        };
+        let choice = choice::choose(&mut self.request, context, model, index)?;
         self.first.get_or_insert_with(Instant::now);
-        let (logprob, extras) = match self.request().logprobs {
-            Some(alternatives) => {
-                let likelihood = Likelihood::new(context.logits(index).ok_or_else(no_logits)?);
-                let extras = match alternatives {
-                    0 => String::new(),
-                    n => likelihood.top_json(n as usize, model),
-                };
-                (likelihood.of(token), extras)
-            }
+        let Choice::Token { token, last } = choice else {
+            self.end();
+            return Ok(Step::Break(()));
+        };
+        let (logprob, extras) = match &logits {
+            Some(logits) => self.likelihood(logits, token, model),
             None => (f32::NAN, String::new()),
         };
-        if model.is_end(token) && !self.request().ignore_end {
+        if model.is_end(token) && (!self.request.ignore_end || self.request.guide.is_some()) {
             let text = self.text.flush();
             if !text.is_empty() {
                 // What was held back goes out with the end token, which does not count.
                 self.send(Produced { id: token as u32, text, logprob, extras });
             }
             self.finish(FinishReason::Stop, None);
-            return Ok(Step::Ended);
+            return Ok(Step::Break(()));
         }
         self.produced += 1;
-        let full = self.produced >= self.request().max_tokens;
-        let (text, ending) = match self.text.push(&model.piece(token, false)?) {
+        let full = self.produced >= self.request.max_tokens;
+        let piece = model.piece(token, false).map_err(plugin_error)?;
+        let (text, ending) = match self.text.push(&piece) {
             Certain::Stopped { text, stop } => (text, Some((FinishReason::Stop, Some(stop)))),
+            Certain::Text(text) if last => (text + &self.text.flush(), Some((FinishReason::Stop, None))),
             Certain::Text(text) if full => (text + &self.text.flush(), Some((FinishReason::Length, None))),
             Certain::Text(text) => (text, None),
         };
         let listening = self.send(Produced { id: token as u32, text, logprob, extras });
         if let Some((reason, stop_string)) = ending {
             self.finish(reason, stop_string);
-            return Ok(Step::Ended);
+            return Ok(Step::Break(()));
         }
-        self.next = Some(token);
-        Ok(if listening { Step::Goes } else { Step::Ended })
+        self.tokens.push(token);
+        Ok(if listening { Step::Continue(()) } else { Step::Break(()) })
+    }
+
+    /// Ends the answer where the grammar does. Bytes held back were part of a character that never came whole.
+    fn end(&mut self) {
+        self.finish(FinishReason::Stop, None);
+    }
+
+    /// A token's log-probability, and the alternatives that were asked for.
+    fn likelihood(&self, logits: &[f32], token: Token, model: &Model) -> (f32, String) {
+        let likelihood = Likelihood::new(logits);
+        let extras = match self.request.logprobs {
+            Some(n) if n > 0 => likelihood.top_json(n as usize, model),
+            _ => String::new(),
+        };
+        (likelihood.of(token), extras)
+    }
+
+    /// Tokens generated so far.
+    pub fn produced(&self) -> usize {
+        self.produced as usize
     }
 
     /// Ends the request because nobody wants the answer any more.
@@ -156,58 +204,41 @@ impl Generation {
     }
 
     /// Ends the request with an error.
-    pub fn fail(&mut self, error: Error) {
+    pub fn fail(&mut self, error: PluginError) {
         // The caller may be gone.
-        let _ = self.job.reply.send(Reply::Done(Err(plugin_error(error))));
+        let _ = self.reply.send(Reply::Done(Err(error)));
     }
 
     fn send(&self, token: Produced) -> bool {
-        self.job.reply.send(Reply::Token(token)).is_ok()
+        self.reply.send(Reply::Token(token)).is_ok()
     }
 
     fn finish(&mut self, finish_reason: FinishReason, stop_string: Option<String>) {
         let now = Instant::now();
+        let admitted = self.admitted.unwrap_or(now);
+        // Without a place there was no prompt to compute.
         let first = self.first.unwrap_or(now);
-        let timings = Timings {
-            queue_ms: milliseconds(self.admitted - self.job.submitted),
-            prompt_ms: milliseconds(first - self.admitted),
-            decode_ms: milliseconds(now - first),
-        };
-        self.job.finish(finish_reason, stop_string, (self.produced, self.reused), timings);
-    }
-
-    fn request(&self) -> &Generate {
-        &self.job.request
-    }
-}
-
-impl GenerateJob {
-    /// Ends a request that never had a slot, because nobody wants the answer any more.
-    pub(super) fn cancel(&self) {
-        let timings = Timings { queue_ms: milliseconds(self.submitted.elapsed()), ..Timings::default() };
-        self.finish(FinishReason::Cancelled, None, (0, 0), timings);
-    }
-
-    fn finish(
-        &self,
-        reason: FinishReason,
-        stop: Option<String>,
-        (produced, reused): (u32, usize),
-        timings: Timings,
-    ) {
         let summary = GenerateSummary {
-            finish_reason: reason,
-            stop_string: stop,
+            finish_reason,
+            stop_string,
             usage: Usage {
-                prompt_tokens: u32::try_from(self.request.prompt.len()).unwrap_or(u32::MAX),
-                completion_tokens: produced,
-                cached_tokens: u32::try_from(reused).unwrap_or(u32::MAX),
+                prompt_tokens: u32::try_from(self.prompt).unwrap_or(u32::MAX),
+                completion_tokens: self.produced,
+                cached_tokens: u32::try_from(self.reused).unwrap_or(u32::MAX),
             },
-            timings,
+            timings: Timings {
+                queue_ms: milliseconds(admitted - self.submitted),
+                prompt_ms: milliseconds(first - admitted),
+                decode_ms: milliseconds(now - first),
+            },
         };
         // The caller may be gone.
         let _ = self.reply.send(Reply::Done(Ok(summary)));
     }
+}
+
+pub(super) fn no_logits() -> PluginError {
+    PluginError::new(codes::INTERNAL, "llama.cpp gave no logits for a token that asked for them")
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -2,27 +2,38 @@
 //!
 //! The caller of a request blocks, receives tokens over a channel of its own and hands them to its sink on its own
 //! thread: a slow sink never holds up the engine. The worker computes all running requests together in one batch,
-//! each in a slot with its own sequence, sampler and text; how many slots there are is a load option.
+//! each in a slot with its own sequence, sampler and text; how many slots there are is a load option. Between two
+//! batches requests join and leave. When the cache has no room for all of them, the youngest gives up its place and is
+//! computed again later: it only takes longer.
 
+mod admission;
+mod choice;
+mod counters;
 mod embed;
 mod generate;
 mod logprobs;
+mod queue;
 mod slot;
 mod text;
+mod work;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use pajamas_llama_cpp::{Context, Pooling, Sampler, Token};
 use pajamas_plugin_api::{
-    Cancel, FinishReason, GenerateSummary, PluginError, Result, TokenEvent, TokenSink, codes,
+    Cancel, EngineStats, FinishReason, GenerateSummary, PluginError, Result, TokenEvent, TokenSink, codes,
 };
 
+use crate::constrain::Guide;
 use crate::options::PromptCache;
+use counters::Counters;
+use embed::Embedding;
+use generate::Generation;
+use work::{Ticket, Work};
 
 /// What a worker needs to know beside its context.
 #[derive(Debug, Clone)]
@@ -33,6 +44,8 @@ pub(crate) struct Settings {
     pub slots: u32,
     /// What later requests may build on.
     pub prompt_cache: PromptCache,
+    /// The most prompt tokens in a batch with which other requests write.
+    pub prompt_chunk: u32,
 }
 
 /// A generation, ready for the engine.
@@ -44,13 +57,25 @@ pub(crate) struct Generate {
     pub stops: Vec<String>,
     pub logprobs: Option<u32>,
     pub ignore_end: bool,
+    pub priority: i32,
+    /// What the answer must follow.
+    pub guide: Option<Guide>,
 }
 
 /// An embedding of several texts, ready for the engine.
 pub(crate) struct Embed {
     pub inputs: Vec<Vec<Token>>,
-    pub pooling: Pooling,
+    pub reduce: Reduce,
     pub normalize: bool,
+}
+
+/// What becomes of a text's tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reduce {
+    /// One embedding.
+    Pool(Pooling),
+    /// The score of the model's classification head.
+    Score,
 }
 
 /// Whether a request still wants its answer.
@@ -89,27 +114,11 @@ enum Reply {
     Done(Result<GenerateSummary>),
 }
 
-struct GenerateJob {
-    request: Generate,
-    stop: Stop,
-    reply: Sender<Reply>,
-    submitted: Instant,
-}
-
-struct EmbedJob {
-    request: Embed,
-    stop: Stop,
-    reply: Sender<Result<Vec<f32>>>,
-}
-
-enum Job {
-    Generate(Box<GenerateJob>),
-    Embed(EmbedJob),
-}
-
 /// The queue to a worker thread. Dropping it ends the thread and frees the context.
 pub(crate) struct Engine {
-    queue: Option<Sender<Job>>,
+    queue: Option<Sender<Work>>,
+    arrivals: AtomicU64,
+    counters: Arc<Counters>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -123,13 +132,13 @@ impl Engine {
         let (queue, jobs) = mpsc::channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopping);
-        let thread = std::thread::Builder::new()
-            .name("pajamas-gguf".into())
-            .spawn(move || worker::Worker::new(context, settings, jobs, flag).run())
-            .map_err(|e| {
-                PluginError::new(codes::INTERNAL, format!("the engine's thread cannot be started: {e}"))
-            })?;
-        Ok(Self { queue: Some(queue), stopping, thread: Some(thread) })
+        let counters = Arc::new(Counters::default());
+        let worker = worker::Worker::new(context, settings, jobs, flag, Arc::clone(&counters));
+        let thread =
+            std::thread::Builder::new().name("pajamas-gguf".into()).spawn(move || worker.run()).map_err(
+                |e| PluginError::new(codes::INTERNAL, format!("the engine's thread cannot be started: {e}")),
+            )?;
+        Ok(Self { queue: Some(queue), arrivals: AtomicU64::new(0), counters, stopping, thread: Some(thread) })
     }
 
     /// Generates into a sink, which is called on this thread.
@@ -143,9 +152,8 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<GenerateSummary> {
         let (reply, replies) = mpsc::channel();
-        let (listener, stop) = listen(cancel);
-        let job = GenerateJob { request, stop, reply, submitted: Instant::now() };
-        self.submit(Job::Generate(Box::new(job)))?;
+        let (listener, ticket) = self.ticket(cancel, request.priority);
+        self.submit(Work::Generate(Box::new(Generation::new(request, ticket, reply))))?;
         deliver(&replies, &listener, sink, cancel)
     }
 
@@ -155,13 +163,29 @@ impl Engine {
     /// `cancelled`, those of computing; `session-poisoned` when the worker has ended.
     pub fn embed(&self, request: Embed, cancel: &Cancel) -> Result<Vec<f32>> {
         let (reply, replies) = mpsc::channel();
-        let (_listener, stop) = listen(cancel);
-        self.submit(Job::Embed(EmbedJob { request, stop, reply }))?;
+        let (_listener, ticket) = self.ticket(cancel, 0);
+        self.submit(Work::Embed(Box::new(Embedding::new(request, ticket, reply))))?;
         replies.recv().unwrap_or_else(|_| Err(ended()))
     }
 
-    fn submit(&self, job: Job) -> Result<()> {
-        self.queue.as_ref().and_then(|queue| queue.send(job).ok()).ok_or_else(ended)
+    /// What the engine is doing; answers at once.
+    pub fn counters(&self) -> impl Fn() -> EngineStats + Send + Sync + 'static {
+        let counters = Arc::clone(&self.counters);
+        move || counters.snapshot()
+    }
+
+    /// The caller's end of a request, and what the request carries with it.
+    fn ticket(&self, cancel: &Cancel, priority: i32) -> (Listener, Ticket) {
+        let gone = Arc::new(AtomicBool::new(false));
+        let number = self.arrivals.fetch_add(1, Ordering::Relaxed);
+        let stop = Stop { cancel: cancel.clone(), gone: Arc::clone(&gone) };
+        (Listener(gone), Ticket { number, priority, stop })
+    }
+
+    fn submit(&self, work: Work) -> Result<()> {
+        // Counted first: the worker may have taken it before this thread runs again.
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        self.queue.as_ref().and_then(|queue| queue.send(work).ok()).ok_or_else(ended)
     }
 }
 
@@ -174,11 +198,6 @@ impl Drop for Engine {
             let _ = thread.join();
         }
     }
-}
-
-fn listen(cancel: &Cancel) -> (Listener, Stop) {
-    let gone = Arc::new(AtomicBool::new(false));
-    (Listener(Arc::clone(&gone)), Stop { cancel: cancel.clone(), gone })
 }
 
 fn ended() -> PluginError {

@@ -2,29 +2,36 @@
 
 use pajamas_llama_cpp::{Context, Sequence, Token};
 
-use super::embed::Embedding;
-use super::generate::Generation;
+use super::work::Work;
 use crate::options::PromptCache;
-
-/// What a slot is doing.
-pub(super) enum Work {
-    Generate(Box<Generation>),
-    Embed(Embedding),
-}
 
 /// A sequence of the context, with or without a request.
 pub(super) struct Slot {
     pub sequence: Sequence,
     pub work: Option<Work>,
+    /// When it last had a request, in the worker's rounds.
+    pub used: u64,
     /// The tokens in the cache, by position.
     cached: Vec<Token>,
     /// How many of them, from the first on, were computed as whole micro-batches of a prompt.
     exact: usize,
+    /// How many of them, from the first on, another slot had first: in a unified cache they take no room.
+    shared: usize,
 }
 
 impl Slot {
     pub fn new(sequence: Sequence) -> Self {
-        Self { sequence, work: None, cached: Vec::new(), exact: 0 }
+        Self { sequence, work: None, used: 0, cached: Vec::new(), exact: 0, shared: 0 }
+    }
+
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.cached.len()
+    }
+
+    /// Tokens in the cache that it has for itself.
+    pub fn own(&self) -> usize {
+        self.cached.len() - self.shared
     }
 
     /// The next free position.
@@ -32,10 +39,10 @@ impl Slot {
         u32::try_from(self.cached.len()).unwrap_or(u32::MAX)
     }
 
-    /// How many tokens of the cache a prompt could build on. One token is always computed, for its logits.
-    pub fn reusable(&self, prompt: &[Token], mode: PromptCache, micro_batch: usize) -> usize {
-        let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let common = common.min(prompt.len().saturating_sub(1));
+    /// How many tokens of the cache a request could build on. One token is always computed, for its logits.
+    pub fn reusable(&self, tokens: &[Token], mode: PromptCache, micro_batch: usize) -> usize {
+        let common = self.cached.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let common = common.min(tokens.len().saturating_sub(1));
         match mode {
             PromptCache::Off => 0,
             PromptCache::Prefix => common,
@@ -49,24 +56,53 @@ impl Slot {
     /// Keeps the first `keep` tokens of the cache, or none if the model cannot forget a part; returns how many.
     pub fn rewind(&mut self, context: &mut Context, keep: usize) -> usize {
         let position = u32::try_from(keep).unwrap_or(u32::MAX);
-        // A sliding window forgets from the front: what the window would still need must be there.
-        let window = context.model().sliding_window();
-        let window_ok = window == 0
-            || context.first_position(self.sequence).is_some_and(|p| p <= position.saturating_sub(window));
-        if keep == 0 || !window_ok || !context.remove(self.sequence, position) {
+        if keep == 0 || !self.window_holds(context, position) || !context.remove(self.sequence, position) {
             self.forget(context);
         } else {
-            self.cached.truncate(keep);
-            self.exact = self.exact.min(keep);
+            self.cut(keep);
         }
         self.cached.len()
+    }
+
+    /// Takes the first `keep` tokens of another slot's cache instead of its own; returns how many it got.
+    pub fn share(&mut self, context: &mut Context, other: &Head, keep: usize) -> usize {
+        self.forget(context);
+        let position = u32::try_from(keep).unwrap_or(u32::MAX);
+        if keep == 0 || !context.copy(other.sequence, self.sequence, position) {
+            return 0;
+        }
+        if !self.window_holds(context, position) {
+            self.forget(context);
+            return 0;
+        }
+        self.cached.extend_from_slice(&other.tokens[..keep]);
+        self.exact = other.exact.min(keep);
+        self.shared = if context.is_unified() { keep } else { 0 };
+        keep
+    }
+
+    /// What another slot may share.
+    pub fn head(&self, len: usize) -> Head {
+        Head { sequence: self.sequence, tokens: self.cached[..len].to_vec(), exact: self.exact }
+    }
+
+    /// A sliding window forgets from the front: whether what it still needs at a position is there.
+    fn window_holds(&self, context: &mut Context, position: u32) -> bool {
+        let window = context.model().sliding_window();
+        window == 0
+            || context.first_position(self.sequence).is_some_and(|p| p <= position.saturating_sub(window))
     }
 
     /// Empties the cache.
     pub fn forget(&mut self, context: &mut Context) {
         context.remove(self.sequence, 0);
-        self.cached.clear();
-        self.exact = 0;
+        self.cut(0);
+    }
+
+    fn cut(&mut self, keep: usize) {
+        self.cached.truncate(keep);
+        self.exact = self.exact.min(keep);
+        self.shared = self.shared.min(keep);
     }
 
     /// Notes tokens that were computed. `alone` says that they were prompt and nothing else was in the batch.
@@ -78,6 +114,13 @@ impl Slot {
             self.exact = end - end % micro_batch.max(1);
         }
     }
+}
+
+/// The beginning of a slot's cache.
+pub(super) struct Head {
+    sequence: Sequence,
+    tokens: Vec<Token>,
+    exact: usize,
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! The thread that computes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use pajamas_llama_cpp::{Batch, Context, Decoded, Error, Model, Token};
-use pajamas_plugin_api::PluginError;
+use pajamas_llama_cpp::{Batch, Context, Decoded, Error, Model};
+use pajamas_plugin_api::{PluginError, codes};
 
-use super::embed::Embedding;
-use super::generate::{Generation, Step};
-use super::slot::{Slot, Work};
-use super::{EmbedJob, GenerateJob, Job, Settings, Stop};
+use super::admission;
+use super::counters::Counters;
+use super::embed::{self, Embedded};
+use super::queue::Queue;
+use super::slot::Slot;
+use super::work::Work;
+use super::{Settings, Stop};
+use crate::error::plugin_error;
 
 /// Owns the context; lives on one thread.
 pub(super) struct Worker {
@@ -19,49 +22,65 @@ pub(super) struct Worker {
     model: Arc<Model>,
     settings: Settings,
     slots: Vec<Slot>,
-    jobs: Receiver<Job>,
-    waiting: VecDeque<Job>,
+    jobs: Receiver<Work>,
+    queue: Queue,
     batch: Batch,
     stopping: Arc<AtomicBool>,
+    counters: Arc<Counters>,
+    /// Rounds so far: the time of this thread.
+    round: u64,
 }
 
 impl Worker {
-    pub fn new(context: Context, settings: Settings, jobs: Receiver<Job>, stopping: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        context: Context,
+        settings: Settings,
+        jobs: Receiver<Work>,
+        stopping: Arc<AtomicBool>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let slots = (0..settings.slots).map(|s| Slot::new(s as i32)).collect();
         let model = Arc::clone(context.model());
+        counters.slots.store(settings.slots, Ordering::Relaxed);
+        counters.cache_total.store(cells(&context), Ordering::Relaxed);
         Self {
             context,
             model,
             settings,
             slots,
             jobs,
-            waiting: VecDeque::new(),
+            queue: Queue::default(),
             batch: Batch::new(),
             stopping,
+            counters,
+            round: 0,
         }
     }
 
-    /// Serves jobs until the queue is closed.
+    /// Serves requests until the queue is closed.
     pub fn run(mut self) {
         while self.receive() {
+            self.round += 1;
             self.drop_stopped();
             self.admit();
+            self.count();
             self.compute();
             self.embed();
         }
     }
 
-    /// Takes what is in the queue, and waits for it while there is nothing to do; `false` at the end.
+    /// Takes what has come, and waits for it while there is nothing to do; `false` at the end.
     fn receive(&mut self) -> bool {
-        if self.waiting.is_empty() && self.slots.iter().all(|s| s.work.is_none()) {
+        if self.queue.is_empty() && self.slots.iter().all(|s| s.work.is_none()) {
+            self.count();
             match self.jobs.recv() {
-                Ok(job) => self.waiting.push_back(job),
+                Ok(work) => self.queue.push(work),
                 Err(_) => return false,
             }
         }
         loop {
             match self.jobs.try_recv() {
-                Ok(job) => self.waiting.push_back(job),
+                Ok(work) => self.queue.push(work),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -71,104 +90,122 @@ impl Worker {
 
     /// Ends requests that nobody wants any more, running or waiting.
     fn drop_stopped(&mut self) {
-        for slot in &mut self.slots {
-            let stopped = match &mut slot.work {
-                Some(Work::Generate(generation)) if generation.stop().is_set() => {
-                    generation.cancel();
-                    true
-                }
-                Some(Work::Embed(embedding)) if embedding.stop().is_set() => {
-                    embedding.cancel();
-                    true
-                }
-                _ => false,
-            };
-            if stopped {
-                slot.work = None;
-            }
+        let running = self.slots.iter_mut().filter_map(|slot| slot.work.take_if(|work| work.stop().is_set()));
+        let mut stopped: Vec<Work> = running.collect();
+        let waiting = self.queue.take_stopped();
+        self.counters.waiting.fetch_sub(waiting.len() as u32, Ordering::Relaxed);
+        stopped.extend(waiting);
+        for mut work in stopped {
+            work.cancel();
+            Counters::add(&self.counters.cancelled, 1);
         }
-        self.waiting.retain(|job| {
-            let stopped = job.stop().is_set();
-            if stopped {
-                job.cancel();
-            }
-            !stopped
-        });
     }
 
-    /// Gives free slots to waiting jobs, first come, first served.
+    /// Gives free slots to waiting requests, the first in rank first. Who does not fit the cache waits, and who comes
+    /// after waits too: nobody is overtaken for ever.
     fn admit(&mut self) {
-        while self.slots.iter().any(|s| s.work.is_none()) {
-            match self.waiting.pop_front() {
-                Some(Job::Generate(job)) => self.admit_generation(*job),
-                Some(Job::Embed(job)) => self.admit_embedding(job),
-                None => return,
+        while self.slots.iter().any(|s| s.work.is_none())
+            && self.queue.first().is_some_and(|work| admission::fits(work, &self.slots, &self.context))
+        {
+            let Some(mut work) = self.queue.pop() else { return };
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+            let tokens = match &work {
+                Work::Generate(generation) => generation.tokens(),
+                Work::Embed(_) => &[],
+            };
+            let mode = self.settings.prompt_cache;
+            let Some((index, reused)) = admission::place(tokens, &mut self.slots, &mut self.context, mode)
+            else {
+                return;
+            };
+            if let Work::Generate(generation) = &mut work {
+                if generation.is_new() {
+                    Counters::add(&self.counters.prompt, generation.prompt_len());
+                    Counters::add(&self.counters.cached, reused);
+                }
+                generation.admit(reused);
             }
+            self.slots[index].work = Some(work);
+            self.slots[index].used = self.round;
         }
     }
 
-    /// Chooses the free slot whose cache saves most.
-    fn admit_generation(&mut self, job: GenerateJob) {
-        let micro_batch = self.context.micro_batch_size() as usize;
-        let mode = self.settings.prompt_cache;
-        let best = self
-            .slots
-            .iter_mut()
-            .filter(|s| s.work.is_none())
-            .map(|s| (s.reusable(&job.request.prompt, mode, micro_batch), s))
-            .max_by_key(|(reusable, _)| *reusable);
-        if let Some((reusable, slot)) = best {
-            let reused = slot.rewind(&mut self.context, reusable);
-            slot.work = Some(Work::Generate(Box::new(Generation::new(job, reused))));
-        }
-    }
-
-    fn admit_embedding(&mut self, job: EmbedJob) {
-        if let Some(slot) = self.slots.iter_mut().find(|s| s.work.is_none()) {
-            slot.forget(&mut self.context);
-            slot.work = Some(Work::Embed(Embedding::new(job)));
-        }
+    /// Publishes what callers may ask about.
+    fn count(&self) {
+        let busy = self.slots.iter().filter(|s| s.work.is_some()).count();
+        let used: usize = self.slots.iter().map(Slot::own).sum();
+        self.counters.busy.store(busy as u32, Ordering::Relaxed);
+        self.counters.cache_used.store((used as u64).min(cells(&self.context)), Ordering::Relaxed);
     }
 
     /// Computes one batch for all generations: a token each for those that write, prompt tokens in what room is left.
     fn compute(&mut self) {
-        let stops = self.fill_batch();
-        if self.batch.is_empty() {
-            return;
-        }
-        let stopping = &self.stopping;
-        let abort = || stopping.load(Ordering::Relaxed) || stops.iter().all(Stop::is_set);
-        match self.context.decode(&mut self.batch, &abort) {
-            Ok(Decoded::Done) => self.advance(stops.len() == 1),
-            // Every request of the batch was stopped: the next round tells them.
-            Ok(Decoded::Aborted) => {
-                self.forget(|work| matches!(work, Some(Work::Generate(g)) if g.stop().is_set()))
+        loop {
+            let stops = self.fill_batch();
+            if self.batch.is_empty() {
+                return;
             }
-            Ok(Decoded::Full) => {
-                let what = format!("the cache has no room for a batch of {} tokens", self.batch.len());
-                self.fail(|| Error::Batch(what.clone()));
-            }
-            Err(error) => {
-                let what = error.to_string();
-                let mut error = Some(error);
-                self.fail(|| error.take().unwrap_or_else(|| Error::Batch(what.clone())));
+            let stopping = &self.stopping;
+            let abort = || stopping.load(Ordering::Relaxed) || stops.iter().all(Stop::is_set);
+            match self.context.decode(&mut self.batch, &abort) {
+                Ok(Decoded::Done) => return self.advance(stops.len() == 1),
+                // Every request of the batch was stopped: the next round tells them.
+                Ok(Decoded::Aborted) => {
+                    return self
+                        .forget(|work| matches!(work, Some(Work::Generate(g)) if g.ticket.stop.is_set()));
+                }
+                Ok(Decoded::Full) if self.make_room(true) => {}
+                Ok(Decoded::Full) => {
+                    let what = format!("the cache has no room for a batch of {} tokens", self.batch.len());
+                    return self.fail(&PluginError::new(codes::INTERNAL, what));
+                }
+                Err(error) => return self.fail(&plugin_error(error)),
             }
         }
     }
 
-    /// Fills the batch and returns the flags of the requests in it.
+    /// Frees a part of the cache: what a finished request left, the oldest first; then the place of the youngest
+    /// generation, as long as another request keeps one. `false` when there is nothing to free.
+    fn make_room(&mut self, keep_one: bool) -> bool {
+        let idle = self.slots.iter_mut().filter(|s| s.work.is_none() && s.len() > 0).min_by_key(|s| s.used);
+        if let Some(slot) = idle {
+            slot.forget(&mut self.context);
+            return true;
+        }
+        let generates = |slot: &Slot| matches!(slot.work, Some(Work::Generate(_)));
+        if keep_one && self.slots.iter().filter(|s| generates(s)).count() < 2 {
+            return false;
+        }
+        let running = self.slots.iter_mut().filter(|s| generates(s));
+        let Some(slot) = running.min_by_key(|s| s.work.as_ref().map(Work::rank)) else { return false };
+        let Some(Work::Generate(mut generation)) = slot.work.take() else { return false };
+        slot.forget(&mut self.context);
+        generation.preempt();
+        self.queue.push(Work::Generate(generation));
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        Counters::add(&self.counters.preempted, 1);
+        true
+    }
+
+    /// Fills the batch and returns the flags of the requests in it. Those that write come first; while there are any,
+    /// prompts get no more than a chunk, so that nobody waits long for the next token.
     fn fill_batch(&mut self) -> Vec<Stop> {
         self.batch.clear();
-        let capacity = self.context.batch_size() as usize;
+        let mut capacity = self.context.batch_size() as usize;
         let mut stops = Vec::with_capacity(self.slots.len());
+        let mut order: Vec<&mut Slot> = self.slots.iter_mut().collect();
+        order.sort_by_key(|slot| std::cmp::Reverse(slot.work.as_ref().map(Work::rank)));
         for prompts in [false, true] {
-            for slot in &mut self.slots {
+            if prompts && !self.batch.is_empty() {
+                capacity = capacity.min(self.batch.len() + self.settings.prompt_chunk as usize);
+            }
+            for slot in &mut order {
                 let (position, sequence) = (slot.position(), slot.sequence);
                 let Some(Work::Generate(generation)) = &mut slot.work else { continue };
-                if generation.reads_prompt() != prompts {
+                if generation.reads() != prompts {
                     continue;
                 }
-                let tokens = generation.wanted(capacity - self.batch.len());
+                let tokens = generation.wanted(capacity.saturating_sub(self.batch.len()));
                 let count = tokens.len();
                 let logits = generation.needs_logits_after(count);
                 let mut output = None;
@@ -179,7 +216,7 @@ impl Worker {
                 }
                 generation.batched(count, output);
                 if count > 0 {
-                    stops.push(generation.stop().clone());
+                    stops.push(generation.ticket.stop.clone());
                 }
             }
         }
@@ -188,35 +225,62 @@ impl Worker {
 
     /// Notes what was computed, and lets each generation take its next token.
     fn advance(&mut self, alone: bool) {
+        Counters::add(&self.counters.batches, 1);
         let micro_batch = self.context.micro_batch_size() as usize;
         for slot in &mut self.slots {
             let Some(Work::Generate(generation)) = &mut slot.work else { continue };
-            let prompt = generation.reads_prompt();
-            let tokens: Vec<Token> = generation.take_computed();
+            let alone = alone && generation.reads();
+            let computed = generation.take_computed().to_vec();
+            let before = generation.produced();
             let step = generation.advance(&mut self.context, &self.model);
-            slot.computed(&tokens, alone && prompt, micro_batch);
-            if matches!(step, Step::Ended) {
+            Counters::add(&self.counters.generated, generation.produced() - before);
+            slot.computed(&computed, alone, micro_batch);
+            slot.used = self.round;
+            if step.is_break() {
                 slot.work = None;
             }
         }
     }
 
-    /// Embeds one input of each embedding request.
+    /// Computes one input of each embedding request, or all that fit a batch where inputs leave nothing in a cache.
     fn embed(&mut self) {
-        for slot in &mut self.slots {
-            if let Some(Work::Embed(embedding)) = &mut slot.work
-                && !embedding.advance(&mut self.context, &mut self.batch, slot.sequence)
-            {
-                slot.work = None;
+        if !self.context.has_cache() {
+            let mut works: Vec<&mut Option<Work>> = self.slots.iter_mut().map(|s| &mut s.work).collect();
+            let ended = embed::advance_together(&mut works, &mut self.context, &mut self.batch);
+            for index in ended {
+                *works[index] = None;
+            }
+            Counters::add(&self.counters.batches, usize::from(!self.batch.is_empty()));
+            return;
+        }
+        for index in 0..self.slots.len() {
+            while matches!(self.embed_next(index), Some(Embedded::Full)) {
+                if !self.make_room(false) {
+                    let what = Error::Batch("the cache has no room for the text".into());
+                    if let Some(Work::Embed(embedding)) = self.slots[index].work.take() {
+                        embedding.fail(plugin_error(what));
+                    }
+                }
             }
         }
+    }
+
+    /// Computes the next input of a slot's embedding request; `None` when it has none.
+    fn embed_next(&mut self, index: usize) -> Option<Embedded> {
+        let slot = &mut self.slots[index];
+        let Some(Work::Embed(embedding)) = &mut slot.work else { return None };
+        let embedded = embedding.advance(&mut self.context, &mut self.batch, slot.sequence);
+        if matches!(embedded, Embedded::Ended) {
+            slot.work = None;
+        }
+        Some(embedded)
     }
 
     /// Ends all generations with an error.
-    fn fail(&mut self, mut error: impl FnMut() -> Error) {
+    fn fail(&mut self, error: &PluginError) {
         for slot in &mut self.slots {
             if let Some(Work::Generate(generation)) = &mut slot.work {
-                generation.fail(error());
+                generation.fail(error.clone());
                 slot.work = None;
             }
         }
@@ -231,21 +295,7 @@ impl Worker {
     }
 }
 
-impl Job {
-    fn stop(&self) -> &Stop {
-        match self {
-            Job::Generate(job) => &job.stop,
-            Job::Embed(job) => &job.stop,
-        }
-    }
-
-    /// Ends a job that never had a slot.
-    fn cancel(&self) {
-        match self {
-            Job::Generate(job) => job.cancel(),
-            Job::Embed(job) => {
-                let _ = job.reply.send(Err(PluginError::cancelled()));
-            }
-        }
-    }
+/// Tokens the cache has room for.
+fn cells(context: &Context) -> u64 {
+    if context.has_cache() { u64::from(context.cache_length()) } else { 0 }
 }

@@ -12,6 +12,15 @@ const CONTEXT: u64 = 24;
 
 /// Writes a one-layer BERT whose own pooling is that of the first token.
 pub fn write_bert(path: &Path) {
+    write_encoder(path, false);
+}
+
+/// Writes the same one with a classification head, which adds up what the first token became.
+pub fn write_ranker(path: &Path) {
+    write_encoder(path, true);
+}
+
+fn write_encoder(path: &Path, ranks: bool) {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
     let tokens: Vec<String> = special
         .into_iter()
@@ -28,7 +37,7 @@ pub fn write_bert(path: &Path) {
         .set("bert.attention.head_count", 2u32)
         .set("bert.attention.layer_norm_epsilon", 1e-5f32)
         .set("bert.attention.causal", false)
-        .set("bert.pooling_type", 2u32)
+        .set("bert.pooling_type", if ranks { 4u32 } else { 2 })
         .set("tokenizer.ggml.model", "bert")
         .set("tokenizer.ggml.token_type_count", 2u32)
         .set("tokenizer.ggml.token_type", (0..VOCAB).map(|i| if i < 5 { 3 } else { 1 }).collect::<Vec<i32>>())
@@ -54,8 +63,14 @@ pub fn write_bert(path: &Path) {
     add("blk.0.ffn_up.bias", &[64]);
     add("blk.0.ffn_down.weight", &[64, HIDDEN]);
     add("blk.0.ffn_down.bias", &[HIDDEN]);
+    if ranks {
+        add("cls.output.weight", &[HIDDEN, 1]);
+    }
     let mut state = 7u32;
     write(path, &w, |tensor, out| {
+        if tensor.name.starts_with("cls") {
+            return (0..tensor.elements()).try_for_each(|_| out.write_all(&1f32.to_le_bytes()));
+        }
         (0..tensor.elements()).try_for_each(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             out.write_all(&(state as f32 / u32::MAX as f32 - 0.5).to_le_bytes())

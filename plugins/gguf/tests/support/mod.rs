@@ -226,6 +226,10 @@ pub struct Rows {
 }
 
 impl Rows {
+    pub fn values(&self) -> Vec<f32> {
+        self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
     pub fn row(&self, index: usize) -> Vec<f32> {
         let size = self.shape[1] as usize * 4;
         let bytes = &self.bytes[index * size..(index + 1) * size];
