@@ -15,7 +15,7 @@ use crate::hardware::Hardware;
 use crate::metrics::{Metrics, Now};
 use crate::models::{Lease, Loaded, Models, Spec, Status};
 use crate::pipeline::{
-    Event, Input, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision,
+    Event, Input, Message, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision,
 };
 use crate::plugins::{Choice, Plugins};
 use crate::router::{self, Candidate, Decision, Snapshot};
@@ -186,10 +186,30 @@ impl Host {
     /// # Errors
     /// As for [`run`](Self::run).
     pub fn tokenize(&self, model: Option<&str>, prompt: &Prompt, cancel: &Cancel) -> Result<Vec<Token>> {
+        Ok(self.text_model(model, cancel)?.session.tokenize(prompt)?)
+    }
+
+    /// Turns the model's tokens into text.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn detokenize(&self, model: Option<&str>, tokens: &[u32], cancel: &Cancel) -> Result<String> {
+        Ok(self.text_model(model, cancel)?.session.detokenize(tokens)?)
+    }
+
+    /// The prompt that a conversation becomes, by the model's own template.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn render(&self, model: Option<&str>, messages: &[Message], cancel: &Cancel) -> Result<String> {
+        let model = self.text_model(model, cancel)?;
+        text::rendered(&model.signature, messages)
+    }
+
+    fn text_model(&self, model: Option<&str>, cancel: &Cancel) -> Result<Lease> {
         let (spec, _) = self.resolve(Task::Generate, model)?;
         let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
-        let lease = self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))?;
-        Ok(lease.session.tokenize(prompt)?)
+        self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Loads the models that the configuration wants ready from the start. One that fails is logged: its requests
@@ -254,6 +274,9 @@ impl Host {
             Task::Generate | Task::Chat => text::generate(session, signature, input, params, events, cancel),
             Task::Embed => {
                 text::embed(session, signature, input, params, self.config.stages.limits.output.get(), cancel)
+            }
+            Task::Rerank => {
+                text::rerank(session, signature, input, self.config.stages.limits.output.get(), cancel)
             }
             _ => {
                 let Input::Values(values) = input else {

@@ -341,7 +341,7 @@ impl Meter<'_> {
                 self.metrics.queue_wait.get_or_create(&self.model()).observe(wait);
                 summary.usage
             }
-            Output::Embeddings(_, usage) => *usage,
+            Output::Embeddings(_, usage) | Output::Scores(_, usage) => *usage,
             Output::Values(_) => return,
         };
         for (direction, count) in [

@@ -221,3 +221,32 @@ fn a_client_that_stops_sending_is_let_go() {
     // Others are served as before.
     assert_eq!(server.get("/healthz").unwrap().status, 200);
 }
+
+/// A number that the engine of the model `chat` reports.
+fn engine(server: &Server, number: &str) -> f64 {
+    metric(server, &format!("pajamas_engine{{model=\"chat\",number=\"{number}\"}}")).unwrap()
+}
+
+#[test]
+fn a_client_that_goes_away_gives_its_slot_back() {
+    const MOST: u32 = 900;
+    let server = server(&chat_entry("chat"));
+    let mut body = question();
+    // Without an end of its own: only leaving stops it before the limit.
+    body["grammar"] = json!("root ::= \"a\"*");
+    body["logit_bias"] = json!({ "2": -100 });
+    body["max_tokens"] = json!(MOST);
+    body["stream"] = json!(true);
+    let body = body.to_string();
+    let mut client = TcpStream::connect(server.authority()).unwrap();
+    write!(client, "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut first = [0; 16];
+    client.read_exact(&mut first).unwrap();
+    assert!(first.starts_with(b"HTTP/1.1 200"));
+    drop(client);
+    while engine(&server, "busy") > 0.0 {}
+    assert_eq!(engine(&server, "cancelled"), 1.0);
+    assert!(engine(&server, "generated_tokens") < f64::from(MOST));
+    // The slot serves the next one.
+    assert_eq!(server.post_json(CHAT, &question()).unwrap().status, 200);
+}

@@ -61,7 +61,7 @@ impl Task {
     /// Whether a model made for this task also carries out `other`: every text model with one session does what its
     /// backend offers, so that a chat model continues text and embeds it too.
     pub fn covers(self, other: Self) -> bool {
-        let text = |task| matches!(task, Self::Generate | Self::Chat | Self::Embed);
+        let text = |task| matches!(task, Self::Generate | Self::Chat | Self::Embed | Self::Rerank);
         self == other || (text(self) && text(other))
     }
 }

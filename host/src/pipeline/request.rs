@@ -133,6 +133,8 @@ pub enum Output {
     Text(GenerateSummary),
     /// Embeddings, f32, [texts, size].
     Embeddings(Tensor, Usage),
+    /// The model's score of each pair.
+    Scores(Vec<f32>, Usage),
     /// All values of the pipeline: those that came in and those that its steps left.
     Values(Values),
 }

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use pajamas_plugin_api::{
     Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TokenEvent, TokenSink,
-    capability,
+    Usage, capability,
 };
 
 use super::chat;
 use super::request::{Event, Input, Message, Output, Params, StepTime};
 use super::tensors::Outputs;
 use crate::error::{Error, Result};
+use crate::value::Tensor;
 
 /// Generates a text: continues a prompt, or answers a conversation.
 pub fn generate(
@@ -46,13 +47,19 @@ pub fn generate(
     Ok((Output::Text(summary), vec![StepTime { step: "model".into(), time: started.elapsed() }]))
 }
 
-/// The prompt of a conversation. Special tokens are recognised in it: the template writes them.
-pub fn conversation(signature: &Signature, messages: &[Message]) -> Result<Prompt> {
+/// What the model's template makes of a conversation.
+pub fn rendered(signature: &Signature, messages: &[Message]) -> Result<String> {
     let text =
         signature.text.as_ref().ok_or_else(|| Error::new("unsupported", "the model is not a text model"))?;
-    let rendered = chat::render(text, messages)?;
+    chat::render(text, messages)
+}
+
+/// The prompt of a conversation. Special tokens are recognised in it: the template writes them.
+pub fn conversation(signature: &Signature, messages: &[Message]) -> Result<Prompt> {
+    let rendered = rendered(signature, messages)?;
     // A template that writes the BOS token itself must not get a second one.
-    let has_bos = text.bos_token.as_deref().is_some_and(|bos| !bos.is_empty() && rendered.starts_with(bos));
+    let bos = signature.text.as_ref().and_then(|text| text.bos_token.as_deref());
+    let has_bos = bos.is_some_and(|bos| !bos.is_empty() && rendered.starts_with(bos));
     Ok(Prompt::Text { text: rendered, add_special: !has_bos, parse_special: true })
 }
 
@@ -68,24 +75,51 @@ pub fn embed(
     if !signature.capabilities.iter().any(|c| c == capability::EMBED) {
         return Err(Error::new("unsupported", "the model's backend does not make embeddings"));
     }
-    let inputs = match input {
-        Input::Texts(texts) => texts,
-        Input::Prompt(prompt) => vec![prompt],
-        Input::Messages(_) | Input::Values(_) => {
-            return Err(Error::new("invalid-input", "texts to embed are needed"));
-        }
-    };
-    let request = EmbedRequest { inputs, pooling: params.pooling.clone(), normalize: params.normalize };
+    let request =
+        EmbedRequest { inputs: texts(input)?, pooling: params.pooling.clone(), normalize: params.normalize };
+    let (embeddings, usage, step) = vectors(session, &request, "embeddings", output_limit, cancel)?;
+    Ok((Output::Embeddings(embeddings, usage), vec![step]))
+}
+
+/// Scores pairs of texts.
+pub fn rerank(
+    session: &dyn Session,
+    signature: &Signature,
+    input: Input,
+    output_limit: u64,
+    cancel: &Cancel,
+) -> Result<(Output, Vec<StepTime>)> {
+    if !signature.capabilities.iter().any(|c| c == capability::RERANK) {
+        return Err(Error::new("unsupported", "the model does not score pairs of texts: it is no reranker")
+            .help("choose a model that was trained to rerank"));
+    }
+    let request = EmbedRequest { inputs: texts(input)?, pooling: Some("rank".into()), normalize: false };
+    let (scores, usage, step) = vectors(session, &request, "scores", output_limit, cancel)?;
+    Ok((Output::Scores(scores.as_f32().unwrap_or_default().to_vec(), usage), vec![step]))
+}
+
+fn texts(input: Input) -> Result<Vec<Prompt>> {
+    match input {
+        Input::Texts(texts) => Ok(texts),
+        Input::Prompt(prompt) => Ok(vec![prompt]),
+        Input::Messages(_) | Input::Values(_) => Err(Error::new("invalid-input", "texts are needed")),
+    }
+}
+
+fn vectors(
+    session: &dyn Session,
+    request: &EmbedRequest,
+    name: &str,
+    output_limit: u64,
+    cancel: &Cancel,
+) -> Result<(Tensor, Usage, StepTime)> {
     let started = Instant::now();
     let mut outputs = Outputs::new(output_limit);
-    let usage = session.embed(&request, &mut outputs, cancel)?;
-    let embeddings = outputs
-        .take("embeddings")
-        .ok_or_else(|| PluginError::new("plugin-protocol", "the backend wrote no `embeddings`"))?;
-    Ok((
-        Output::Embeddings(embeddings, usage),
-        vec![StepTime { step: "model".into(), time: started.elapsed() }],
-    ))
+    let usage = session.embed(request, &mut outputs, cancel)?;
+    let tensor = outputs
+        .take(name)
+        .ok_or_else(|| PluginError::new("plugin-protocol", format!("the backend wrote no `{name}`")))?;
+    Ok((tensor, usage, StepTime { step: "model".into(), time: started.elapsed() }))
 }
 
 /// Tokens of the session, as events of the host.

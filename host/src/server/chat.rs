@@ -11,21 +11,23 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use pajamas_plugin_api::{FinishReason, GenerateSummary, Sampling, Usage};
+use pajamas_plugin_api::{FinishReason, GenerateSummary, Usage};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::stream::{Happened, Running, route_header};
+use super::params::Fields;
+use super::stream::{Happened, Piece, Running, route_header};
 use super::{body, error};
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Message, Outcome, Output, Params, Request};
+use crate::pipeline::{Input, Message, Outcome, Output, Request};
 
-/// What is read of a request. Unknown fields are ignored, as OpenAI does; wrong types are refused with their path.
+/// What is read of a request beside the [`Fields`] of all text. Unknown fields are ignored, as OpenAI does; wrong types
+/// are refused with their path.
 #[derive(Debug, Deserialize)]
 struct Body {
     #[serde(default)]
@@ -35,31 +37,18 @@ struct Body {
     stream: bool,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
-    #[serde(default, alias = "max_completion_tokens")]
-    max_tokens: Option<u32>,
-    #[serde(default)]
-    temperature: Option<f32>,
-    #[serde(default)]
-    top_p: Option<f32>,
-    #[serde(default)]
-    top_k: Option<u32>,
-    #[serde(default)]
-    min_p: Option<f32>,
-    #[serde(default)]
-    presence_penalty: Option<f32>,
-    #[serde(default)]
-    frequency_penalty: Option<f32>,
-    #[serde(default)]
-    repeat_penalty: Option<f32>,
-    #[serde(default)]
-    seed: Option<u64>,
-    #[serde(default)]
-    stop: Option<Stop>,
-    #[serde(default)]
-    logit_bias: Option<Map<String, Value>>,
     #[serde(default)]
     n: Option<u32>,
+    #[serde(default)]
+    logprobs: bool,
+    #[serde(default)]
+    top_logprobs: Option<u32>,
 }
+
+/// Alternatives that are told of a token: OpenAI's limit.
+const MOST_LOGPROBS: u32 = 20;
+/// Answers to one request.
+const MOST_ANSWERS: u32 = 16;
 
 #[derive(Debug, Deserialize)]
 struct StreamOptions {
@@ -89,59 +78,59 @@ struct Part {
     text: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Stop {
-    One(String),
-    Many(Vec<String>),
-}
-
 impl Body {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let body: Self = body::json(bytes)?;
-        if body.n.is_some_and(|n| n != 1) {
-            return Err(Error::new("unsupported", "`n`: only one answer per request is made"));
+        let invalid = |words: String| Err(Error::new("invalid-input", words));
+        match body.n {
+            Some(n) if !(1..=MOST_ANSWERS).contains(&n) => {
+                return invalid(format!("`n` is {n}: 1 to {MOST_ANSWERS} answers are possible"));
+            }
+            Some(n) if n > 1 && body.stream => {
+                return Err(Error::new("unsupported", "`n`: only one answer per stream is made"));
+            }
+            _ => {}
+        }
+        if body.top_logprobs.is_some_and(|n| n > MOST_LOGPROBS || !body.logprobs) {
+            return invalid(format!("`top_logprobs`: 0 to {MOST_LOGPROBS}, and only with `logprobs`"));
         }
         if body.messages.is_empty() {
-            return Err(Error::new("invalid-input", "`messages` is empty"));
+            return invalid("`messages` is empty".into());
         }
         Ok(body)
     }
 
-    fn request(self) -> Result<Request> {
-        let defaults = Sampling::default();
-        let logit_bias = self.logit_bias.unwrap_or_default();
-        let logit_bias = logit_bias.iter().map(|(id, bias)| {
-            let pair = id.parse().ok().zip(bias.as_f64());
-            pair.map(|(id, bias)| (id, bias as f32)).ok_or_else(|| {
-                Error::new("invalid-input", format!("`logit_bias.{id}`: token ids map to numbers"))
-            })
-        });
-        let params = Params {
-            max_tokens: self.max_tokens,
-            sampling: Sampling {
-                temperature: self.temperature.unwrap_or(defaults.temperature),
-                top_p: self.top_p.unwrap_or(defaults.top_p),
-                top_k: self.top_k.unwrap_or(defaults.top_k),
-                min_p: self.min_p.unwrap_or(defaults.min_p),
-                presence_penalty: self.presence_penalty.unwrap_or(0.0),
-                frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
-                repeat_penalty: self.repeat_penalty.unwrap_or(1.0),
-                seed: self.seed,
-                logit_bias: logit_bias.collect::<Result<_>>()?,
-                ..defaults
-            },
-            stop: match self.stop {
-                None => Vec::new(),
-                Some(Stop::One(text)) => vec![text],
-                Some(Stop::Many(texts)) => texts,
-            },
-            ..Params::default()
+    /// One request for each answer wanted: equal but for their seeds.
+    fn requests(self, bytes: &[u8]) -> Result<Vec<Request>> {
+        let mut params = Fields::params(bytes)?;
+        params.logprobs = self.logprobs.then(|| self.top_logprobs.unwrap_or(0));
+        let seed = params.sampling.seed;
+        let messages = messages(self.messages)?;
+        let request = |answer: u32| {
+            let mut params = params.clone();
+            params.sampling.seed = seed.map(|seed| seed.wrapping_add(answer.into()));
+            Request {
+                task: Task::Chat,
+                model: self.model.clone(),
+                input: Input::Messages(messages.clone()),
+                params,
+            }
         };
-        let messages =
-            self.messages.into_iter().enumerate().map(|(i, turn)| turn.message(i)).collect::<Result<_>>()?;
-        Ok(Request { task: Task::Chat, model: self.model, input: Input::Messages(messages), params })
+        Ok((0..self.n.unwrap_or(1)).map(request).collect())
     }
+}
+
+fn messages(turns: Vec<Turn>) -> Result<Vec<Message>> {
+    turns.into_iter().enumerate().map(|(i, turn)| turn.message(i)).collect()
+}
+
+/// The model and the conversation of a body, for those who do not answer it.
+///
+/// # Errors
+/// `invalid-input` with the place.
+pub fn conversation(bytes: &[u8]) -> Result<(Option<String>, Vec<Message>)> {
+    let body = Body::parse(bytes)?;
+    Ok((body.model, messages(body.messages)?))
 }
 
 impl Turn {
@@ -192,14 +181,16 @@ impl Answer {
     }
 }
 
-fn finish(reason: Option<FinishReason>) -> Option<&'static str> {
+/// OpenAI's word for why an answer ended.
+pub fn finish(reason: Option<FinishReason>) -> Option<&'static str> {
     match reason? {
         FinishReason::Length => Some("length"),
         FinishReason::Stop | FinishReason::Cancelled => Some("stop"),
     }
 }
 
-fn usage(usage: &Usage) -> Value {
+/// OpenAI's object for the tokens of a request.
+pub fn usage(usage: &Usage) -> Value {
     json!({
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -224,26 +215,62 @@ pub async fn completions(
     let body = Body::parse(&bytes)?;
     let (streamed, with_usage) = (body.stream, body.stream_options.as_ref().is_some_and(|o| o.include_usage));
     let answer = Answer::new(body.model.as_deref());
-    let request = body.request()?;
+    let mut requests = body.requests(&bytes)?;
     let limit = host.config().server.request_timeout.duration();
-    let running = Running::start(host, request);
-    if streamed { stream(running, answer, with_usage).await } else { whole(running, answer, limit).await }
+    if streamed && let Some(request) = requests.pop() {
+        return stream(Running::start(host, request), answer, with_usage).await;
+    }
+    let running: Vec<Running> =
+        requests.into_iter().map(|request| Running::start(Arc::clone(&host), request)).collect();
+    whole(running, answer, limit).await
 }
 
-async fn whole(running: Running, mut answer: Answer, limit: std::time::Duration) -> Result<Response> {
-    let (text, outcome) = running.finish(limit).await?;
-    let summary = summary(&outcome.output)?;
-    answer.model.clone_from(&outcome.route.model);
-    let choice = json!({
-        "index": 0,
-        "message": { "role": "assistant", "content": text },
-        "logprobs": null,
-        "finish_reason": finish(Some(summary.finish_reason)),
-    });
-    let mut object = answer.object("chat.completion", json!([choice]));
-    object["usage"] = usage(&summary.usage);
-    object["timings"] = json!(summary.timings);
-    Ok(([("x-pajamas-route", route_header(&outcome.route))], Json(object)).into_response())
+async fn whole(running: Vec<Running>, mut answer: Answer, limit: std::time::Duration) -> Result<Response> {
+    let mut choices = Vec::new();
+    let mut total = Usage::default();
+    let (mut route, mut timings) = (String::new(), json!(null));
+    // All of them run; dropping the rest when one fails cancels them.
+    for (index, running) in running.into_iter().enumerate() {
+        let finished = running.finish(limit).await?;
+        let summary = summary(&finished.outcome.output)?;
+        answer.model.clone_from(&finished.outcome.route.model);
+        route = route_header(&finished.outcome.route);
+        timings = json!(summary.timings);
+        total.prompt_tokens = summary.usage.prompt_tokens;
+        total.cached_tokens = total.cached_tokens.max(summary.usage.cached_tokens);
+        total.completion_tokens += summary.usage.completion_tokens;
+        choices.push(json!({
+            "index": index,
+            "message": { "role": "assistant", "content": finished.text() },
+            "logprobs": logprobs(&finished.pieces),
+            "finish_reason": finish(Some(summary.finish_reason)),
+        }));
+    }
+    let mut object = answer.object("chat.completion", Value::Array(choices));
+    object["usage"] = usage(&total);
+    object["timings"] = timings;
+    Ok(([("x-pajamas-route", route)], Json(object)).into_response())
+}
+
+/// How likely the tokens were, in OpenAI's shape; null when nobody asked.
+fn logprobs(pieces: &[Piece]) -> Value {
+    let content: Vec<Value> = pieces
+        .iter()
+        .filter_map(|piece| {
+            let extras: Value = serde_json::from_str(&piece.extras).unwrap_or_default();
+            let top = extras["top_logprobs"].as_array().into_iter().flatten();
+            let top: Vec<Value> =
+                top.map(|t| likely(t["text"].as_str().unwrap_or_default(), &t["logprob"])).collect();
+            let mut token = likely(&piece.text, &json!(piece.logprob?));
+            token["top_logprobs"] = Value::Array(top);
+            Some(token)
+        })
+        .collect();
+    if content.is_empty() { Value::Null } else { json!({ "content": content, "refusal": null }) }
+}
+
+fn likely(text: &str, logprob: &Value) -> Value {
+    json!({ "token": text, "logprob": logprob, "bytes": text.as_bytes() })
 }
 
 /// Waits for the route and the first event before it answers, so that a request that is refused (an unknown model,
@@ -252,7 +279,7 @@ async fn stream(mut running: Running, mut answer: Answer, with_usage: bool) -> R
     let route = loop {
         match running.next().await {
             Happened::Route(route) => break route,
-            Happened::Text(_) => {}
+            Happened::Token(_) => {}
             Happened::Done(result) => {
                 let early = |_| Error::new("internal", "the request ended before it was routed");
                 return Err((*result).map_or_else(|error| error, early));
@@ -286,7 +313,11 @@ async fn forward(
         let last = matches!(happened, Happened::Done(_));
         match happened {
             Happened::Route(_) => {}
-            Happened::Text(text) => lines.push(answer.chunk(&json!({ "content": text }), None).to_string()),
+            Happened::Token(piece) => {
+                let mut chunk = answer.chunk(&json!({ "content": piece.text }), None);
+                chunk["choices"][0]["logprobs"] = logprobs(std::slice::from_ref(&piece));
+                lines.push(chunk.to_string());
+            }
             Happened::Done(result) => lines.extend(end(&answer, *result, with_usage)),
         }
         for line in lines.drain(..) {
@@ -329,7 +360,7 @@ mod tests {
     use super::*;
 
     fn request(text: &str) -> Result<Request> {
-        Body::parse(text.as_bytes())?.request()
+        Ok(Body::parse(text.as_bytes())?.requests(text.as_bytes())?.remove(0))
     }
 
     #[test]

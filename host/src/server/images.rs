@@ -120,7 +120,7 @@ pub async fn detect(State(host): State<Arc<Host>>, request: HttpRequest) -> Resu
     let params = Params { options, ..Params::default() };
     let request = Request { task: Task::Detect, model, input: Input::Values(values), params };
     let limit = host.config().server.request_timeout.duration();
-    let (_, outcome) = Running::start(host, request).finish(limit).await?;
+    let outcome = Running::start(host, request).finish(limit).await?.outcome;
     let route = route_header(&outcome.route);
     let Output::Values(mut values) = outcome.output else {
         return Err(Error::new("internal", "a detection ended without values"));

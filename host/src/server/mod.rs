@@ -4,12 +4,16 @@ mod access;
 mod admin;
 mod body;
 mod chat;
+mod completions;
+mod embeddings;
 mod error;
 mod health;
 mod images;
 mod listen;
 mod observe;
+mod params;
 mod stream;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +77,13 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/metrics", get(admin::metrics))
         .route("/v1/models", get(health::models))
         .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
+        .route("/v1/rerank", post(embeddings::rerank))
         .route("/v1/images/detect", post(images::detect))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/apply-template", post(tokens::apply_template))
         .route("/admin/models", get(admin::models))
         .route("/admin/models/{id}/load", post(admin::load))
         .route("/admin/models/{id}/unload", post(admin::unload))

@@ -16,10 +16,37 @@ use crate::pipeline::{Event, Outcome, Request, Route};
 pub enum Happened {
     /// The route was chosen.
     Route(Box<Route>),
-    /// Text was generated.
-    Text(String),
+    /// A token was generated.
+    Token(Piece),
     /// The end, good or bad: nothing follows.
     Done(Box<Result<Outcome>>),
+}
+
+/// A generated token.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The text it adds; may be empty.
+    pub text: String,
+    /// Its log-probability, when asked for.
+    pub logprob: Option<f32>,
+    /// JSON with more, when asked for.
+    pub extras: String,
+}
+
+/// A request carried out, with all it said on the way.
+#[derive(Debug)]
+pub struct Finished {
+    /// The tokens.
+    pub pieces: Vec<Piece>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Finished {
+    /// The whole text.
+    pub fn text(&self) -> String {
+        self.pieces.iter().map(|piece| piece.text.as_str()).collect()
+    }
 }
 
 /// A running request. Dropping it, as happens when the client goes away, cancels it.
@@ -49,8 +76,13 @@ impl Running {
             }
             let result = host.run(request, &flag, &mut |event| match event {
                 Event::Route(route) => tell(Happened::Route(Box::new(route.clone()))),
-                Event::Token { text, .. } if !text.is_empty() => tell(Happened::Text(text.to_owned())),
-                Event::Token { .. } | Event::Loading { .. } => ControlFlow::Continue(()),
+                // A token that adds no text matters only to who asked how likely it was.
+                Event::Token { text: "", logprob: None, .. } | Event::Loading { .. } => {
+                    ControlFlow::Continue(())
+                }
+                Event::Token { text, logprob, extras, .. } => {
+                    tell(Happened::Token(Piece { text: text.to_owned(), logprob, extras: extras.to_owned() }))
+                }
             });
             // When nobody listens any more, nobody misses the end.
             let _ = tell(Happened::Done(Box::new(result)));
@@ -65,18 +97,18 @@ impl Running {
         })
     }
 
-    /// Waits for the end and gives the text, if any, with the outcome.
+    /// Waits for the end.
     ///
     /// # Errors
     /// The request's; `request-timeout`.
-    pub async fn finish(mut self, limit: Duration) -> Result<(String, Outcome)> {
+    pub async fn finish(mut self, limit: Duration) -> Result<Finished> {
         let whole = async {
-            let mut text = String::new();
+            let mut pieces = Vec::new();
             loop {
                 match self.next().await {
                     Happened::Route(_) => {}
-                    Happened::Text(piece) => text.push_str(&piece),
-                    Happened::Done(result) => return result.map(|outcome| (text, outcome)),
+                    Happened::Token(piece) => pieces.push(piece),
+                    Happened::Done(result) => return result.map(|outcome| Finished { pieces, outcome }),
                 }
             }
         };
@@ -91,6 +123,23 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
+}
+
+/// Does something that is no request of a pipeline, with a model of the configuration, on a thread that may block.
+///
+/// # Errors
+/// `model-not-found`; those of the work.
+pub async fn blocking<T: Send + 'static>(
+    host: Arc<Host>,
+    model: Option<String>,
+    work: impl FnOnce(&Host, Option<&str>) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let ended = tokio::task::spawn_blocking(move || {
+        let model = model.as_deref();
+        model.map(|id| host.configured(id)).transpose()?;
+        work(&host, model)
+    });
+    ended.await.unwrap_or_else(|_| Err(Error::new("internal", "the request's thread ended early")))
 }
 
 /// The `x-pajamas-route` header: what the answer came from.

@@ -1,0 +1,180 @@
+//! What all requests for text share: how tokens are chosen, when the answer ends, what it must look like.
+
+use pajamas_plugin_api::{Constraint, Grammar, Sampling};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::body;
+use crate::error::{Error, Result};
+use crate::pipeline::Params;
+
+/// The fields, read from the same body as those of the family: a field that is wrong is named with its path.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Fields {
+    #[serde(alias = "max_completion_tokens", alias = "max_output_tokens")]
+    max_tokens: Option<u32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<u32>,
+    min_p: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    repeat_penalty: Option<f32>,
+    seed: Option<u64>,
+    stop: Option<Stop>,
+    logit_bias: Option<Map<String, Value>>,
+    response_format: Option<Format>,
+    /// llama-server's own: a grammar in GBNF.
+    grammar: Option<String>,
+    /// Ours: waiting requests of a higher priority go first.
+    priority: i32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a text or a list of texts")]
+enum Stop {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+struct Format {
+    #[serde(rename = "type")]
+    kind: String,
+    json_schema: Option<NamedSchema>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedSchema {
+    schema: Option<Value>,
+}
+
+impl Fields {
+    /// Reads them from a body.
+    ///
+    /// # Errors
+    /// `invalid-input` with the path of the field that is wrong.
+    pub fn params(bytes: &[u8]) -> Result<Params> {
+        let fields: Self = body::json(bytes)?;
+        let defaults = Sampling::default();
+        let constraint = fields.constraint()?;
+        let logit_bias = fields.logit_bias.unwrap_or_default();
+        let logit_bias = logit_bias.iter().map(|(id, bias)| {
+            let pair = id.parse().ok().zip(bias.as_f64());
+            pair.map(|(id, bias)| (id, bias as f32)).ok_or_else(|| {
+                Error::new("invalid-input", format!("`logit_bias.{id}`: token ids map to numbers"))
+            })
+        });
+        Ok(Params {
+            max_tokens: fields.max_tokens,
+            sampling: Sampling {
+                temperature: fields.temperature.unwrap_or(defaults.temperature),
+                top_p: fields.top_p.unwrap_or(defaults.top_p),
+                top_k: fields.top_k.unwrap_or(defaults.top_k),
+                min_p: fields.min_p.unwrap_or(defaults.min_p),
+                presence_penalty: fields.presence_penalty.unwrap_or(0.0),
+                frequency_penalty: fields.frequency_penalty.unwrap_or(0.0),
+                repeat_penalty: fields.repeat_penalty.unwrap_or(1.0),
+                seed: fields.seed,
+                logit_bias: logit_bias.collect::<Result<_>>()?,
+                ..defaults
+            },
+            stop: match fields.stop {
+                None => Vec::new(),
+                Some(Stop::One(text)) => vec![text],
+                Some(Stop::Many(texts)) => texts,
+            },
+            constraint,
+            priority: fields.priority,
+            ..Params::default()
+        })
+    }
+
+    fn constraint(&self) -> Result<Option<Constraint>> {
+        let format = match &self.response_format {
+            None => None,
+            Some(format) => match (format.kind.as_str(), &format.json_schema) {
+                ("text", _) => None,
+                ("json_object", _) => Some(json!({ "type": "object" })),
+                ("json_schema", Some(NamedSchema { schema: Some(schema) })) => Some(schema.clone()),
+                ("json_schema", _) => {
+                    return Err(Error::new(
+                        "invalid-input",
+                        "`response_format.json_schema.schema` is missing",
+                    ));
+                }
+                (other, _) => {
+                    let message = format!("`response_format.type`: there is no format `{other}`");
+                    return Err(Error::new("invalid-input", message).help("text, json_object or json_schema"));
+                }
+            },
+        };
+        let grammar = match (format, &self.grammar) {
+            (Some(_), Some(_)) => {
+                return Err(Error::new(
+                    "invalid-input",
+                    "`response_format` and `grammar` exclude each other",
+                ));
+            }
+            (Some(schema), None) => Grammar::JsonSchema(schema),
+            (None, Some(gbnf)) => Grammar::Gbnf(gbnf.clone()),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Constraint { grammar, after: Vec::new(), begun: false }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &Value) -> String {
+        let error = Fields::params(body.to_string().as_bytes()).unwrap_err();
+        assert_eq!(error.code(), "invalid-input");
+        error.message().to_owned()
+    }
+
+    #[test]
+    fn formats_become_grammars() {
+        let grammar = |body: Value| {
+            Fields::params(body.to_string().as_bytes())
+                .unwrap()
+                .constraint
+                .map(|constraint| constraint.grammar)
+        };
+        let schema = json!({ "type": "integer" });
+        let format = json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": schema, "strict": true } });
+        assert_eq!(grammar(json!({ "response_format": format })), Some(Grammar::JsonSchema(schema)));
+        assert_eq!(grammar(json!({ "response_format": { "type": "text" } })), None);
+        assert_eq!(
+            grammar(json!({ "response_format": { "type": "json_object" } })),
+            Some(Grammar::JsonSchema(json!({ "type": "object" })))
+        );
+        assert_eq!(
+            grammar(json!({ "grammar": "root ::= \"a\"" })),
+            Some(Grammar::Gbnf("root ::= \"a\"".into()))
+        );
+        assert_eq!(grammar(json!({})), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (body, words) in [
+            (json!({ "stop": 7 }), "`stop`"),
+            (json!({ "temperature": "hot" }), "`temperature`"),
+            (json!({ "seed": -1 }), "`seed`"),
+            (json!({ "max_tokens": 1e30 }), "`max_tokens`"),
+            (json!({ "logit_bias": { "x": 1 } }), "`logit_bias.x`"),
+            (json!({ "response_format": { "type": "xml" } }), "`response_format.type`"),
+            (json!({ "response_format": { "type": "json_schema" } }), "`response_format.json_schema.schema`"),
+            (
+                json!({ "response_format": { "type": "json_object" }, "grammar": "root ::= \"a\"" }),
+                "`grammar`",
+            ),
+        ] {
+            let message = refusal(&body);
+            assert!(message.contains(words), "{body}: {message}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""A journey with OpenAI's own client: every endpoint that it knows and we serve. Its only argument is the base URL.
+
+The model is the repository's own chat model. Fails with the first thing that is not as it should be; prints `journey ok`.
+"""
+import json, math, sys
+
+import openai
+
+client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
+QUESTION = [{"role": "user", "content": "What is 2 plus 3?"}]
+
+
+def refused(kind, code, call):
+    try:
+        call()
+    except kind as error:
+        assert error.code == code, (error.code, code)
+        return error
+    raise AssertionError(f"not refused with {code}")
+
+
+assert "chat" in [model.id for model in client.models.list()]
+
+# Chat, whole and streamed.
+whole = client.chat.completions.create(model="chat", messages=QUESTION, temperature=0, user="someone", store=False)
+answer = whole.choices[0].message.content
+assert whole.choices[0].finish_reason == "stop" and "5" in answer, answer
+assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+chunks = list(client.chat.completions.create(model="chat", messages=QUESTION, temperature=0, stream=True,
+                                             stream_options={"include_usage": True}))
+assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == answer
+assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+# Several answers, how likely they were, biases, limits.
+several = client.chat.completions.create(model="chat", messages=QUESTION, n=3, seed=1)
+assert [c.index for c in several.choices] == [0, 1, 2]
+likely = client.chat.completions.create(model="chat", messages=QUESTION, temperature=0, logprobs=True, top_logprobs=3)
+tokens = likely.choices[0].logprobs.content
+assert len(tokens) >= 2 and all(t.logprob <= 0 and len(t.top_logprobs) == 3 for t in tokens)
+assert all(abs(t.logprob - t.top_logprobs[0].logprob) < 1e-5 for t in tokens), "greedy takes the likeliest"
+short = client.chat.completions.create(model="chat", messages=QUESTION, temperature=0, max_completion_tokens=1)
+assert short.choices[0].finish_reason == "length" and short.usage.completion_tokens == 1
+stopped = client.chat.completions.create(model="chat", messages=QUESTION, temperature=0, stop=["5"])
+assert stopped.choices[0].finish_reason == "stop" and "5" not in stopped.choices[0].message.content
+
+# What an answer must look like.
+schema = {"type": "object", "properties": {"sum": {"type": "integer", "minimum": 0, "maximum": 99}, "sure": {"type": "boolean"}},
+          "required": ["sum", "sure"], "additionalProperties": False}
+shaped = client.chat.completions.create(
+    model="chat", messages=QUESTION, temperature=0,
+    response_format={"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}})
+value = json.loads(shaped.choices[0].message.content)
+assert set(value) == {"sum", "sure"} and 0 <= value["sum"] <= 99 and isinstance(value["sure"], bool), value
+grammar = client.chat.completions.create(model="chat", messages=QUESTION, extra_body={"grammar": 'root ::= "yes" | "no"'})
+assert grammar.choices[0].message.content in ("yes", "no"), grammar.choices[0].message.content
+
+# Completions.
+text = client.completions.create(model="chat", prompt=["A llama", "The sky"], max_tokens=4, temperature=0, echo=True, logprobs=2)
+assert [c.text.startswith(p) for c, p in zip(text.choices, ["A llama", "The sky"])] == [True, True]
+assert len(text.choices[0].logprobs.tokens) == len(text.choices[0].logprobs.token_logprobs) > 0
+streamed = list(client.completions.create(model="chat", prompt="A llama", max_tokens=4, temperature=0, stream=True))
+assert "A llama" + "".join(c.choices[0].text for c in streamed) == text.choices[0].text
+refused(openai.BadRequestError, "unsupported", lambda: client.completions.create(model="chat", prompt="a", suffix="b"))
+
+# Embeddings: the client asks for base64 unless told otherwise.
+vectors = client.embeddings.create(model="chat", input=["a llama", "a pajama"])
+assert len(vectors.data) == 2 and abs(math.hypot(*vectors.data[0].embedding) - 1) < 1e-4
+plain = client.embeddings.create(model="chat", input="a llama", encoding_format="float")
+assert max(abs(a - b) for a, b in zip(plain.data[0].embedding, vectors.data[0].embedding)) < 1e-3
+few = client.embeddings.create(model="chat", input="a llama", dimensions=8)
+assert len(few.data[0].embedding) == 8 and abs(math.hypot(*few.data[0].embedding) - 1) < 1e-4
+
+# Refusals are exceptions of the right kind.
+refused(openai.NotFoundError, "model-not-found", lambda: client.chat.completions.create(model="nobody", messages=QUESTION))
+refused(openai.BadRequestError, "invalid-input", lambda: client.chat.completions.create(model="chat", messages=[]))
+refused(openai.BadRequestError, "invalid-input",
+        lambda: client.chat.completions.create(model="chat", messages=QUESTION, temperature="hot"))
+refused(openai.BadRequestError, "context-length-exceeded",
+        lambda: client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "llama " * 5000}]))
+refused(openai.BadRequestError, "invalid-input",
+        lambda: client.chat.completions.create(model="chat", messages=QUESTION, extra_body={"grammar": "root ::= ("}))
+print("journey ok")
