@@ -239,7 +239,8 @@ fn a_client_that_goes_away_gives_its_slot_back() {
     body["stream"] = json!(true);
     let body = body.to_string();
     let mut client = TcpStream::connect(server.authority()).unwrap();
-    write!(client, "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    write!(client, "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        .unwrap();
     let mut first = [0; 16];
     client.read_exact(&mut first).unwrap();
     assert!(first.starts_with(b"HTTP/1.1 200"));

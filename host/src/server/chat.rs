@@ -383,7 +383,7 @@ mod tests {
             ("{", "line 1"),
             (r#"{"messages":[]}"#, "`messages`"),
             (r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, "messages[0]"),
-            (r#"{"messages":[{"role":"user","content":"a"}],"n":2}"#, "`n`"),
+            (r#"{"messages":[{"role":"user","content":"a"}],"n":99}"#, "`n`"),
             (r#"{"messages":[{"role":"user","content":"a"}],"logit_bias":{"x":1}}"#, "logit_bias.x"),
         ] {
             let error = request(body).unwrap_err();

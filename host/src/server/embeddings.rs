@@ -47,11 +47,11 @@ pub enum Texts {
     /// One text.
     Text(String),
     /// Several.
-    Texts(Vec<String>),
+    Many(Vec<String>),
     /// The tokens of one.
     Tokens(Vec<u32>),
     /// The tokens of several.
-    ManyTokens(Vec<Vec<u32>>),
+    ManyOfTokens(Vec<Vec<u32>>),
 }
 
 impl Texts {
@@ -62,9 +62,9 @@ impl Texts {
     pub fn prompts(self, field: &str) -> Result<Vec<Prompt>> {
         let prompts: Vec<Prompt> = match self {
             Self::Text(text) => vec![Prompt::text(text)],
-            Self::Texts(texts) => texts.into_iter().map(Prompt::text).collect(),
+            Self::Many(texts) => texts.into_iter().map(Prompt::text).collect(),
             Self::Tokens(tokens) => vec![Prompt::Tokens(tokens)],
-            Self::ManyTokens(many) => many.into_iter().map(Prompt::Tokens).collect(),
+            Self::ManyOfTokens(many) => many.into_iter().map(Prompt::Tokens).collect(),
         };
         check_count(prompts.len(), field)?;
         Ok(prompts)
