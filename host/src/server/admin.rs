@@ -19,7 +19,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::models::State as Life;
 
 /// How often a stream of events looks whether its client is still there.
 const CLIENT_POLL: Duration = Duration::from_millis(500);
@@ -132,9 +131,7 @@ pub async fn events(State(host): State<Arc<Host>>) -> Response {
 }
 
 fn one(host: &Host, id: &str) -> Result<Json<Value>> {
-    let status = host.models().status([id]).into_iter().find(|status| status.id == id);
-    let fallback = || json!({ "id": id, "state": Life::Unloaded });
-    Ok(Json(status.map_or_else(fallback, |status| json!(status))))
+    Ok(Json(json!(host.models().status([id]).into_iter().find(|status| status.id == id))))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

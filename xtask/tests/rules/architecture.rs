@@ -7,8 +7,21 @@ use crate::repository::{Source, root, rust_sources, show, with_name};
 /// The modules of the host from the ground floor up: each knows only those before it. `error` and `codes` lie
 /// below them all.
 const FLOORS: &[&str] = &[
-    "value", "config", "artifact", "hardware", "plugins", "stages", "models", "pipeline", "router", "host",
-    "evaluate", "server", "cli",
+    "value",
+    "config",
+    "artifact",
+    "hardware",
+    "plugins",
+    "stages",
+    "models",
+    "pipeline",
+    "router",
+    "admission",
+    "metrics",
+    "host",
+    "evaluate",
+    "server",
+    "cli",
 ];
 
 /// The longest a source file may be.
