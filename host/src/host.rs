@@ -206,6 +206,15 @@ impl Host {
         text::rendered(&model.signature, messages)
     }
 
+    /// How many tokens a conversation is, as [`run`](Self::run) would send it.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn count(&self, model: Option<&str>, messages: &[Message], cancel: &Cancel) -> Result<usize> {
+        let model = self.text_model(model, cancel)?;
+        Ok(model.session.tokenize(&text::conversation(&model.signature, messages)?)?.len())
+    }
+
     fn text_model(&self, model: Option<&str>, cancel: &Cancel) -> Result<Lease> {
         let (spec, _) = self.resolve(Task::Generate, model)?;
         let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;

@@ -55,6 +55,25 @@ assert set(value) == {"sum", "sure"} and 0 <= value["sum"] <= 99 and isinstance(
 grammar = client.chat.completions.create(model="chat", messages=QUESTION, extra_body={"grammar": 'root ::= "yes" | "no"'})
 assert grammar.choices[0].message.content in ("yes", "no"), grammar.choices[0].message.content
 
+# Responses: the same answer in the newer shape.
+response = client.responses.create(model="chat", input="What is 2 plus 3?", temperature=0)
+assert response.status == "completed" and response.output_text == answer, response
+turns = [{"role": "user", "content": [{"type": "input_text", "text": "What is 2 plus 3?"}]}]
+events = list(client.responses.create(model="chat", input=turns, temperature=0, stream=True))
+assert [e.sequence_number for e in events] == list(range(len(events)))
+assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == answer
+assert events[0].type == "response.created" and events[-1].type == "response.completed"
+assert events[-1].response.output_text == answer and events[-1].response.usage.output_tokens > 1
+few = client.responses.create(model="chat", input="What is 2 plus 3?", temperature=0, max_output_tokens=1)
+assert few.status == "incomplete" and few.incomplete_details.reason == "max_output_tokens"
+formed = client.responses.create(model="chat", input="What is 2 plus 3?", temperature=0, instructions="Be brief.",
+                                 text={"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}})
+assert set(json.loads(formed.output_text)) == {"sum", "sure"}
+refused(openai.BadRequestError, "unsupported",
+        lambda: client.responses.create(model="chat", input="a", previous_response_id="resp_1"))
+refused(openai.BadRequestError, "unsupported", lambda: client.chat.completions.create(
+    model="chat", messages=QUESTION, tools=[{"type": "function", "function": {"name": "t"}}]))
+
 # Completions.
 text = client.completions.create(model="chat", prompt=["A llama", "The sky"], max_tokens=4, temperature=0, echo=True, logprobs=2)
 assert [c.text.startswith(p) for c, p in zip(text.choices, ["A llama", "The sky"])] == [True, True]

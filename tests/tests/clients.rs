@@ -30,3 +30,8 @@ fn journey(script: &str) {
 fn openais_own_client_finds_all_it_knows() {
     journey("openai_journey.py");
 }
+
+#[test]
+fn anthropics_own_client_finds_all_it_knows() {
+    journey("anthropic_journey.py");
+}

@@ -1,30 +1,26 @@
 //! `POST /v1/chat/completions`: OpenAI's chat API, streamed and not.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use pajamas_plugin_api::{FinishReason, GenerateSummary, Usage};
+use pajamas_plugin_api::Usage;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 
+use super::openai::{Tools, Turn, finish, identity, logprobs, messages, summary, usage};
 use super::params::Fields;
-use super::stream::{Happened, Piece, Running, route_header};
+use super::sse::{self, Line};
+use super::stream::{Piece, Running, route_header};
 use super::{body, error};
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Message, Outcome, Output, Request};
+use crate::pipeline::{Input, Message, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text. Unknown fields are ignored, as OpenAI does; wrong types
 /// are refused with their path.
@@ -56,31 +52,10 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-#[derive(Debug, Deserialize)]
-struct Turn {
-    role: String,
-    #[serde(default)]
-    content: Option<Content>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    text: Option<String>,
-}
-
 impl Body {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let body: Self = body::json(bytes)?;
+        body::json::<Tools>(bytes)?.check()?;
         let invalid = |words: String| Err(Error::new("invalid-input", words));
         match body.n {
             Some(n) if !(1..=MOST_ANSWERS).contains(&n) => {
@@ -94,9 +69,6 @@ impl Body {
         if body.top_logprobs.is_some_and(|n| n > MOST_LOGPROBS || !body.logprobs) {
             return invalid(format!("`top_logprobs`: 0 to {MOST_LOGPROBS}, and only with `logprobs`"));
         }
-        if body.messages.is_empty() {
-            return invalid("`messages` is empty".into());
-        }
         Ok(body)
     }
 
@@ -105,7 +77,7 @@ impl Body {
         let mut params = Fields::params(bytes)?;
         params.logprobs = self.logprobs.then(|| self.top_logprobs.unwrap_or(0));
         let seed = params.sampling.seed;
-        let messages = messages(self.messages)?;
+        let messages = messages(self.messages, "messages")?;
         let request = |answer: u32| {
             let mut params = params.clone();
             params.sampling.seed = seed.map(|seed| seed.wrapping_add(answer.into()));
@@ -120,90 +92,13 @@ impl Body {
     }
 }
 
-fn messages(turns: Vec<Turn>) -> Result<Vec<Message>> {
-    turns.into_iter().enumerate().map(|(i, turn)| turn.message(i)).collect()
-}
-
 /// The model and the conversation of a body, for those who do not answer it.
 ///
 /// # Errors
 /// `invalid-input` with the place.
 pub fn conversation(bytes: &[u8]) -> Result<(Option<String>, Vec<Message>)> {
     let body = Body::parse(bytes)?;
-    Ok((body.model, messages(body.messages)?))
-}
-
-impl Turn {
-    fn message(self, index: usize) -> Result<Message> {
-        let content = match self.content {
-            None => String::new(),
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => parts
-                .into_iter()
-                .map(|part| match (part.kind.as_str(), part.text) {
-                    ("text", Some(text)) => Ok(text),
-                    (kind, _) => Err(Error::new(
-                        "unsupported",
-                        format!(
-                            "`messages[{index}].content`: parts of type `{kind}` are not read, only `text`"
-                        ),
-                    )),
-                })
-                .collect::<Result<_>>()?,
-        };
-        Ok(Message::new(self.role, content))
-    }
-}
-
-/// The fields that every object of one answer shares.
-struct Answer {
-    id: String,
-    created: u64,
-    model: String,
-}
-
-impl Answer {
-    fn new(model: Option<&str>) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = format!("chatcmpl-{:x}{:x}", now.as_nanos(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { id, created: now.as_secs(), model: model.unwrap_or_default().to_owned() }
-    }
-
-    fn object(&self, kind: &str, choices: Value) -> Value {
-        json!({ "id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices })
-    }
-
-    fn chunk(&self, delta: &Value, finish_reason: Option<FinishReason>) -> Value {
-        let choice =
-            json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish(finish_reason) });
-        self.object("chat.completion.chunk", json!([choice]))
-    }
-}
-
-/// OpenAI's word for why an answer ended.
-pub fn finish(reason: Option<FinishReason>) -> Option<&'static str> {
-    match reason? {
-        FinishReason::Length => Some("length"),
-        FinishReason::Stop | FinishReason::Cancelled => Some("stop"),
-    }
-}
-
-/// OpenAI's object for the tokens of a request.
-pub fn usage(usage: &Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
-    })
-}
-
-fn summary(output: &Output) -> Result<&GenerateSummary> {
-    match output {
-        Output::Text(summary) => Ok(summary),
-        _ => Err(Error::new("internal", "a conversation ended without text")),
-    }
+    Ok((body.model, messages(body.messages, "messages")?))
 }
 
 /// `POST /v1/chat/completions`
@@ -214,21 +109,46 @@ pub async fn completions(
     let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
     let body = Body::parse(&bytes)?;
     let (streamed, with_usage) = (body.stream, body.stream_options.as_ref().is_some_and(|o| o.include_usage));
-    let answer = Answer::new(body.model.as_deref());
     let mut requests = body.requests(&bytes)?;
-    let limit = host.config().server.request_timeout.duration();
+    let server = host.config().server.clone();
     if streamed && let Some(request) = requests.pop() {
-        return stream(Running::start(host, request), answer, with_usage).await;
+        let protocol = Chunks { answer: Answer::new(), with_usage };
+        return sse::answer(Running::start(host, request), protocol, &server).await;
     }
     let running: Vec<Running> =
         requests.into_iter().map(|request| Running::start(Arc::clone(&host), request)).collect();
-    whole(running, answer, limit).await
+    whole(running, server.request_timeout.duration()).await
 }
 
-async fn whole(running: Vec<Running>, mut answer: Answer, limit: std::time::Duration) -> Result<Response> {
+/// The fields that every object of one answer shares.
+struct Answer {
+    id: String,
+    created: u64,
+    model: String,
+}
+
+impl Answer {
+    fn new() -> Self {
+        let (id, created) = identity("chatcmpl-");
+        Self { id, created, model: String::new() }
+    }
+
+    fn object(&self, kind: &str, choices: Value) -> Value {
+        json!({ "id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices })
+    }
+
+    fn chunk(&self, delta: &Value, logprobs: &Value, finish_reason: Option<&str>) -> Line {
+        let choice =
+            json!({ "index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason });
+        Line::data(self.object("chat.completion.chunk", json!([choice])))
+    }
+}
+
+async fn whole(running: Vec<Running>, limit: Duration) -> Result<Response> {
+    let mut answer = Answer::new();
     let mut choices = Vec::new();
     let mut total = Usage::default();
-    let (mut route, mut timings) = (String::new(), json!(null));
+    let (mut route, mut timings) = (String::new(), Value::Null);
     // All of them run; dropping the rest when one fails cancels them.
     for (index, running) in running.into_iter().enumerate() {
         let finished = running.finish(limit).await?;
@@ -243,7 +163,7 @@ async fn whole(running: Vec<Running>, mut answer: Answer, limit: std::time::Dura
             "index": index,
             "message": { "role": "assistant", "content": finished.text() },
             "logprobs": logprobs(&finished.pieces),
-            "finish_reason": finish(Some(summary.finish_reason)),
+            "finish_reason": finish(summary.finish_reason),
         }));
     }
     let mut object = answer.object("chat.completion", Value::Array(choices));
@@ -252,107 +172,40 @@ async fn whole(running: Vec<Running>, mut answer: Answer, limit: std::time::Dura
     Ok(([("x-pajamas-route", route)], Json(object)).into_response())
 }
 
-/// How likely the tokens were, in OpenAI's shape; null when nobody asked.
-fn logprobs(pieces: &[Piece]) -> Value {
-    let content: Vec<Value> = pieces
-        .iter()
-        .filter_map(|piece| {
-            let extras: Value = serde_json::from_str(&piece.extras).unwrap_or_default();
-            let top = extras["top_logprobs"].as_array().into_iter().flatten();
-            let top: Vec<Value> =
-                top.map(|t| likely(t["text"].as_str().unwrap_or_default(), &t["logprob"])).collect();
-            let mut token = likely(&piece.text, &json!(piece.logprob?));
-            token["top_logprobs"] = Value::Array(top);
-            Some(token)
-        })
-        .collect();
-    if content.is_empty() { Value::Null } else { json!({ "content": content, "refusal": null }) }
-}
-
-fn likely(text: &str, logprob: &Value) -> Value {
-    json!({ "token": text, "logprob": logprob, "bytes": text.as_bytes() })
-}
-
-/// Waits for the route and the first event before it answers, so that a request that is refused (an unknown model,
-/// a prompt that is too long) gets its status rather than a stream.
-async fn stream(mut running: Running, mut answer: Answer, with_usage: bool) -> Result<Response> {
-    let route = loop {
-        match running.next().await {
-            Happened::Route(route) => break route,
-            Happened::Token(_) => {}
-            Happened::Done(result) => {
-                let early = |_| Error::new("internal", "the request ended before it was routed");
-                return Err((*result).map_or_else(|error| error, early));
-            }
-        }
-    };
-    answer.model.clone_from(&route.model);
-    let first = match running.next().await {
-        Happened::Done(result) => Happened::Done(Box::new(Ok((*result)?))),
-        first => first,
-    };
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(forward(running, first, answer, with_usage, sender));
-    let events =
-        ReceiverStream::new(receiver).map(|data| Ok::<_, Infallible>(SseEvent::default().data(data)));
-    let sse = Sse::new(events).keep_alive(KeepAlive::default());
-    Ok(([("x-pajamas-route", route_header(&route))], sse).into_response())
-}
-
-/// Turns events into the stream's data lines until the end, or until the client has gone: then dropping `running`
-/// cancels the request.
-async fn forward(
-    mut running: Running,
-    mut happened: Happened,
+/// An answer in pieces.
+struct Chunks {
     answer: Answer,
     with_usage: bool,
-    sender: mpsc::Sender<String>,
-) {
-    let mut lines = vec![answer.chunk(&json!({ "role": "assistant", "content": "" }), None).to_string()];
-    loop {
-        let last = matches!(happened, Happened::Done(_));
-        match happened {
-            Happened::Route(_) => {}
-            Happened::Token(piece) => {
-                let mut chunk = answer.chunk(&json!({ "content": piece.text }), None);
-                chunk["choices"][0]["logprobs"] = logprobs(std::slice::from_ref(&piece));
-                lines.push(chunk.to_string());
-            }
-            Happened::Done(result) => lines.extend(end(&answer, *result, with_usage)),
-        }
-        for line in lines.drain(..) {
-            if sender.send(line).await.is_err() {
-                return;
-            }
-        }
-        if last {
-            return;
-        }
-        happened = tokio::select! {
-            next = running.next() => next,
-            () = sender.closed() => return,
-        };
-    }
 }
 
-/// The last lines of a stream: why it ended, what it used, and the marker.
-fn end(answer: &Answer, result: Result<Outcome>, with_usage: bool) -> Vec<String> {
-    let summary = result.and_then(|outcome| summary(&outcome.output).cloned());
-    let mut lines = Vec::new();
-    match summary {
-        Ok(summary) => {
-            lines.push(answer.chunk(&json!({}), Some(summary.finish_reason)).to_string());
-            if with_usage {
-                let mut object = answer.object("chat.completion.chunk", json!([]));
-                object["usage"] = usage(&summary.usage);
-                lines.push(object.to_string());
-            }
-        }
-        // A stream that breaks says why.
-        Err(error) => lines.push(error::body(&error).to_string()),
+impl sse::Protocol for Chunks {
+    fn begin(&mut self, route: &Route) -> Vec<Line> {
+        self.answer.model.clone_from(&route.model);
+        vec![self.answer.chunk(&json!({ "role": "assistant", "content": "" }), &Value::Null, None)]
     }
-    lines.push("[DONE]".into());
-    lines
+
+    fn piece(&mut self, piece: &Piece) -> Vec<Line> {
+        let delta = json!({ "content": piece.text });
+        vec![self.answer.chunk(&delta, &logprobs(std::slice::from_ref(piece)), None)]
+    }
+
+    fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
+        let mut lines = match result.and_then(|outcome| summary(&outcome.output).cloned()) {
+            Ok(summary) => {
+                let mut lines =
+                    vec![self.answer.chunk(&json!({}), &Value::Null, Some(finish(summary.finish_reason)))];
+                if self.with_usage {
+                    let mut object = self.answer.object("chat.completion.chunk", json!([]));
+                    object["usage"] = usage(&summary.usage);
+                    lines.push(Line::data(object));
+                }
+                lines
+            }
+            Err(error) => vec![Line::data(error::body(&error))],
+        };
+        lines.push(Line::data("[DONE]"));
+        lines
+    }
 }
 
 #[cfg(test)]

@@ -1,30 +1,27 @@
 //! `POST /v1/completions`: OpenAI's older API, a text that goes on.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use pajamas_plugin_api::{GenerateSummary, Prompt, Usage};
+use pajamas_plugin_api::{Prompt, Usage};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::embeddings::Texts;
+use super::openai::{finish, identity, summary, usage};
 use super::params::Fields;
-use super::stream::{Finished, Happened, Running, route_header};
-use super::{body, chat, error};
+use super::sse::{self, Line};
+use super::stream::{Finished, Piece, Running, route_header};
+use super::{body, error};
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Output, Request};
+use crate::pipeline::{Input, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text.
 #[derive(Debug, Deserialize)]
@@ -75,14 +72,15 @@ pub async fn completions(
     let mut requests = body.requests(&bytes)?;
     let echoes = requests.iter().map(|request| echo.then(|| text_of(&request.input)).transpose());
     let echoes: Vec<Option<String>> = echoes.collect::<Result<_>>()?;
-    let limit = host.config().server.request_timeout.duration();
+    let server = host.config().server.clone();
     if !streamed {
         let running = requests.into_iter().map(|request| Running::start(Arc::clone(&host), request));
-        return whole(running.collect(), echoes, limit).await;
+        return whole(running.collect(), echoes, server.request_timeout.duration()).await;
     }
     match (requests.pop(), requests.is_empty()) {
         (Some(request), true) => {
-            stream(Running::start(host, request), echoes.into_iter().next().flatten()).await
+            let protocol = Chunks { echo: echoes.into_iter().next().flatten(), model: String::new() };
+            sse::answer(Running::start(host, request), protocol, &server).await
         }
         _ => Err(Error::new("unsupported", "`prompt`: only one is answered per stream")),
     }
@@ -109,86 +107,51 @@ async fn whole(running: Vec<Running>, echoes: Vec<Option<String>>, limit: Durati
             "index": index,
             "text": echo.unwrap_or_default() + &finished.text(),
             "logprobs": logprobs(&finished),
-            "finish_reason": chat::finish(Some(summary.finish_reason)),
+            "finish_reason": finish(summary.finish_reason),
         }));
         route = route_header(&finished.outcome.route);
         model.clone_from(&finished.outcome.route.model);
     }
     let mut object = object(&model, Value::Array(choices));
-    object["usage"] = chat::usage(&total);
+    object["usage"] = usage(&total);
     Ok(([("x-pajamas-route", route)], Json(object)).into_response())
 }
 
-/// Waits for the first token before it answers, so that a request that is refused gets its status.
-async fn stream(mut running: Running, echo: Option<String>) -> Result<Response> {
-    let mut route = None;
-    let first = loop {
-        match running.next().await {
-            Happened::Route(chosen) => route = Some(chosen),
-            Happened::Done(result) => break Happened::Done(Box::new(Ok((*result)?))),
-            token @ Happened::Token(_) => break token,
-        }
-    };
-    let header = route.as_deref().map(route_header).unwrap_or_default();
-    let model = route.map(|route| route.model).unwrap_or_default();
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let chunk = |text: &str, reason: Value| {
-            object(&model, json!([{ "index": 0, "text": text, "logprobs": null, "finish_reason": reason }]))
-                .to_string()
+/// An answer in pieces.
+struct Chunks {
+    echo: Option<String>,
+    model: String,
+}
+
+impl Chunks {
+    fn chunk(&self, text: &str, reason: Option<&str>) -> Line {
+        let choice = json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": reason });
+        Line::data(object(&self.model, json!([choice])))
+    }
+}
+
+impl sse::Protocol for Chunks {
+    fn begin(&mut self, route: &Route) -> Vec<Line> {
+        self.model.clone_from(&route.model);
+        self.echo.iter().map(|text| self.chunk(text, None)).collect()
+    }
+
+    fn piece(&mut self, piece: &Piece) -> Vec<Line> {
+        vec![self.chunk(&piece.text, None)]
+    }
+
+    fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
+        let last = match result.and_then(|outcome| summary(&outcome.output).cloned()) {
+            Ok(summary) => self.chunk("", Some(finish(summary.finish_reason))),
+            Err(error) => Line::data(error::body(&error)),
         };
-        let mut lines: Vec<String> = echo.iter().map(|text| chunk(text, Value::Null)).collect();
-        let mut happened = first;
-        loop {
-            let mut last = false;
-            match happened {
-                Happened::Route(_) => {}
-                Happened::Token(piece) => lines.push(chunk(&piece.text, Value::Null)),
-                Happened::Done(result) => {
-                    last = true;
-                    // A stream that breaks says why.
-                    lines.push(match result.and_then(|outcome| summary(&outcome.output).cloned()) {
-                        Ok(summary) => chunk("", json!(chat::finish(Some(summary.finish_reason)))),
-                        Err(error) => error::body(&error).to_string(),
-                    });
-                    lines.push("[DONE]".into());
-                }
-            }
-            for line in lines.drain(..) {
-                if sender.send(line).await.is_err() {
-                    return;
-                }
-            }
-            if last {
-                return;
-            }
-            happened = tokio::select! {
-                next = running.next() => next,
-                () = sender.closed() => return,
-            };
-        }
-    });
-    let events =
-        ReceiverStream::new(receiver).map(|data| Ok::<_, Infallible>(SseEvent::default().data(data)));
-    Ok(([("x-pajamas-route", header)], Sse::new(events).keep_alive(KeepAlive::default())).into_response())
+        vec![last, Line::data("[DONE]")]
+    }
 }
 
 fn object(model: &str, choices: Value) -> Value {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    json!({
-        "id": format!("cmpl-{:x}", now.as_nanos()),
-        "object": "text_completion",
-        "created": now.as_secs(),
-        "model": model,
-        "choices": choices,
-    })
-}
-
-fn summary(output: &Output) -> Result<&GenerateSummary> {
-    match output {
-        Output::Text(summary) => Ok(summary),
-        _ => Err(Error::new("internal", "a completion ended without text")),
-    }
+    let (id, created) = identity("cmpl-");
+    json!({ "id": id, "object": "text_completion", "created": created, "model": model, "choices": choices })
 }
 
 /// The older shape: lists side by side; null when nobody asked.
@@ -197,12 +160,7 @@ fn logprobs(finished: &Finished) -> Value {
     if likely.is_empty() {
         return Value::Null;
     }
-    let top = likely.iter().map(|(piece, _)| {
-        let extras: Value = serde_json::from_str(&piece.extras).unwrap_or_default();
-        let top = extras["top_logprobs"].as_array().into_iter().flatten();
-        top.map(|t| (t["text"].as_str().unwrap_or_default().to_owned(), t["logprob"].clone()))
-            .collect::<serde_json::Map<_, _>>()
-    });
+    let top = likely.iter().map(|(piece, _)| piece.alternatives().collect::<serde_json::Map<_, _>>());
     let offsets = likely.iter().scan(0, |offset, (piece, _)| {
         let here = *offset;
         *offset += piece.text.chars().count();

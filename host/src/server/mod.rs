@@ -10,8 +10,12 @@ mod error;
 mod health;
 mod images;
 mod listen;
+mod messages;
 mod observe;
+mod openai;
 mod params;
+mod responses;
+mod sse;
 mod stream;
 mod tokens;
 
@@ -78,6 +82,9 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/v1/models", get(health::models))
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/rerank", post(embeddings::rerank))
         .route("/v1/images/detect", post(images::detect))

@@ -22,9 +22,12 @@ pub struct Fields {
     frequency_penalty: Option<f32>,
     repeat_penalty: Option<f32>,
     seed: Option<u64>,
+    #[serde(alias = "stop_sequences")]
     stop: Option<Stop>,
     logit_bias: Option<Map<String, Value>>,
     response_format: Option<Format>,
+    /// Where OpenAI's responses have it.
+    text: Option<TextFormat>,
     /// llama-server's own: a grammar in GBNF.
     grammar: Option<String>,
     /// Ours: waiting requests of a higher priority go first.
@@ -43,6 +46,19 @@ struct Format {
     #[serde(rename = "type")]
     kind: String,
     json_schema: Option<NamedSchema>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TextFormat {
+    format: Option<FlatFormat>,
+}
+
+/// As [`Format`], with the schema beside the type.
+#[derive(Debug, Deserialize)]
+struct FlatFormat {
+    #[serde(rename = "type")]
+    kind: String,
+    schema: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,23 +108,15 @@ impl Fields {
     }
 
     fn constraint(&self) -> Result<Option<Constraint>> {
-        let format = match &self.response_format {
-            None => None,
-            Some(format) => match (format.kind.as_str(), &format.json_schema) {
-                ("text", _) => None,
-                ("json_object", _) => Some(json!({ "type": "object" })),
-                ("json_schema", Some(NamedSchema { schema: Some(schema) })) => Some(schema.clone()),
-                ("json_schema", _) => {
-                    return Err(Error::new(
-                        "invalid-input",
-                        "`response_format.json_schema.schema` is missing",
-                    ));
-                }
-                (other, _) => {
-                    let message = format!("`response_format.type`: there is no format `{other}`");
-                    return Err(Error::new("invalid-input", message).help("text, json_object or json_schema"));
-                }
-            },
+        let format = match (&self.response_format, self.text.as_ref().and_then(|text| text.format.as_ref())) {
+            (Some(Format { kind, json_schema }), _) => schema(
+                "response_format",
+                "json_schema.schema",
+                kind,
+                json_schema.as_ref().and_then(|s| s.schema.as_ref()),
+            )?,
+            (None, Some(format)) => schema("text.format", "schema", &format.kind, format.schema.as_ref())?,
+            (None, None) => None,
         };
         let grammar = match (format, &self.grammar) {
             (Some(_), Some(_)) => {
@@ -122,6 +130,20 @@ impl Fields {
             (None, None) => return Ok(None),
         };
         Ok(Some(Constraint { grammar, after: Vec::new(), begun: false }))
+    }
+}
+
+/// The schema of a format; `None` for plain text.
+fn schema(field: &str, at: &str, kind: &str, schema: Option<&Value>) -> Result<Option<Value>> {
+    match (kind, schema) {
+        ("text", _) => Ok(None),
+        ("json_object", _) => Ok(Some(json!({ "type": "object" }))),
+        ("json_schema", Some(schema)) => Ok(Some(schema.clone())),
+        ("json_schema", None) => Err(Error::new("invalid-input", format!("`{field}.{at}` is missing"))),
+        (other, _) => {
+            let message = format!("`{field}.type`: there is no format `{other}`");
+            Err(Error::new("invalid-input", message).help("text, json_object or json_schema"))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pajamas_plugin_api::Cancel;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
@@ -31,6 +32,15 @@ pub struct Piece {
     pub logprob: Option<f32>,
     /// JSON with more, when asked for.
     pub extras: String,
+}
+
+impl Piece {
+    /// The tokens that were likely in its place, with their log-probabilities.
+    pub fn alternatives(&self) -> impl Iterator<Item = (String, Value)> + use<> {
+        let extras: Value = serde_json::from_str(&self.extras).unwrap_or_default();
+        let top = extras["top_logprobs"].as_array().cloned().unwrap_or_default();
+        top.into_iter().map(|t| (t["text"].as_str().unwrap_or_default().to_owned(), t["logprob"].clone()))
+    }
 }
 
 /// A request carried out, with all it said on the way.
@@ -112,10 +122,7 @@ impl Running {
                 }
             }
         };
-        tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| {
-            Err(Error::new("request-timeout", format!("the request took longer than {} s", limit.as_secs()))
-                .help("raise `server.request_timeout`, or ask for less"))
-        })
+        tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| Err(timed_out(limit)))
     }
 }
 
@@ -123,6 +130,12 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
+}
+
+/// The request took too long.
+pub fn timed_out(limit: Duration) -> Error {
+    Error::new("request-timeout", format!("the request took longer than {} s", limit.as_secs()))
+        .help("raise `server.request_timeout`, or ask for less")
 }
 
 /// Does something that is no request of a pipeline, with a model of the configuration, on a thread that may block.
