@@ -73,12 +73,13 @@ impl Fields {
     /// `invalid-input` with the path of the field that is wrong.
     pub fn params(bytes: &[u8]) -> Result<Params> {
         let fields: Self = body::json(bytes)?;
+        fields.check_finite()?;
         let defaults = Sampling::default();
         let constraint = fields.constraint()?;
         let logit_bias = fields.logit_bias.unwrap_or_default();
         let logit_bias = logit_bias.iter().map(|(id, bias)| {
-            let pair = id.parse().ok().zip(bias.as_f64());
-            pair.map(|(id, bias)| (id, bias as f32)).ok_or_else(|| {
+            let bias = bias.as_f64().map(|bias| bias as f32).filter(|bias| bias.is_finite());
+            id.parse().ok().zip(bias).ok_or_else(|| {
                 Error::new("invalid-input", format!("`logit_bias.{id}`: token ids map to numbers"))
             })
         });
@@ -105,6 +106,22 @@ impl Fields {
             priority: fields.priority,
             ..Params::default()
         })
+    }
+
+    /// JSON has larger numbers than fit, and none for what they become.
+    fn check_finite(&self) -> Result<()> {
+        let numbers = [
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("min_p", self.min_p),
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+            ("repeat_penalty", self.repeat_penalty),
+        ];
+        match numbers.iter().find(|(_, number)| number.is_some_and(|number| !number.is_finite())) {
+            Some((name, _)) => Err(Error::new("invalid-input", format!("`{name}` is out of range"))),
+            None => Ok(()),
+        }
     }
 
     fn constraint(&self) -> Result<Option<Constraint>> {
@@ -188,6 +205,8 @@ mod tests {
             (json!({ "seed": -1 }), "`seed`"),
             (json!({ "max_tokens": 1e30 }), "`max_tokens`"),
             (json!({ "logit_bias": { "x": 1 } }), "`logit_bias.x`"),
+            (json!({ "logit_bias": { "1": 1e300 } }), "`logit_bias.1`"),
+            (json!({ "min_p": -1e300 }), "`min_p`"),
             (json!({ "response_format": { "type": "xml" } }), "`response_format.type`"),
             (json!({ "response_format": { "type": "json_schema" } }), "`response_format.json_schema.schema`"),
             (
