@@ -208,7 +208,11 @@ impl Metrics {
         let labels = vec![("task", task.to_string()), ("model", route.model.clone())];
         self.in_flight.get_or_create(&labels).inc();
         self.routes.get_or_create(&vec![("target", route.model.clone())]).inc();
-        Meter { metrics: self, labels, begun: Instant::now(), token: None }
+        let model = vec![("model", route.model.clone())];
+        // Looked up once: a token should cost no more than reading the clock.
+        let first_token = self.first_token.get_or_create(&model).clone();
+        let between_tokens = self.between_tokens.get_or_create(&model).clone();
+        Meter { metrics: self, labels, begun: Instant::now(), token: None, first_token, between_tokens }
     }
 
     /// An answer is an error.
@@ -299,17 +303,19 @@ pub struct Meter<'m> {
     begun: Instant,
     /// When the last token came.
     token: Option<Instant>,
+    first_token: Histogram,
+    between_tokens: Histogram,
 }
 
 impl Meter<'_> {
     /// A token came.
     pub fn token(&mut self) {
         let now = Instant::now();
-        let (family, since) = match self.token.replace(now) {
-            None => (&self.metrics.first_token, self.begun),
-            Some(last) => (&self.metrics.between_tokens, last),
+        let (histogram, since) = match self.token.replace(now) {
+            None => (&self.first_token, self.begun),
+            Some(last) => (&self.between_tokens, last),
         };
-        family.get_or_create(&self.model()).observe((now - since).as_secs_f64());
+        histogram.observe((now - since).as_secs_f64());
     }
 
     /// The request ended.
