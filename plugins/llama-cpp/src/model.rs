@@ -224,6 +224,12 @@ impl Model {
         count(unsafe { sys::llama_model_n_embd_out(self.handle) })
     }
 
+    /// Whether it keeps a state of what it read, in place of or beside a cache of it: a state cannot be rewound.
+    pub fn is_recurrent(&self) -> bool {
+        // SAFETY: valid handle.
+        unsafe { sys::llama_model_is_recurrent(self.handle) || sys::llama_model_is_hybrid(self.handle) }
+    }
+
     /// Width of the sliding window of attention; 0 when there is none.
     pub fn sliding_window(&self) -> u32 {
         // SAFETY: valid handle.

@@ -32,7 +32,8 @@ pub(super) fn fits(work: &Work, slots: &[Slot], context: &Context) -> bool {
 }
 
 /// Chooses a free slot for a request and prepares its cache: the slot that saves most, in place or by sharing the
-/// beginning of another, and of these the one that loses least. Returns its index and how many tokens are in its cache.
+/// beginning of another, and of these the one that loses least; among equals one beside a busy slot, because neighbours
+/// are computed together. Returns its index and how many tokens are in its cache.
 pub(super) fn place(
     tokens: &[Token],
     slots: &mut [Slot],
@@ -49,12 +50,14 @@ pub(super) fn place(
         })
         .collect();
     let (source, most) = usable.iter().copied().enumerate().max_by_key(|(_, n)| *n)?;
+    let busy = |index: usize| slots.get(index).is_some_and(|slot| slot.work.is_some());
+    let beside = |index: usize| busy(index + 1) || index.checked_sub(1).is_some_and(busy);
     let worth = |in_place: usize| if in_place + LEAST_SHARED > most { in_place } else { most };
     let (index, in_place) =
         usable.iter().copied().enumerate().filter(|(index, _)| slots[*index].work.is_none()).max_by_key(
             |(index, n)| {
                 let slot = &slots[*index];
-                (worth(*n), Reverse(slot.len() - n), *n, Reverse(slot.used))
+                (worth(*n), Reverse(slot.len() - n), *n, beside(*index), Reverse(slot.used))
             },
         )?;
     if worth(in_place) == in_place || source == index {

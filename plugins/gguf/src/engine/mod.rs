@@ -10,6 +10,7 @@ mod admission;
 mod choice;
 mod counters;
 mod embed;
+mod fill;
 mod generate;
 mod logprobs;
 mod queue;

@@ -99,6 +99,13 @@ impl Slot {
         self.cut(0);
     }
 
+    /// Removes what the cache has beyond the slot's tokens.
+    pub fn trim(&mut self, context: &mut Context) {
+        if !context.remove(self.sequence, self.position()) {
+            self.forget(context);
+        }
+    }
+
     fn cut(&mut self, keep: usize) {
         self.cached.truncate(keep);
         self.exact = self.exact.min(keep);

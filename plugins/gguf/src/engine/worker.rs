@@ -10,6 +10,7 @@ use pajamas_plugin_api::{PluginError, codes};
 use super::admission;
 use super::counters::Counters;
 use super::embed::{self, Embedded};
+use super::fill;
 use super::queue::Queue;
 use super::slot::Slot;
 use super::work::Work;
@@ -25,6 +26,8 @@ pub(super) struct Worker {
     jobs: Receiver<Work>,
     queue: Queue,
     batch: Batch,
+    /// Whether idle slots between busy ones may compute a token for nothing: see [`fill::gaps`].
+    pads: bool,
     stopping: Arc<AtomicBool>,
     counters: Arc<Counters>,
     /// Rounds so far: the time of this thread.
@@ -41,6 +44,8 @@ impl Worker {
     ) -> Self {
         let slots = (0..settings.slots).map(|s| Slot::new(s as i32)).collect();
         let model = Arc::clone(context.model());
+        // A padding token must leave no trace: no state advanced, nothing pushed out of a window.
+        let pads = !context.is_unified() && !model.is_recurrent() && model.sliding_window() == 0;
         counters.slots.store(settings.slots, Ordering::Relaxed);
         counters.cache_total.store(cells(&context), Ordering::Relaxed);
         Self {
@@ -51,6 +56,7 @@ impl Worker {
             jobs,
             queue: Queue::default(),
             batch: Batch::new(),
+            pads,
             stopping,
             counters,
             round: 0,
@@ -141,13 +147,20 @@ impl Worker {
     /// Computes one batch for all generations: a token each for those that write, prompt tokens in what room is left.
     fn compute(&mut self) {
         loop {
-            let stops = self.fill_batch();
+            let capacity = self.context.batch_size() as usize;
+            let shares = fill::shares(&self.slots, capacity, self.settings.prompt_chunk as usize);
+            let padding = self.padding(&shares);
+            let stops = fill::fill(&mut self.batch, &mut self.slots, &shares, &padding);
             if self.batch.is_empty() {
                 return;
             }
             let stopping = &self.stopping;
             let abort = || stopping.load(Ordering::Relaxed) || stops.iter().all(Stop::is_set);
-            match self.context.decode(&mut self.batch, &abort) {
+            let decoded = self.context.decode(&mut self.batch, &abort);
+            for index in padding {
+                self.slots[index].trim(&mut self.context);
+            }
+            match decoded {
                 Ok(Decoded::Done) => return self.advance(stops.len() == 1),
                 // Every request of the batch was stopped: the next round tells them.
                 Ok(Decoded::Aborted) => {
@@ -162,6 +175,16 @@ impl Worker {
                 Err(error) => return self.fail(&plugin_error(error)),
             }
         }
+    }
+
+    /// The idle slots that get a token for nothing.
+    fn padding(&self, shares: &[usize]) -> Vec<usize> {
+        let mut gaps = if self.pads { fill::gaps(shares) } else { Vec::new() };
+        let end = self.context.sequence_length() as usize;
+        gaps.retain(|index| self.slots[*index].len() < end);
+        let room = self.context.batch_size() as usize - shares.iter().sum::<usize>();
+        gaps.truncate(room);
+        gaps
     }
 
     /// Frees a part of the cache: what a finished request left, the oldest first; then the place of the youngest
@@ -185,42 +208,6 @@ impl Worker {
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         Counters::add(&self.counters.preempted, 1);
         true
-    }
-
-    /// Fills the batch and returns the flags of the requests in it. Those that write come first; while there are any,
-    /// prompts get no more than a chunk, so that nobody waits long for the next token.
-    fn fill_batch(&mut self) -> Vec<Stop> {
-        self.batch.clear();
-        let mut capacity = self.context.batch_size() as usize;
-        let mut stops = Vec::with_capacity(self.slots.len());
-        let mut order: Vec<&mut Slot> = self.slots.iter_mut().collect();
-        order.sort_by_key(|slot| std::cmp::Reverse(slot.work.as_ref().map(Work::rank)));
-        for prompts in [false, true] {
-            if prompts && !self.batch.is_empty() {
-                capacity = capacity.min(self.batch.len() + self.settings.prompt_chunk as usize);
-            }
-            for slot in &mut order {
-                let (position, sequence) = (slot.position(), slot.sequence);
-                let Some(Work::Generate(generation)) = &mut slot.work else { continue };
-                if generation.reads() != prompts {
-                    continue;
-                }
-                let tokens = generation.wanted(capacity.saturating_sub(self.batch.len()));
-                let count = tokens.len();
-                let logits = generation.needs_logits_after(count);
-                let mut output = None;
-                for (i, token) in tokens.iter().enumerate() {
-                    let last = logits && i + 1 == count;
-                    let index = self.batch.add(*token, position + i as u32, sequence, last);
-                    output = last.then_some(index);
-                }
-                generation.batched(count, output);
-                if count > 0 {
-                    stops.push(generation.ticket.stop.clone());
-                }
-            }
-        }
-        stops
     }
 
     /// Notes what was computed, and lets each generation take its next token.
