@@ -9,13 +9,14 @@ use pajamas_plugin_api::{Cancel, EngineStats, LoadRequest, ProgressSink, Prompt,
 
 use crate::admission::Admission;
 use crate::artifact::{self, Reference};
+use crate::chat::Conversation;
 use crate::config::{Config, GrantedFile, Model, Options, Step, Task, suggest};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
 use crate::metrics::{Metrics, Now};
 use crate::models::{Lease, Loaded, Models, Spec, Status};
 use crate::pipeline::{
-    Event, Input, Message, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision,
+    Event, Input, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision,
 };
 use crate::plugins::{Choice, Plugins};
 use crate::router::{self, Candidate, Decision, Snapshot};
@@ -201,18 +202,18 @@ impl Host {
     ///
     /// # Errors
     /// As for [`run`](Self::run).
-    pub fn render(&self, model: Option<&str>, messages: &[Message], cancel: &Cancel) -> Result<String> {
+    pub fn render(&self, model: Option<&str>, conversation: &Conversation, cancel: &Cancel) -> Result<String> {
         let model = self.text_model(model, cancel)?;
-        text::rendered(&model.signature, messages)
+        text::rendered(&model.signature, conversation)
     }
 
     /// How many tokens a conversation is, as [`run`](Self::run) would send it.
     ///
     /// # Errors
     /// As for [`run`](Self::run).
-    pub fn count(&self, model: Option<&str>, messages: &[Message], cancel: &Cancel) -> Result<usize> {
+    pub fn count(&self, model: Option<&str>, conversation: &Conversation, cancel: &Cancel) -> Result<usize> {
         let model = self.text_model(model, cancel)?;
-        Ok(model.session.tokenize(&text::conversation(&model.signature, messages)?)?.len())
+        Ok(model.session.tokenize(&text::conversation(&model.signature, conversation)?)?.len())
     }
 
     fn text_model(&self, model: Option<&str>, cancel: &Cancel) -> Result<Lease> {

@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod artifact;
+pub mod chat;
 pub mod cli;
 pub mod codes;
 pub mod config;

@@ -9,9 +9,10 @@ use super::generate::{answer, standard_input};
 use super::session::Session;
 use super::text_options::TextOptions;
 use super::{Global, output};
+use crate::chat::Message;
 use crate::config::Task;
 use crate::error::{Error, Result};
-use crate::pipeline::{Input, Message, Request};
+use crate::pipeline::{Input, Request};
 
 const HELP: &str = "\
 /help           this text
@@ -56,7 +57,7 @@ impl Chat {
         let request = Request {
             task: Task::Chat,
             model: self.model.clone(),
-            input: Input::Messages(conversation.0.clone()),
+            input: Input::Conversation(conversation.0.clone().into()),
             params: self.text.params(),
         };
         let text = answer(session, request)?;

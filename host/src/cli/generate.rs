@@ -10,6 +10,7 @@ use serde_json::json;
 use super::session::Session;
 use super::text_options::TextOptions;
 use super::{Global, output};
+use crate::chat::Part;
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::pipeline::{Event, Input, Output, Request};
@@ -68,22 +69,42 @@ pub fn standard_input() -> Result<String> {
     Ok(text)
 }
 
-/// Carries out a request for text: streams it, or prints one JSON object at its end. Gives the text back.
+/// Carries out a request for text: streams it, or prints one JSON object at its end. Gives the text back. What a model
+/// thinks before it answers goes to standard error, for whoever watches.
 pub fn answer(session: &Session, request: Request) -> Result<String> {
-    let mut text = String::new();
+    let conversation = matches!(request.input, Input::Conversation(_));
+    let (mut text, mut reasoning) = (String::new(), String::new());
     let mut tokens = Vec::new();
     let mut logprobs = Vec::new();
     let mut failed = None;
-    let result = session.run(request, &mut |event| {
-        let Event::Token { id, text: piece, logprob, .. } = event else { return ControlFlow::Continue(()) };
+    let mut say = |piece: &str| {
         text.push_str(piece);
-        tokens.push(id);
-        logprobs.extend(logprob);
-        if !session.json
-            && let Err(error) = output::piece(piece)
-        {
-            failed = Some(error);
-            return ControlFlow::Break(());
+        failed = if session.json { None } else { output::piece(piece).err() };
+        if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let result = session.run(request, &mut |event| {
+        match event {
+            Event::Token { id, text, logprob, .. } => {
+                tokens.push(id);
+                logprobs.extend(logprob);
+                if !conversation {
+                    return say(text);
+                }
+            }
+            Event::Parts(parts) => {
+                for part in parts {
+                    match part {
+                        Part::Content(text) => say(text)?,
+                        Part::Reasoning(text) => {
+                            reasoning.push_str(text);
+                            output::aside(text);
+                        }
+                        // The command line offers no functions.
+                        Part::Call { .. } | Part::Arguments { .. } => {}
+                    }
+                }
+            }
+            Event::Route(_) | Event::Loading { .. } => {}
         }
         ControlFlow::Continue(())
     });
@@ -102,6 +123,9 @@ pub fn answer(session: &Session, request: Request) -> Result<String> {
             "usage": summary.usage,
             "timings": summary.timings,
         });
+        if !reasoning.is_empty() {
+            object["reasoning"] = json!(reasoning);
+        }
         if !logprobs.is_empty() {
             object["logprobs"] = json!(logprobs);
         }

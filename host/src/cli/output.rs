@@ -55,6 +55,14 @@ pub fn json_line(value: &impl Serialize) -> Result<()> {
 /// it were done, but in order: what runs natively must not be torn down while it works.
 pub const CLOSED: &str = "output-closed";
 
+/// Writes a piece of what is beside the answer, dimmed, where somebody watches.
+pub fn aside(text: &str) {
+    if io::stderr().is_terminal() {
+        // Nobody's result depends on it.
+        let _ = write!(io::stderr().lock(), "\x1b[2m{text}\x1b[0m");
+    }
+}
+
 /// Prints a line.
 pub fn line(text: &str) -> Result<()> {
     written(writeln!(io::stdout().lock(), "{text}"))

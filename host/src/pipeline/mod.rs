@@ -1,6 +1,5 @@
 //! Carries out one task: stages and a session as one way from values to values, or a text model's own work.
 
-pub mod chat;
 pub mod encode;
 mod request;
 mod run;
@@ -8,6 +7,6 @@ mod tensors;
 pub mod text;
 pub mod vision;
 
-pub use request::{Event, Input, Message, Outcome, Output, Params, Request, Route, StepTime};
+pub use request::{Event, Input, Outcome, Output, Params, Request, Route, StepTime};
 pub use run::{Prepared, Workshop};
 pub use tensors::Outputs;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use pajamas_plugin_api::{Constraint, GenerateSummary, Prompt, Sampling, Usage};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::chat::{Conversation, Part};
 use crate::config::{Options, Task};
 use crate::value::{Tensor, Values};
 
@@ -27,27 +28,11 @@ pub enum Input {
     /// A text to continue.
     Prompt(Prompt),
     /// A conversation to answer.
-    Messages(Vec<Message>),
+    Conversation(Conversation),
     /// Texts to embed.
     Texts(Vec<Prompt>),
     /// Values for the first stage of a pipeline, for example `bytes` of a picture.
     Values(Values),
-}
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`, or what else the model's template knows.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
 }
 
 /// How a request is carried out. What a task does not use is ignored.
@@ -98,6 +83,8 @@ pub enum Event<'a> {
         /// JSON with more, when asked for.
         extras: &'a str,
     },
+    /// Parts of the answer to a conversation, as soon as it is certain what they are.
+    Parts(&'a [Part]),
 }
 
 /// The choice of model, format, backend and device for one request, with the reasons.

@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use pajamas_plugin_api::{
-    Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TokenEvent, TokenSink,
+    Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TextSignature, TokenEvent, TokenSink,
     Usage, capability,
 };
 
-use super::chat;
-use super::request::{Event, Input, Message, Output, Params, StepTime};
+use super::request::{Event, Input, Output, Params, StepTime};
 use super::tensors::Outputs;
+use crate::chat::{self, Conversation, Part, Reader};
 use crate::error::{Error, Result};
 use crate::value::Tensor;
 
@@ -23,15 +23,7 @@ pub fn generate(
     events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     cancel: &Cancel,
 ) -> Result<(Output, Vec<StepTime>)> {
-    let prompt = match input {
-        Input::Prompt(prompt) => prompt,
-        Input::Messages(messages) => conversation(signature, &messages)?,
-        Input::Texts(_) | Input::Values(_) => {
-            return Err(Error::new("invalid-input", "a prompt or messages are needed"));
-        }
-    };
-    let request = GenerateRequest {
-        prompt,
+    let mut request = GenerateRequest {
         max_tokens: params.max_tokens,
         sampling: params.sampling.clone(),
         stop: params.stop.clone(),
@@ -40,27 +32,53 @@ pub fn generate(
         constraint: params.constraint.clone(),
         priority: params.priority,
         options: params.options.clone(),
+        ..GenerateRequest::new(Prompt::text(""))
+    };
+    let reader = match input {
+        Input::Prompt(prompt) => {
+            request.prompt = prompt;
+            None
+        }
+        Input::Conversation(conversation) => {
+            let answer = chat::begin(text(signature)?, &conversation, params.constraint.is_some())?;
+            request.prompt = prompt(signature, answer.prompt);
+            request.special = answer.special;
+            request.stop.extend(answer.stop);
+            let constrains = signature.capabilities.iter().any(|c| c == capability::CONSTRAIN);
+            request.constraint = request.constraint.or(answer.constraint.filter(|_| constrains));
+            Some(answer.reader)
+        }
+        Input::Texts(_) | Input::Values(_) => {
+            return Err(Error::new("invalid-input", "a prompt or messages are needed"));
+        }
     };
     let started = Instant::now();
-    let mut tokens = Tokens { events, with_logprob: params.logprobs.is_some() };
+    let mut tokens = Tokens { events, with_logprob: params.logprobs.is_some(), reader };
     let summary = session.generate(&request, &mut tokens, cancel)?;
+    tokens.finish();
     Ok((Output::Text(summary), vec![StepTime { step: "model".into(), time: started.elapsed() }]))
 }
 
-/// What the model's template makes of a conversation.
-pub fn rendered(signature: &Signature, messages: &[Message]) -> Result<String> {
-    let text =
-        signature.text.as_ref().ok_or_else(|| Error::new("unsupported", "the model is not a text model"))?;
-    chat::render(text, messages)
+fn text(signature: &Signature) -> Result<&TextSignature> {
+    signature.text.as_ref().ok_or_else(|| Error::new("unsupported", "the model is not a text model"))
 }
 
-/// The prompt of a conversation. Special tokens are recognised in it: the template writes them.
-pub fn conversation(signature: &Signature, messages: &[Message]) -> Result<Prompt> {
-    let rendered = rendered(signature, messages)?;
+/// What the model's template makes of a conversation, with the beginning of the answer.
+pub fn rendered(signature: &Signature, conversation: &Conversation) -> Result<String> {
+    Ok(chat::begin(text(signature)?, conversation, false)?.prompt)
+}
+
+/// The prompt of a conversation.
+pub fn conversation(signature: &Signature, conversation: &Conversation) -> Result<Prompt> {
+    Ok(prompt(signature, rendered(signature, conversation)?))
+}
+
+/// A text that a template wrote. Special tokens are recognised in it.
+fn prompt(signature: &Signature, text: String) -> Prompt {
     // A template that writes the BOS token itself must not get a second one.
     let bos = signature.text.as_ref().and_then(|text| text.bos_token.as_deref());
-    let has_bos = bos.is_some_and(|bos| !bos.is_empty() && rendered.starts_with(bos));
-    Ok(Prompt::Text { text: rendered, add_special: !has_bos, parse_special: true })
+    let has_bos = bos.is_some_and(|bos| !bos.is_empty() && text.starts_with(bos));
+    Prompt::Text { text, add_special: !has_bos, parse_special: true }
 }
 
 /// Embeds texts.
@@ -102,7 +120,7 @@ fn texts(input: Input) -> Result<Vec<Prompt>> {
     match input {
         Input::Texts(texts) => Ok(texts),
         Input::Prompt(prompt) => Ok(vec![prompt]),
-        Input::Messages(_) | Input::Values(_) => Err(Error::new("invalid-input", "texts are needed")),
+        Input::Conversation(_) | Input::Values(_) => Err(Error::new("invalid-input", "texts are needed")),
     }
 }
 
@@ -126,6 +144,8 @@ fn vectors(
 struct Tokens<'e> {
     events: &'e mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     with_logprob: bool,
+    /// Reads the answer to a conversation.
+    reader: Option<Reader>,
 }
 
 impl TokenSink for Tokens<'_> {
@@ -135,6 +155,28 @@ impl TokenSink for Tokens<'_> {
             text: event.text,
             logprob: self.with_logprob.then_some(event.logprob),
             extras: event.extras,
-        })
+        })?;
+        match &mut self.reader {
+            Some(reader) => {
+                let parts = reader.push(event.text);
+                self.tell(&parts)
+            }
+            None => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl Tokens<'_> {
+    /// Tells what the reader held back.
+    fn finish(&mut self) {
+        if let Some(reader) = &mut self.reader {
+            let parts = reader.finish();
+            // There is nothing more to stop.
+            let _ = self.tell(&parts);
+        }
+    }
+
+    fn tell(&mut self, parts: &[Part]) -> ControlFlow<()> {
+        if parts.is_empty() { ControlFlow::Continue(()) } else { (self.events)(Event::Parts(parts)) }
     }
 }

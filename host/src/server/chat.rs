@@ -12,15 +12,17 @@ use pajamas_plugin_api::Usage;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::openai::{Tools, Turn, finish, identity, logprobs, messages, summary, usage};
+use super::openai::{Turn, finish, identity, logprobs, messages, summary, usage};
 use super::params::Fields;
 use super::sse::{self, Line};
-use super::stream::{Piece, Running, route_header};
+use super::stream::{Piece, Running, Said, route_header};
+use super::tools::Tools;
 use super::{body, error};
+use crate::chat::{Conversation, Part};
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Message, Outcome, Request, Route};
+use crate::pipeline::{Input, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text. Unknown fields are ignored, as OpenAI does; wrong types
 /// are refused with their path.
@@ -55,7 +57,6 @@ struct StreamOptions {
 impl Body {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let body: Self = body::json(bytes)?;
-        body::json::<Tools>(bytes)?.check()?;
         let invalid = |words: String| Err(Error::new("invalid-input", words));
         match body.n {
             Some(n) if !(1..=MOST_ANSWERS).contains(&n) => {
@@ -72,19 +73,27 @@ impl Body {
         Ok(body)
     }
 
+    /// The conversation, with the functions that may be called.
+    fn conversation(&mut self, bytes: &[u8]) -> Result<Conversation> {
+        let turns = std::mem::take(&mut self.messages);
+        let mut conversation = Conversation::from(messages(turns, "messages")?);
+        body::json::<Tools>(bytes)?.apply(&mut conversation)?;
+        Ok(conversation)
+    }
+
     /// One request for each answer wanted: equal but for their seeds.
-    fn requests(self, bytes: &[u8]) -> Result<Vec<Request>> {
+    fn requests(mut self, bytes: &[u8]) -> Result<Vec<Request>> {
         let mut params = Fields::params(bytes)?;
         params.logprobs = self.logprobs.then(|| self.top_logprobs.unwrap_or(0));
         let seed = params.sampling.seed;
-        let messages = messages(self.messages, "messages")?;
+        let conversation = self.conversation(bytes)?;
         let request = |answer: u32| {
             let mut params = params.clone();
             params.sampling.seed = seed.map(|seed| seed.wrapping_add(answer.into()));
             Request {
                 task: Task::Chat,
                 model: self.model.clone(),
-                input: Input::Messages(messages.clone()),
+                input: Input::Conversation(conversation.clone()),
                 params,
             }
         };
@@ -96,9 +105,10 @@ impl Body {
 ///
 /// # Errors
 /// `invalid-input` with the place.
-pub fn conversation(bytes: &[u8]) -> Result<(Option<String>, Vec<Message>)> {
-    let body = Body::parse(bytes)?;
-    Ok((body.model, messages(body.messages, "messages")?))
+pub fn conversation(bytes: &[u8]) -> Result<(Option<String>, Conversation)> {
+    let mut body = Body::parse(bytes)?;
+    let conversation = body.conversation(bytes)?;
+    Ok((body.model, conversation))
 }
 
 /// `POST /v1/chat/completions`
@@ -112,7 +122,7 @@ pub async fn completions(
     let mut requests = body.requests(&bytes)?;
     let server = host.config().server.clone();
     if streamed && let Some(request) = requests.pop() {
-        let protocol = Chunks { answer: Answer::new(), with_usage };
+        let protocol = Chunks { answer: Answer::new(), with_usage, logprobs: Vec::new(), called: false };
         return sse::answer(Running::start(host, request), protocol, &server).await;
     }
     let running: Vec<Running> =
@@ -161,9 +171,9 @@ async fn whole(running: Vec<Running>, limit: Duration) -> Result<Response> {
         total.completion_tokens += summary.usage.completion_tokens;
         choices.push(json!({
             "index": index,
-            "message": { "role": "assistant", "content": finished.text() },
+            "message": message(&finished.said),
             "logprobs": logprobs(&finished.pieces),
-            "finish_reason": finish(summary.finish_reason),
+            "finish_reason": finish(summary.finish_reason, !finished.said.calls.is_empty()),
         }));
     }
     let mut object = answer.object("chat.completion", Value::Array(choices));
@@ -172,10 +182,49 @@ async fn whole(running: Vec<Running>, limit: Duration) -> Result<Response> {
     Ok(([("x-pajamas-route", route)], Json(object)).into_response())
 }
 
+/// The assistant's turn.
+fn message(said: &Said) -> Value {
+    let calls: Vec<Value> = said.calls.iter().map(|(name, arguments)| call(name, arguments)).collect();
+    let silent = said.content.is_empty() && !calls.is_empty();
+    let content = if silent { Value::Null } else { json!(said.content) };
+    let mut message = json!({ "role": "assistant", "content": content });
+    if !said.reasoning.is_empty() {
+        message["reasoning_content"] = json!(said.reasoning);
+    }
+    if !calls.is_empty() {
+        message["tool_calls"] = Value::Array(calls);
+    }
+    message
+}
+
+fn call(name: &str, arguments: &str) -> Value {
+    let (id, _) = identity("call_");
+    json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
+}
+
+/// What a part adds to the message.
+fn delta(part: &Part) -> Value {
+    match part {
+        Part::Content(text) => json!({ "content": text }),
+        Part::Reasoning(text) => json!({ "reasoning_content": text }),
+        Part::Call { index, name } => {
+            let mut call = call(name, "");
+            call["index"] = json!(index);
+            json!({ "tool_calls": [call] })
+        }
+        Part::Arguments { index, text } => {
+            json!({ "tool_calls": [{ "index": index, "function": { "arguments": text } }] })
+        }
+    }
+}
+
 /// An answer in pieces.
 struct Chunks {
     answer: Answer,
     with_usage: bool,
+    /// The tokens that the next chunk tells of.
+    logprobs: Vec<Piece>,
+    called: bool,
 }
 
 impl sse::Protocol for Chunks {
@@ -185,15 +234,22 @@ impl sse::Protocol for Chunks {
     }
 
     fn piece(&mut self, piece: &Piece) -> Vec<Line> {
-        let delta = json!({ "content": piece.text });
-        vec![self.answer.chunk(&delta, &logprobs(std::slice::from_ref(piece)), None)]
+        self.logprobs.push(piece.clone());
+        Vec::new()
+    }
+
+    fn parts(&mut self, parts: &[Part]) -> Vec<Line> {
+        self.called |= parts.iter().any(|part| matches!(part, Part::Call { .. }));
+        let line = |part| self.answer.chunk(&delta(part), &logprobs(&std::mem::take(&mut self.logprobs)), None);
+        parts.iter().map(line).collect()
     }
 
     fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
         let mut lines = match result.and_then(|outcome| summary(&outcome.output).cloned()) {
             Ok(summary) => {
-                let mut lines =
-                    vec![self.answer.chunk(&json!({}), &Value::Null, Some(finish(summary.finish_reason)))];
+                let reason = finish(summary.finish_reason, self.called);
+                let rest = logprobs(&self.logprobs);
+                let mut lines = vec![self.answer.chunk(&json!({}), &rest, Some(reason))];
                 if self.with_usage {
                     let mut object = self.answer.object("chat.completion.chunk", json!([]));
                     object["usage"] = usage(&summary.usage);
@@ -223,8 +279,8 @@ mod tests {
                 "max_completion_tokens":5,"temperature":0,"stop":"x","logit_bias":{"7":-100},"user":"someone"}"#,
         )
         .unwrap();
-        let Input::Messages(messages) = &request.input else { panic!("messages were sent") };
-        assert_eq!(messages[0].content, "ab");
+        let Input::Conversation(conversation) = &request.input else { panic!("messages were sent") };
+        assert_eq!(conversation.messages[0].content, "ab");
         assert_eq!((request.params.max_tokens, request.params.sampling.temperature), (Some(5), 0.0));
         assert_eq!(request.params.stop, ["x"]);
         assert_eq!(request.params.sampling.logit_bias, [(7, -100.0)]);

@@ -18,6 +18,7 @@ use super::params::Fields;
 use super::sse::{self, Line};
 use super::stream::{Finished, Piece, Running, route_header};
 use super::{body, error};
+use crate::chat::Part;
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -107,7 +108,7 @@ async fn whole(running: Vec<Running>, echoes: Vec<Option<String>>, limit: Durati
             "index": index,
             "text": echo.unwrap_or_default() + &finished.text(),
             "logprobs": logprobs(&finished),
-            "finish_reason": finish(summary.finish_reason),
+            "finish_reason": finish(summary.finish_reason, false),
         }));
         route = route_header(&finished.outcome.route);
         model.clone_from(&finished.outcome.route.model);
@@ -140,9 +141,13 @@ impl sse::Protocol for Chunks {
         vec![self.chunk(&piece.text, None)]
     }
 
+    fn parts(&mut self, _: &[Part]) -> Vec<Line> {
+        Vec::new()
+    }
+
     fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
         let last = match result.and_then(|outcome| summary(&outcome.output).cloned()) {
-            Ok(summary) => self.chunk("", Some(finish(summary.finish_reason))),
+            Ok(summary) => self.chunk("", Some(finish(summary.finish_reason, false))),
             Err(error) => Line::data(error::body(&error)),
         };
         vec![last, Line::data("[DONE]")]

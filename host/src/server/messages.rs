@@ -12,15 +12,17 @@ use pajamas_plugin_api::{Cancel, FinishReason, GenerateSummary, Usage};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::openai::{Content, Tools, Turn, identity, messages, summary};
+use super::openai::{arguments, identity, summary};
 use super::params::Fields;
 use super::sse::{self, Line};
-use super::stream::{self, Piece, Running, route_header};
+use super::stream::{self, Piece, Running, Said, route_header};
+use super::tools::Tools;
 use super::{body, error};
+use crate::chat::{Call, Conversation, Message, Part};
 use crate::config::Task;
 use crate::error::{Class, Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Message, Outcome, Request, Route};
+use crate::pipeline::{Input, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text.
 #[derive(Debug, Deserialize)]
@@ -34,18 +36,93 @@ struct Body {
     max_tokens: Option<u32>,
 }
 
-impl Body {
-    fn parse(bytes: &[u8]) -> Result<Self> {
-        body::json::<Tools>(bytes)?.check()?;
-        body::json(bytes)
+#[derive(Debug, Deserialize)]
+struct Turn {
+    role: String,
+    content: Content,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a text, or a list of blocks")]
+enum Content {
+    Text(String),
+    Blocks(Vec<Block>),
+}
+
+/// A block of a turn.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Block {
+    #[serde(rename = "type")]
+    kind: String,
+    text: String,
+    thinking: String,
+    id: String,
+    name: String,
+    input: Value,
+    tool_use_id: String,
+    content: Option<Content>,
+}
+
+impl Content {
+    fn blocks(self) -> Vec<Block> {
+        match self {
+            Self::Text(text) => vec![Block { kind: "text".into(), text, ..Block::default() }],
+            Self::Blocks(blocks) => blocks,
+        }
     }
 
+    /// The words alone.
+    fn text(self, place: &str) -> Result<String> {
+        let text = |block: Block| if block.kind == "text" { Ok(block.text) } else { Err(unread(place, &block)) };
+        self.blocks().into_iter().map(text).collect()
+    }
+}
+
+fn unread(place: &str, block: &Block) -> Error {
+    Error::new("unsupported", format!("`{place}`: blocks of type `{}` are not read", block.kind))
+}
+
+impl Turn {
+    /// One turn can be several messages: what tools answered comes as blocks of the user's.
+    fn messages(self, place: &str) -> Result<Vec<Message>> {
+        let mut own = Message::new(self.role, "");
+        let mut all = Vec::new();
+        for block in self.content.blocks() {
+            match &*block.kind {
+                "text" => own.content += &block.text,
+                "thinking" => own.reasoning.get_or_insert_default().push_str(&block.thinking),
+                "redacted_thinking" => {}
+                "tool_use" => own.calls.push(Call { id: block.id, name: block.name, arguments: block.input }),
+                "tool_result" => {
+                    let content = block.content.map(|content| content.text(place)).transpose()?;
+                    let call_id = Some(block.tool_use_id);
+                    all.push(Message { call_id, ..Message::new("tool", content.unwrap_or_default()) });
+                }
+                _ => return Err(unread(place, &block)),
+            }
+        }
+        if !own.content.is_empty() || !own.calls.is_empty() || all.is_empty() {
+            all.push(own);
+        }
+        Ok(all)
+    }
+}
+
+impl Body {
     /// The conversation, the system's word first.
-    fn conversation(self) -> Result<(String, Vec<Message>)> {
+    fn conversation(self, bytes: &[u8]) -> Result<(String, Conversation)> {
+        if self.messages.is_empty() {
+            return Err(Error::new("invalid-input", "`messages` is empty"));
+        }
         let system = self.system.map(|content| content.text("system")).transpose()?;
-        let mut turns: Vec<Message> = system.map(|text| Message::new("system", text)).into_iter().collect();
-        turns.extend(messages(self.messages, "messages")?);
-        Ok((self.model, turns))
+        let mut messages: Vec<Message> = system.map(|text| Message::new("system", text)).into_iter().collect();
+        for (index, turn) in self.messages.into_iter().enumerate() {
+            messages.extend(turn.messages(&format!("messages[{index}].content"))?);
+        }
+        let mut conversation = Conversation::from(messages);
+        body::json::<Tools>(bytes)?.apply(&mut conversation)?;
+        Ok((self.model, conversation))
     }
 }
 
@@ -89,25 +166,26 @@ pub async fn create(state: State<Arc<Host>>, bytes: Result<Bytes, BytesRejection
 
 async fn answer(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRejection>) -> Result<Response> {
     let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
-    let body = Body::parse(&bytes)?;
+    let body: Body = body::json(&bytes)?;
     if body.max_tokens.is_none() {
         return Err(Error::new("invalid-input", "`max_tokens` is missing"));
     }
     let streamed = body.stream;
-    let (model, turns) = body.conversation()?;
+    let (model, conversation) = body.conversation(&bytes)?;
     let params = Fields::params(&bytes)?;
-    let request = Request { task: Task::Chat, model: Some(model), input: Input::Messages(turns), params };
+    let input = Input::Conversation(conversation);
+    let request = Request { task: Task::Chat, model: Some(model), input, params };
     let server = host.config().server.clone();
     let running = Running::start(host, request);
     let (id, _) = identity("msg_");
     if streamed {
-        return sse::answer(running, Events { id }, &server).await;
+        return sse::answer(running, Events { id, open: None, index: 0, called: false }, &server).await;
     }
     let finished = running.finish(server.request_timeout.duration()).await?;
     let summary = summary(&finished.outcome.output)?;
-    let content = json!([{ "type": "text", "text": finished.text() }]);
-    let mut object = message(&id, &finished.outcome.route.model, content, summary.usage);
-    object["stop_reason"] = json!(stop_reason(summary));
+    let said = &finished.said;
+    let mut object = message(&id, &finished.outcome.route.model, content(said), summary.usage);
+    object["stop_reason"] = json!(stop_reason(summary, !said.calls.is_empty()));
     object["stop_sequence"] = json!(summary.stop_string);
     Ok(([("x-pajamas-route", route_header(&finished.outcome.route))], Json(object)).into_response())
 }
@@ -116,8 +194,8 @@ async fn answer(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRejecti
 pub async fn count_tokens(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRejection>) -> Response {
     let count = async {
         let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
-        let (model, turns) = Body::parse(&bytes)?.conversation()?;
-        let count = move |host: &Host, model: Option<&str>| host.count(model, &turns, &Cancel::new());
+        let (model, conversation) = body::json::<Body>(&bytes)?.conversation(&bytes)?;
+        let count = move |host: &Host, model: Option<&str>| host.count(model, &conversation, &Cancel::new());
         stream::blocking(host, Some(model), count).await
     };
     match count.await {
@@ -149,17 +227,45 @@ fn tokens(usage: Usage) -> Value {
     })
 }
 
-fn stop_reason(summary: &GenerateSummary) -> &'static str {
+fn stop_reason(summary: &GenerateSummary, called: bool) -> &'static str {
     match (summary.finish_reason, &summary.stop_string) {
         (FinishReason::Length, _) => "max_tokens",
+        _ if called => "tool_use",
         (_, Some(_)) => "stop_sequence",
         _ => "end_turn",
     }
 }
 
+/// The blocks of a whole answer.
+fn content(said: &Said) -> Value {
+    let mut blocks = Vec::new();
+    if !said.reasoning.is_empty() {
+        blocks.push(json!({ "type": "thinking", "thinking": said.reasoning, "signature": "" }));
+    }
+    if !said.content.is_empty() || said.calls.is_empty() {
+        blocks.push(json!({ "type": "text", "text": said.content }));
+    }
+    blocks.extend(said.calls.iter().map(|(name, written)| {
+        let mut block = tool_use(name);
+        block["input"] = arguments(written.clone());
+        block
+    }));
+    Value::Array(blocks)
+}
+
+fn tool_use(name: &str) -> Value {
+    let (id, _) = identity("toolu_");
+    json!({ "type": "tool_use", "id": id, "name": name, "input": {} })
+}
+
 /// An answer in pieces.
 struct Events {
     id: String,
+    /// The kind of the block that is open.
+    open: Option<&'static str>,
+    /// Its index, or the next block's.
+    index: usize,
+    called: bool,
 }
 
 impl Events {
@@ -167,30 +273,74 @@ impl Events {
         data["type"] = json!(name);
         Line::named(name, data)
     }
+
+    fn close(&mut self, lines: &mut Vec<Line>) {
+        if self.open.take().is_some() {
+            lines.push(self.line("content_block_stop", json!({ "index": self.index })));
+            self.index += 1;
+        }
+    }
+
+    fn begin_block(&mut self, lines: &mut Vec<Line>, kind: &'static str, block: Value) {
+        self.close(lines);
+        self.open = Some(kind);
+        let start = json!({ "index": self.index, "content_block": block });
+        lines.push(self.line("content_block_start", start));
+    }
+
+    fn part(&mut self, lines: &mut Vec<Line>, part: &Part) {
+        let delta = match part {
+            Part::Content(text) => {
+                if self.open != Some("text") {
+                    self.begin_block(lines, "text", json!({ "type": "text", "text": "" }));
+                }
+                json!({ "type": "text_delta", "text": text })
+            }
+            Part::Reasoning(text) => {
+                if self.open != Some("thinking") {
+                    let block = json!({ "type": "thinking", "thinking": "", "signature": "" });
+                    self.begin_block(lines, "thinking", block);
+                }
+                json!({ "type": "thinking_delta", "thinking": text })
+            }
+            Part::Call { name, .. } => {
+                self.called = true;
+                self.begin_block(lines, "tool_use", tool_use(name));
+                return;
+            }
+            Part::Arguments { text, .. } => json!({ "type": "input_json_delta", "partial_json": text }),
+        };
+        lines.push(self.line("content_block_delta", json!({ "index": self.index, "delta": delta })));
+    }
 }
 
 impl sse::Protocol for Events {
     fn begin(&mut self, route: &Route) -> Vec<Line> {
         let empty = message(&self.id, &route.model, json!([]), Usage::default());
-        let block = json!({ "index": 0, "content_block": { "type": "text", "text": "" } });
-        vec![self.line("message_start", json!({ "message": empty })), self.line("content_block_start", block)]
+        vec![self.line("message_start", json!({ "message": empty }))]
     }
 
-    fn piece(&mut self, piece: &Piece) -> Vec<Line> {
-        let delta = json!({ "index": 0, "delta": { "type": "text_delta", "text": piece.text } });
-        vec![self.line("content_block_delta", delta)]
+    fn piece(&mut self, _: &Piece) -> Vec<Line> {
+        Vec::new()
+    }
+
+    fn parts(&mut self, parts: &[Part]) -> Vec<Line> {
+        let mut lines = Vec::new();
+        parts.iter().for_each(|part| self.part(&mut lines, part));
+        lines
     }
 
     fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
         match result.and_then(|outcome| summary(&outcome.output).cloned()) {
             Ok(summary) => {
-                let delta =
-                    json!({ "stop_reason": stop_reason(&summary), "stop_sequence": summary.stop_string });
-                vec![
-                    self.line("content_block_stop", json!({ "index": 0 })),
-                    self.line("message_delta", json!({ "delta": delta, "usage": tokens(summary.usage) })),
-                    self.line("message_stop", json!({})),
-                ]
+                let mut lines = Vec::new();
+                self.close(&mut lines);
+                let reason = stop_reason(&summary, self.called);
+                let delta = json!({ "stop_reason": reason, "stop_sequence": summary.stop_string });
+                let end = json!({ "delta": delta, "usage": tokens(summary.usage) });
+                lines.push(self.line("message_delta", end));
+                lines.push(self.line("message_stop", json!({})));
+                lines
             }
             Err(error) => vec![Line::named("error", refusal(&error))],
         }

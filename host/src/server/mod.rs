@@ -18,6 +18,7 @@ mod responses;
 mod sse;
 mod stream;
 mod tokens;
+mod tools;
 
 use std::sync::Arc;
 use std::time::Duration;

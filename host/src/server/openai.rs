@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::stream::Piece;
+use crate::chat::{Call, Message};
 use crate::error::{Error, Result};
-use crate::pipeline::{Message, Output};
+use crate::pipeline::Output;
 
 /// A new id with the family's prefix, and the time in seconds.
 pub fn identity(prefix: &str) -> (String, u64) {
@@ -24,6 +25,45 @@ pub struct Turn {
     role: String,
     #[serde(default)]
     content: Option<Content>,
+    #[serde(default)]
+    reasoning_content: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<TurnCall>>,
+    #[serde(default)]
+    tool_call_id: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+}
+
+/// A call that an earlier answer made.
+#[derive(Debug, Deserialize)]
+struct TurnCall {
+    #[serde(default)]
+    id: String,
+    function: Function,
+}
+
+#[derive(Debug, Deserialize)]
+struct Function {
+    name: String,
+    #[serde(default)]
+    arguments: String,
+}
+
+impl From<TurnCall> for Call {
+    fn from(call: TurnCall) -> Self {
+        let TurnCall { id, function } = call;
+        Self { id, name: function.name, arguments: arguments(function.arguments) }
+    }
+}
+
+/// The arguments of a call: templates want the object, not its text.
+pub fn arguments(text: String) -> Value {
+    match serde_json::from_str(&text) {
+        Ok(object @ Value::Object(_)) => object,
+        _ if text.trim().is_empty() => json!({}),
+        _ => Value::String(text),
+    }
 }
 
 /// A text, or parts of one.
@@ -78,16 +118,27 @@ pub fn messages(turns: Vec<Turn>, field: &str) -> Result<Vec<Message>> {
     let message = |(index, turn): (usize, Turn)| {
         let place = format!("{field}[{index}].content");
         let content = turn.content.map(|content| content.text(&place)).transpose()?;
-        // What is a developer's word to OpenAI's models is a system's to all others.
-        let role = if turn.role == "developer" { "system".to_owned() } else { turn.role };
-        Ok(Message::new(role, content.unwrap_or_default()))
+        Ok(Message {
+            reasoning: turn.reasoning_content,
+            calls: turn.tool_calls.unwrap_or_default().into_iter().map(Call::from).collect(),
+            call_id: turn.tool_call_id,
+            name: turn.name,
+            ..self::turn(turn.role, content.unwrap_or_default())
+        })
     };
     turns.into_iter().enumerate().map(message).collect()
 }
 
+/// A turn of words only.
+pub fn turn(role: String, content: String) -> Message {
+    // What is a developer's word to OpenAI's models is a system's to all others.
+    Message::new(if role == "developer" { "system".to_owned() } else { role }, content)
+}
+
 /// Why an answer ended.
-pub fn finish(reason: FinishReason) -> &'static str {
+pub fn finish(reason: FinishReason, calls: bool) -> &'static str {
     match reason {
+        FinishReason::Stop if calls => "tool_calls",
         FinishReason::Length => "length",
         FinishReason::Stop | FinishReason::Cancelled => "stop",
     }
@@ -130,24 +181,4 @@ pub fn logprobs(pieces: &[Piece]) -> Value {
 
 fn likely(text: &str, logprob: &Value) -> Value {
     json!({ "token": text, "logprob": logprob, "bytes": text.as_bytes() })
-}
-
-/// What clients ask for and no model here gives: better refused than left out in silence.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Tools {
-    tools: Vec<Value>,
-    tool_choice: Value,
-}
-
-impl Tools {
-    /// # Errors
-    /// `unsupported` when tools are to be called.
-    pub fn check(&self) -> Result<()> {
-        if self.tools.is_empty() || self.tool_choice == "none" {
-            return Ok(());
-        }
-        Err(Error::new("unsupported", "`tools`: calls of tools are not made yet")
-            .help("leave `tools` out; `response_format` with a JSON Schema gives the arguments of a call"))
-    }
 }

@@ -146,7 +146,7 @@ impl Fields {
             (None, Some(gbnf)) => Grammar::Gbnf(gbnf.clone()),
             (None, None) => return Ok(None),
         };
-        Ok(Some(Constraint { grammar, after: Vec::new(), begun: false }))
+        Ok(Some(Constraint { grammar, after: Vec::new(), begun: false, lenient: false }))
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::stream::{Happened, Piece, Running, route_header, timed_out};
+use crate::chat::Part;
 use crate::config::Server;
 use crate::error::{Error, Result};
 use crate::pipeline::{Outcome, Route};
@@ -50,6 +51,8 @@ pub trait Protocol: Send + 'static {
     fn begin(&mut self, route: &Route) -> Vec<Line>;
     /// A token.
     fn piece(&mut self, piece: &Piece) -> Vec<Line>;
+    /// Parts of the answer to a conversation.
+    fn parts(&mut self, parts: &[Part]) -> Vec<Line>;
     /// What comes last. A stream that breaks says why.
     fn end(&mut self, result: Result<Outcome>) -> Vec<Line>;
 }
@@ -67,7 +70,7 @@ pub async fn answer(mut running: Running, mut protocol: impl Protocol, server: &
         match next.map_err(|_| timed_out(server.request_timeout.duration()))? {
             Happened::Route(chosen) => route = Some(chosen),
             Happened::Done(result) => break Happened::Done(Box::new(Ok((*result)?))),
-            token @ Happened::Token(_) => break token,
+            first @ (Happened::Token(_) | Happened::Parts(_)) => break first,
         }
     };
     let route = route.ok_or_else(|| Error::new("internal", "the request ended before it was routed"))?;
@@ -105,6 +108,7 @@ async fn forward(
         match happened {
             Happened::Route(_) => {}
             Happened::Token(piece) => lines.extend(protocol.piece(&piece)),
+            Happened::Parts(parts) => lines.extend(protocol.parts(&parts)),
             Happened::Done(result) => lines.extend(protocol.end(*result)),
         }
         for line in lines.drain(..) {

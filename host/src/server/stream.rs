@@ -8,17 +8,20 @@ use pajamas_plugin_api::Cancel;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::chat::Part;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Event, Outcome, Request, Route};
+use crate::pipeline::{Event, Input, Outcome, Request, Route};
 
 /// What a handler needs of the events, owned.
 #[derive(Debug)]
 pub enum Happened {
     /// The route was chosen.
     Route(Box<Route>),
-    /// A token was generated.
+    /// A token was generated. Of the answer to a conversation only told to who asked how likely it was.
     Token(Piece),
+    /// Parts of the answer to a conversation.
+    Parts(Vec<Part>),
     /// The end, good or bad: nothing follows.
     Done(Box<Result<Outcome>>),
 }
@@ -48,14 +51,43 @@ impl Piece {
 pub struct Finished {
     /// The tokens.
     pub pieces: Vec<Piece>,
+    /// The answer to a conversation.
+    pub said: Said,
     /// How it ended.
     pub outcome: Outcome,
 }
 
 impl Finished {
-    /// The whole text.
+    /// The whole text of an answer to a prompt.
     pub fn text(&self) -> String {
         self.pieces.iter().map(|piece| piece.text.as_str()).collect()
+    }
+}
+
+/// An answer to a conversation.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The words for the user.
+    pub content: String,
+    /// What the model thought before.
+    pub reasoning: String,
+    /// What it called: function and arguments, as written.
+    pub calls: Vec<(String, String)>,
+}
+
+impl Said {
+    /// Adds what came.
+    pub fn add(&mut self, part: &Part) {
+        match part {
+            Part::Content(text) => self.content.push_str(text),
+            Part::Reasoning(text) => self.reasoning.push_str(text),
+            Part::Call { name, .. } => self.calls.push((name.clone(), String::new())),
+            Part::Arguments { index, text } => {
+                if let Some((_, arguments)) = self.calls.get_mut(*index) {
+                    arguments.push_str(text);
+                }
+            }
+        }
     }
 }
 
@@ -84,12 +116,15 @@ impl Running {
                 let _ = tell(Happened::Done(Box::new(Err(error))));
                 return;
             }
+            let conversation = matches!(request.input, Input::Conversation(_));
             let result = host.run(request, &flag, &mut |event| match event {
                 Event::Route(route) => tell(Happened::Route(Box::new(route.clone()))),
                 // A token that adds no text matters only to who asked how likely it was.
                 Event::Token { text: "", logprob: None, .. } | Event::Loading { .. } => {
                     ControlFlow::Continue(())
                 }
+                Event::Token { logprob: None, .. } if conversation => ControlFlow::Continue(()),
+                Event::Parts(parts) => tell(Happened::Parts(parts.to_vec())),
                 Event::Token { text, logprob, extras, .. } => {
                     tell(Happened::Token(Piece { text: text.to_owned(), logprob, extras: extras.to_owned() }))
                 }
@@ -114,11 +149,13 @@ impl Running {
     pub async fn finish(mut self, limit: Duration) -> Result<Finished> {
         let whole = async {
             let mut pieces = Vec::new();
+            let mut said = Said::default();
             loop {
                 match self.next().await {
                     Happened::Route(_) => {}
                     Happened::Token(piece) => pieces.push(piece),
-                    Happened::Done(result) => return result.map(|outcome| Finished { pieces, outcome }),
+                    Happened::Parts(parts) => parts.iter().for_each(|part| said.add(part)),
+                    Happened::Done(result) => return result.map(|outcome| Finished { pieces, said, outcome }),
                 }
             }
         };

@@ -156,6 +156,7 @@ impl Session for GgufSession {
             stops: request.stop.clone(),
             logprobs: request.logprobs,
             ignore_end: request.ignore_eos,
+            special: request.special,
             priority: request.priority,
             guide: match &request.constraint {
                 Some(constraint) => Some(self.constraints.compile(&self.model, constraint)?),

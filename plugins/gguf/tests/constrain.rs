@@ -19,7 +19,7 @@ fn constrained(grammar: Grammar, seed: Option<u64>) -> GenerateRequest {
         request.sampling.temperature = 1.5;
         request.sampling.seed = Some(seed);
     }
-    request.constraint = Some(Constraint { grammar, after: Vec::new(), begun: false });
+    request.constraint = Some(Constraint { grammar, after: Vec::new(), begun: false, lenient: false });
     request
 }
 

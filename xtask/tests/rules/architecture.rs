@@ -14,6 +14,7 @@ const FLOORS: &[&str] = &[
     "plugins",
     "stages",
     "models",
+    "chat",
     "pipeline",
     "router",
     "admission",

@@ -42,7 +42,7 @@ impl Constraints {
             PluginError::new(codes::UNSUPPORTED, "the vocabulary of this model has no texts to constrain")
         })?;
         let grammar = match &constraint.grammar {
-            Grammar::JsonSchema(schema) => json_schema(schema)?,
+            Grammar::JsonSchema(schema) => json_schema(schema, constraint.lenient)?,
             Grammar::Gbnf(text) => {
                 check_length("the grammar", text.len())?;
                 TopLevelGrammar::from_lark(gbnf::to_lark(text)?)
@@ -68,7 +68,7 @@ impl Constraints {
     }
 }
 
-fn json_schema(schema: &Value) -> Result<TopLevelGrammar> {
+fn json_schema(schema: &Value, lenient: bool) -> Result<TopLevelGrammar> {
     check_length("the schema", schema.to_string().len())?;
     let mut schema = match schema {
         Value::Bool(true) => json!({}),
@@ -81,14 +81,14 @@ fn json_schema(schema: &Value) -> Result<TopLevelGrammar> {
     };
     // The engine's own settings are not the caller's to make.
     schema["x-guidance"] =
-        json!({ "whitespace_flexible": false, "item_separator": ",", "key_separator": ":" });
+        json!({ "whitespace_flexible": false, "item_separator": ",", "key_separator": ":", "lenient": lenient });
     Ok(TopLevelGrammar::from_json_schema(schema))
 }
 
 /// Where in a schema an error comes from: the innermost part that fails alike by itself. llguidance does not say.
 fn place(factory: &ParserFactory, schema: &Value, error: &str) -> String {
     let fails = |part: &Value| {
-        let grammar = json_schema(part).ok();
+        let grammar = json_schema(part, false).ok();
         let message = grammar.and_then(|g| Matcher::new(factory.create_parser(g)).get_error());
         message.as_deref() == Some(error)
     };

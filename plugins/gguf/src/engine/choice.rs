@@ -73,7 +73,7 @@ fn guided(
         if model.is_end(token) {
             return Ok(Choice::Token { token, last: false });
         }
-        match guide.take(token, &model.piece(token, false).map_err(plugin_error)?)? {
+        match guide.take(token, &model.piece(token, request.special).map_err(plugin_error)?)? {
             Taken::Goes => return Ok(Choice::Token { token, last: false }),
             Taken::Complete => return Ok(Choice::Token { token, last: true }),
             Taken::Refused => {

@@ -162,7 +162,7 @@ impl Generation {
         }
         self.produced += 1;
         let full = self.produced >= self.request.max_tokens;
-        let piece = model.piece(token, false).map_err(plugin_error)?;
+        let piece = model.piece(token, self.request.special).map_err(plugin_error)?;
         let (text, ending) = match self.text.push(&piece) {
             Certain::Stopped { text, stop } => (text, Some((FinishReason::Stop, Some(stop)))),
             Certain::Text(text) if last => (text + &self.text.flush(), Some((FinishReason::Stop, None))),

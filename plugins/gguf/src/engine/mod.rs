@@ -58,6 +58,8 @@ pub(crate) struct Generate {
     pub stops: Vec<String>,
     pub logprobs: Option<u32>,
     pub ignore_end: bool,
+    /// Whether control tokens are text, too.
+    pub special: bool,
     pub priority: i32,
     /// What the answer must follow.
     pub guide: Option<Guide>,

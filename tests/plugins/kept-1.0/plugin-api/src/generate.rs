@@ -98,6 +98,9 @@ pub struct Constraint {
     /// With `after`: the prompt ends with one of those texts, so that the answer begins under the grammar.
     #[serde(default)]
     pub begun: bool,
+    /// What a schema says and cannot be enforced is left out of the grammar, rather than refused.
+    #[serde(default)]
+    pub lenient: bool,
 }
 
 /// A language, written down. A session refuses forms it does not know as `unsupported`.
@@ -131,6 +134,9 @@ pub struct GenerateRequest {
     /// Goes on past end-of-generation tokens: for measurements.
     #[serde(default)]
     pub ignore_eos: bool,
+    /// Whether control tokens are text of the answer, too, for a caller that reads them. Those that end it never are.
+    #[serde(default)]
+    pub special: bool,
     /// What the answer must look like. For sessions with [`CONSTRAIN`](crate::capability::CONSTRAIN); others refuse it
     /// as `unsupported`.
     #[serde(default)]
@@ -153,6 +159,7 @@ impl GenerateRequest {
             stop: Vec::new(),
             logprobs: None,
             ignore_eos: false,
+            special: false,
             constraint: None,
             priority: 0,
             options: serde_json::Map::new(),

@@ -1,0 +1,14 @@
+//! Conversations: what they are made of, how a model's template writes them, and how to read what the model answers.
+
+mod call;
+mod conversation;
+mod dialect;
+mod learn;
+mod reader;
+mod schema;
+mod template;
+
+pub use conversation::{Call, Conversation, Message, Tool, ToolChoice};
+pub use dialect::{Answer, begin};
+pub use reader::{Part, Reader};
+pub use template::render;
