@@ -202,7 +202,12 @@ impl Host {
     ///
     /// # Errors
     /// As for [`run`](Self::run).
-    pub fn render(&self, model: Option<&str>, conversation: &Conversation, cancel: &Cancel) -> Result<String> {
+    pub fn render(
+        &self,
+        model: Option<&str>,
+        conversation: &Conversation,
+        cancel: &Cancel,
+    ) -> Result<String> {
         let model = self.text_model(model, cancel)?;
         text::rendered(&model.signature, conversation)
     }

@@ -212,7 +212,10 @@ mod tests {
         for (text, arguments) in [
             (r#"{"name": "f", "arguments": {"a": [1, {"b": "}\""}]}}"#, r#"{"a": [1, {"b": "}\""}]}"#),
             (r#"{"arguments":{}, "name":"f"}"#, "{}"),
-            (r#"{"type": "function", "id": 7, "name": "f", "parameters": {"a": null}, "x": [{}]}"#, r#"{"a": null}"#),
+            (
+                r#"{"type": "function", "id": 7, "name": "f", "parameters": {"a": null}, "x": [{}]}"#,
+                r#"{"a": null}"#,
+            ),
             (r#"{"name": "f", "arguments": "{\"a\": 1}"}"#, r#"{"a": 1}"#),
             (r#"{"name": "f"}"#, ""),
         ] {

@@ -106,12 +106,11 @@ impl Answer {
                 }
                 None => self.begin_with(must, &marks.open, ""),
             },
-            Syntax::Tags => {
-                let begun = match only {
-                    Some(tool) => format!("<function={}>\n", tool.name),
-                    None => "<function=".to_owned(),
-                };
-                self.begin_with(must, &format!("<tool_call>\n{begun}"), &begun);
+            Syntax::Tags(tags) => {
+                let last = tags.last();
+                let name = only.map_or(String::new(), |tool| format!("{}{}", tool.name, tags.name_close));
+                let read = if tags.first() == last { name.clone() } else { format!("{last}{name}") };
+                self.begin_with(must, &format!("{}{name}", tags.open), &read);
             }
             Syntax::Channels => {
                 let begun = match only {
@@ -183,8 +182,9 @@ fn told(conversation: &Conversation) -> Conversation {
             ("tool", Some(last)) if last.role == "user" && last.content.starts_with("<tool_response>") => {
                 last.content += &format!("\n<tool_response>\n{content}\n</tool_response>");
             }
-            ("tool", _) => messages
-                .push(Message::new("user", format!("<tool_response>\n{content}\n</tool_response>"))),
+            ("tool", _) => {
+                messages.push(Message::new("user", format!("<tool_response>\n{content}\n</tool_response>")))
+            }
             (role, _) => messages.push(Message::new(role, content)),
         }
     }

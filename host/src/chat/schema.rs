@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::conversation::Tool;
+use super::reader::Tags;
 
 /// The schema of an object that calls one of some functions.
 pub fn call(tools: &[Tool], name: &str, arguments: &str) -> Value {
@@ -55,15 +56,29 @@ fn rebase(schema: &mut Value, base: &str) {
     }
 }
 
-/// A call written as tags: the function, and its arguments in the kinds that its schema says.
-pub fn tagged(text: &str, tools: &[Tool]) -> Option<(String, Value)> {
-    let rest = &text[text.find("<function=")? + "<function=".len()..];
-    let (name, mut rest) = rest.split_once('>')?;
-    let tool = tools.iter().find(|tool| tool.name == name.trim());
+/// Calls written as tags: the functions, and their arguments in the kinds that the schemas say.
+pub fn tagged(text: &str, tags: &Tags, tools: &[Tool]) -> Vec<(String, Value)> {
+    let before = usize::from(tags.first() != tags.last());
+    text.split(tags.last()).skip(before).filter_map(|call| one(call, tags, tools)).collect()
+}
+
+fn one(call: &str, tags: &Tags, tools: &[Tool]) -> Option<(String, Value)> {
+    let (key_open, key_close) = (tags.key_open.trim(), tags.key_close.trim());
+    let name_close = tags.name_close.trim();
+    // Without arguments, what follows the name may be missing.
+    let marks = [name_close, key_open, "\n", "<"].into_iter().filter(|mark| !mark.is_empty());
+    let end = marks.filter_map(|mark| call.trim_start().find(mark)).min();
+    let name = call.trim_start();
+    let name = name[..end.unwrap_or(name.len())].trim();
+    if name.is_empty() {
+        return None;
+    }
+    let tool = tools.iter().find(|tool| tool.name == name);
     let mut arguments = Map::new();
-    while let Some(at) = rest.find("<parameter=") {
-        let (key, after) = rest[at + "<parameter=".len()..].split_once('>')?;
-        let end = after.find("</parameter>").or_else(|| after.find("<parameter=")).unwrap_or(after.len());
+    let mut rest = call;
+    while let Some(at) = rest.find(key_open) {
+        let (key, after) = rest[at + key_open.len()..].split_once(key_close)?;
+        let end = after.find(tags.value_close.trim()).or_else(|| after.find(key_open)).unwrap_or(after.len());
         let value = after[..end].strip_prefix('\n').unwrap_or(&after[..end]);
         let value = value.strip_suffix('\n').unwrap_or(value);
         let kind = tool.map(|tool| &tool.parameters["properties"][key.trim()]["type"]);
@@ -75,7 +90,7 @@ pub fn tagged(text: &str, tools: &[Tool]) -> Option<(String, Value)> {
         arguments.insert(key.trim().to_owned(), value);
         rest = &after[end..];
     }
-    Some((name.trim().to_owned(), Value::Object(arguments)))
+    Some((name.to_owned(), Value::Object(arguments)))
 }
 
 #[cfg(test)]
@@ -99,9 +114,18 @@ mod tests {
     #[test]
     fn tags_have_the_kinds_of_the_schema() {
         let schema = json!({ "properties": { "a": { "type": "string" }, "b": { "type": "integer" } } });
-        let text = "\n<function=f>\n<parameter=a>\n12\nlines\n</parameter>\n<parameter=b>\n3\n</parameter>\n<parameter=c>\n[1]\n</parameter>\n</function>\n";
-        let (name, arguments) = tagged(text, &[tool("f", schema)]).unwrap();
-        assert_eq!((name.as_str(), arguments), ("f", json!({ "a": "12\nlines", "b": 3, "c": [1] })));
-        assert_eq!(tagged("no call", &[]), None);
+        let tags = Tags {
+            open: "<tool_call>\n<function=".into(),
+            name_close: ">\n".into(),
+            key_open: "<parameter=".into(),
+            key_close: ">\n".into(),
+            value_close: "\n</parameter>\n".into(),
+            close: "</function>\n</tool_call>".into(),
+        };
+        let text = "\n<function=f>\n<parameter=a>\n12\nlines\n</parameter>\n<parameter=b>\n3\n</parameter>\n<parameter=c>\n[1]\n</parameter>\n</function>\n<function=g>\n";
+        let calls = tagged(text, &tags, &[tool("f", schema)]);
+        let arguments = json!({ "a": "12\nlines", "b": 3, "c": [1] });
+        assert_eq!(calls, [("f".to_owned(), arguments), ("g".to_owned(), json!({}))]);
+        assert_eq!(tagged("no call", &tags, &[]), []);
     }
 }

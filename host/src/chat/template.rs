@@ -3,6 +3,7 @@
 //! The template comes with the model and is as untrusted as the model: it runs in minijinja without files or
 //! includes, and with bounded work.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use minijinja::syntax::SyntaxConfig;
@@ -29,7 +30,8 @@ pub fn render(text: &TextSignature, conversation: &Conversation, open: bool) -> 
         Error::new("chat-template-missing", "the model has no chat template")
             .help("use `generate` with a prompt of your own, or a model tuned for conversation")
     })?;
-    let environment = environment(template).map_err(failed)?;
+    let template = without_generation(template);
+    let environment = environment(&template).map_err(failed)?;
     let tools = conversation.callable();
     let context = minijinja::Value::from(Serde(Context {
         variables: &conversation.variables,
@@ -41,6 +43,20 @@ pub fn render(text: &TextSignature, conversation: &Conversation, open: bool) -> 
         eos_token: text.eos_token.as_deref().unwrap_or_default(),
     }));
     environment.get_template("chat").and_then(|t| t.render(context)).map_err(failed)
+}
+
+/// Templates mark what the assistant said with `{% generation %}`, for training only.
+fn without_generation(template: &str) -> Cow<'_, str> {
+    if !template.contains("endgeneration") {
+        return Cow::Borrowed(template);
+    }
+    let mut out = template.to_owned();
+    for (mark, instead) in [("endgeneration", "endif"), ("generation", "if true")] {
+        for (open, close) in [("{% ", " %}"), ("{%- ", " %}"), ("{% ", " -%}"), ("{%- ", " -%}")] {
+            out = out.replace(&format!("{open}{mark}{close}"), &format!("{open}{instead}{close}"));
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// What a chat template may look at: what transformers gives it.
@@ -86,6 +102,8 @@ fn environment(template: &str) -> std::result::Result<Environment<'_>, minijinja
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    // To Python, and to templates that ask before they count, `None` is no list.
+    environment.add_test("iterable", |value: &minijinja::Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -95,20 +113,23 @@ fn environment(template: &str) -> std::result::Result<Environment<'_>, minijinja
             .map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
     });
     // Python's `json.dumps` escapes nothing for HTML, which minijinja's own filter does.
-    environment.add_filter("tojson", |value: minijinja::Value, options: Kwargs| -> Result<String, minijinja::Error> {
-        let indent = options.get::<Option<usize>>("indent")?;
-        // Python's own options that change nothing of what models see.
-        let _ = (options.get::<Option<bool>>("ensure_ascii"), options.get::<Option<bool>>("sort_keys"));
-        options.assert_all_used()?;
-        let Some(indent) = indent else { return Ok(json(&value)) };
-        let mut out = Vec::new();
-        let indent = vec![b' '; indent];
-        let formatter = PrettyFormatter::with_indent(&indent);
-        value
-            .serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
-            .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-        Ok(String::from_utf8_lossy(&out).into_owned())
-    });
+    environment.add_filter(
+        "tojson",
+        |value: minijinja::Value, options: Kwargs| -> Result<String, minijinja::Error> {
+            let indent = options.get::<Option<usize>>("indent")?;
+            // Python's own options that change nothing of what models see.
+            let _ = (options.get::<Option<bool>>("ensure_ascii"), options.get::<Option<bool>>("sort_keys"));
+            options.assert_all_used()?;
+            let Some(indent) = indent else { return Ok(json(&value)) };
+            let mut out = Vec::new();
+            let indent = vec![b' '; indent];
+            let formatter = PrettyFormatter::with_indent(&indent);
+            value
+                .serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
+                .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+            Ok(String::from_utf8_lossy(&out).into_owned())
+        },
+    );
     environment.add_template("chat", template)?;
     Ok(environment)
 }
@@ -149,7 +170,13 @@ mod tests {
         assert!(error.message().contains("roles must alternate"));
         let endless =
             "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}";
-        assert_eq!(render(&text(Some(endless)), &Conversation::default(), true).unwrap_err().code(), "chat-template-failed");
-        assert_eq!(render(&text(None), &Conversation::default(), true).unwrap_err().code(), "chat-template-missing");
+        assert_eq!(
+            render(&text(Some(endless)), &Conversation::default(), true).unwrap_err().code(),
+            "chat-template-failed"
+        );
+        assert_eq!(
+            render(&text(None), &Conversation::default(), true).unwrap_err().code(),
+            "chat-template-missing"
+        );
     }
 }

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use pajamas_plugin_api::{
-    Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TextSignature, TokenEvent, TokenSink,
-    Usage, capability,
+    Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TextSignature,
+    TokenEvent, TokenSink, Usage, capability,
 };
 
 use super::request::{Event, Input, Output, Params, StepTime};

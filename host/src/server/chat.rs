@@ -240,7 +240,8 @@ impl sse::Protocol for Chunks {
 
     fn parts(&mut self, parts: &[Part]) -> Vec<Line> {
         self.called |= parts.iter().any(|part| matches!(part, Part::Call { .. }));
-        let line = |part| self.answer.chunk(&delta(part), &logprobs(&std::mem::take(&mut self.logprobs)), None);
+        let line =
+            |part| self.answer.chunk(&delta(part), &logprobs(&std::mem::take(&mut self.logprobs)), None);
         parts.iter().map(line).collect()
     }
 

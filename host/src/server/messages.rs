@@ -74,7 +74,8 @@ impl Content {
 
     /// The words alone.
     fn text(self, place: &str) -> Result<String> {
-        let text = |block: Block| if block.kind == "text" { Ok(block.text) } else { Err(unread(place, &block)) };
+        let text =
+            |block: Block| if block.kind == "text" { Ok(block.text) } else { Err(unread(place, &block)) };
         self.blocks().into_iter().map(text).collect()
     }
 }
@@ -116,7 +117,8 @@ impl Body {
             return Err(Error::new("invalid-input", "`messages` is empty"));
         }
         let system = self.system.map(|content| content.text("system")).transpose()?;
-        let mut messages: Vec<Message> = system.map(|text| Message::new("system", text)).into_iter().collect();
+        let mut messages: Vec<Message> =
+            system.map(|text| Message::new("system", text)).into_iter().collect();
         for (index, turn) in self.messages.into_iter().enumerate() {
             messages.extend(turn.messages(&format!("messages[{index}].content"))?);
         }

@@ -155,7 +155,9 @@ impl Running {
                     Happened::Route(_) => {}
                     Happened::Token(piece) => pieces.push(piece),
                     Happened::Parts(parts) => parts.iter().for_each(|part| said.add(part)),
-                    Happened::Done(result) => return result.map(|outcome| Finished { pieces, said, outcome }),
+                    Happened::Done(result) => {
+                        return result.map(|outcome| Finished { pieces, said, outcome });
+                    }
                 }
             }
         };

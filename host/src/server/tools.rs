@@ -78,8 +78,11 @@ fn tool(index: usize, mut value: Value) -> Result<Tool> {
     let place = format!("tools[{index}]");
     let kind = value["type"].as_str().unwrap_or("function").to_owned();
     if !matches!(&*kind, "function" | "custom") || (kind == "custom" && value["input_schema"].is_null()) {
-        return Err(Error::new("unsupported", format!("`{place}.type`: tools of type `{kind}` are not known"))
-            .help("tools of type `function`, which the client carries out"));
+        return Err(Error::new(
+            "unsupported",
+            format!("`{place}.type`: tools of type `{kind}` are not known"),
+        )
+        .help("tools of type `function`, which the client carries out"));
     }
     let (place, mut function) = match value["function"].take() {
         function @ Value::Object(_) => (format!("{place}.function"), function),
@@ -88,7 +91,9 @@ fn tool(index: usize, mut value: Value) -> Result<Tool> {
     let name = function["name"].as_str().unwrap_or_default().to_owned();
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
-        return Err(invalid(format!("`{place}.name`: 1 to {LONGEST_NAME} letters, digits, `_`, `-`, `.` or `/`")));
+        return Err(invalid(format!(
+            "`{place}.name`: 1 to {LONGEST_NAME} letters, digits, `_`, `-`, `.` or `/`"
+        )));
     }
     let schema = ["parameters", "input_schema"].map(|key| function[key].take());
     let parameters = schema.into_iter().find(|schema| !schema.is_null()).unwrap_or_else(|| json!({}));
@@ -113,7 +118,9 @@ fn choice(value: &Value) -> Result<ToolChoice> {
         (Some("none"), _) => Ok(ToolChoice::None),
         (Some("required" | "any"), _) => Ok(ToolChoice::Required),
         (Some("function" | "tool"), Some(name)) => Ok(ToolChoice::Named(name.to_owned())),
-        _ => Err(invalid("`tool_choice`: auto, none, required, or an object with the name of a function".into())),
+        _ => Err(invalid(
+            "`tool_choice`: auto, none, required, or an object with the name of a function".into(),
+        )),
     }
 }
 

@@ -34,8 +34,8 @@ pub enum Syntax {
     Object(Marks),
     /// The name as it is, and then the arguments as JSON.
     Named(Marks),
-    /// `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>`, as Qwen's coders write.
-    Tags,
+    /// The name and each argument as they are, between tags.
+    Tags(Tags),
     /// Messages in channels, as gpt-oss writes; what is thought has a channel, too.
     Channels,
 }
@@ -51,6 +51,38 @@ pub struct Marks {
     pub between: String,
     /// After the last.
     pub close: String,
+}
+
+/// What is written around calls without JSON:
+/// `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>`, for example.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Before the name.
+    pub open: String,
+    /// After the name.
+    pub name_close: String,
+    /// Before each key.
+    pub key_open: String,
+    /// Between a key and its value.
+    pub key_close: String,
+    /// After each value.
+    pub value_close: String,
+    /// After the last.
+    pub close: String,
+}
+
+impl Tags {
+    /// The tag with which calls begin.
+    pub fn first(&self) -> &str {
+        let open = self.open.trim();
+        open.find('>').map_or(open, |end| &open[..=end])
+    }
+
+    /// The tag with which each call of them begins.
+    pub fn last(&self) -> &str {
+        let open = self.open.trim();
+        open.rfind('<').map_or(open, |start| &open[start..])
+    }
 }
 
 /// The marks of thinking that models know.
@@ -74,7 +106,9 @@ enum Mode {
     /// Before a message in a channel.
     Header,
     /// In a message that is a call.
-    Body { index: usize },
+    Body {
+        index: usize,
+    },
 }
 
 /// A call written as JSON that has not ended.
@@ -144,7 +178,7 @@ impl Reader {
                 self.mode = Mode::Name;
                 self.pending.push_str(begun);
             }
-            Some(Syntax::Tags) => {
+            Some(Syntax::Tags(_)) => {
                 self.mode = Mode::Tags;
                 self.pending.push_str(begun);
             }
@@ -258,7 +292,7 @@ impl Reader {
             Syntax::Object(marks) | Syntax::Named(marks) => {
                 Some(marks.open.trim()).filter(|open| !open.is_empty())
             }
-            Syntax::Tags => Some("<tool_call>"),
+            Syntax::Tags(tags) => Some(tags.first()),
             Syntax::Channels => None,
         }
     }
@@ -278,7 +312,7 @@ impl Reader {
             add(parts, Part::Content, said);
             match self.syntax {
                 Some(Syntax::Named(_)) => self.mode = Mode::Name,
-                Some(Syntax::Tags) => self.mode = Mode::Tags,
+                Some(Syntax::Tags(_)) => self.mode = Mode::Tags,
                 _ => self.open_call(&open),
             }
             return Step::Again;
@@ -385,26 +419,29 @@ impl Reader {
         Step::Again
     }
 
-    /// A call in tags is read when it is whole: its values are texts, which only the function's schema makes JSON.
+    /// Calls in tags are read when they are whole: their values are texts, which only a function's schema makes JSON.
     fn tags(&mut self, parts: &mut Vec<Part>, end: bool) -> Step {
-        const CLOSE: &str = "</tool_call>";
-        let at = match self.pending.find(CLOSE) {
-            Some(at) => at,
-            None if end => self.pending.len(),
-            None => return Step::Wait,
+        let Some(Syntax::Tags(tags)) = &self.syntax else { return Step::Wait };
+        let close = tags.close.trim();
+        let at = match self.pending.find(close) {
+            Some(at) if !close.is_empty() => at,
+            _ if end => self.pending.len(),
+            _ => return Step::Wait,
         };
-        let body = self.take(at);
-        self.skip(self.pending.len().min(CLOSE.len()));
-        self.trims = true;
-        match super::schema::tagged(&body, &self.tools) {
-            Some((name, arguments)) => {
-                let index = self.calls;
-                self.calls += 1;
-                parts.push(Part::Call { index, name });
-                parts.push(Part::Arguments { index, text: arguments.to_string() });
-            }
-            None => add(parts, Part::Content, body),
+        let calls = super::schema::tagged(&self.pending[..at], tags, &self.tools);
+        let length = (at + close.len()).min(self.pending.len());
+        if calls.is_empty() {
+            let body = self.pending[..at].to_owned();
+            add(parts, Part::Content, body);
         }
+        for (name, arguments) in calls {
+            let index = self.calls;
+            self.calls += 1;
+            parts.push(Part::Call { index, name });
+            parts.push(Part::Arguments { index, text: arguments.to_string() });
+        }
+        self.skip(length);
+        self.trims = true;
         self.mode = Mode::Content;
         Step::Again
     }

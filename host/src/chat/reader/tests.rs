@@ -81,9 +81,9 @@ fn what_only_looks_like_a_call_is_content() {
 
 #[test]
 fn lists_of_calls() {
-    let mistral =
-        || Reader::new(None, Some(Syntax::Object(marks("[TOOL_CALLS] [", ", ", "]"))), &[]);
-    let text = r#"[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"b": [2]}}]"#;
+    let mistral = || Reader::new(None, Some(Syntax::Object(marks("[TOOL_CALLS] [", ", ", "]"))), &[]);
+    let text =
+        r#"[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"b": [2]}}]"#;
     let (content, _, called) = every_step(mistral, text);
     assert_eq!(content, "");
     assert_eq!(called, calls(&[("f", r#"{"a": 1}"#), ("g", r#"{"b": [2]}"#)]));
@@ -112,7 +112,15 @@ fn names_before_arguments() {
 fn tags() {
     let schema = json!({ "properties": { "n": { "type": "integer" } } });
     let tool = Tool { name: "f".into(), description: None, parameters: schema, strict: false };
-    let coder = || Reader::new(None, Some(Syntax::Tags), std::slice::from_ref(&tool));
+    let tags = Tags {
+        open: "<tool_call>\n<function=".into(),
+        name_close: ">\n".into(),
+        key_open: "<parameter=".into(),
+        key_close: ">\n".into(),
+        value_close: "\n</parameter>\n".into(),
+        close: "</function>\n</tool_call>".into(),
+    };
+    let coder = || Reader::new(None, Some(Syntax::Tags(tags.clone())), std::slice::from_ref(&tool));
     let text = "Now.\n<tool_call>\n<function=f>\n<parameter=n>\n7\n</parameter>\n</function>\n</tool_call>";
     let (content, _, called) = every_step(coder, text);
     assert_eq!((content.as_str(), called), ("Now.", calls(&[("f", r#"{"n":7}"#)])));
@@ -124,7 +132,8 @@ fn channels() {
     let text = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\":1}<|call|>";
     let (content, reasoning, called) = every_step(channels, text);
     assert_eq!((content.as_str(), reasoning.as_str(), called), ("", "Hm.", calls(&[("f", r#"{"a":1}"#)])));
-    let text = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes < no.";
+    let text =
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes < no.";
     assert_eq!(every_step(channels, text), ("Yes < no.".into(), "Hm.".into(), vec![]));
 }
 

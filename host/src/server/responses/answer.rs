@@ -110,7 +110,8 @@ impl Answer {
         let cut = summary.finish_reason == FinishReason::Length;
         let status = if cut { "incomplete" } else { "completed" };
         let last = self.items.len().saturating_sub(1);
-        let item = |(index, item): (usize, &Item)| item.object(if index == last { status } else { "completed" });
+        let item =
+            |(index, item): (usize, &Item)| item.object(if index == last { status } else { "completed" });
         let mut object = self.object(status, self.items.iter().enumerate().map(item).collect());
         if cut {
             object["incomplete_details"] = json!({ "reason": "max_output_tokens" });

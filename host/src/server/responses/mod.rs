@@ -76,8 +76,7 @@ impl Item {
                 let call = Call { id, name: self.name, arguments: arguments(self.arguments) };
                 match messages.last_mut().filter(|last| last.role == "assistant") {
                     Some(last) => last.calls.push(call),
-                    None => messages
-                        .push(Message { calls: vec![call], ..Message::new("assistant", "") }),
+                    None => messages.push(Message { calls: vec![call], ..Message::new("assistant", "") }),
                 }
             }
             Some("function_call_output") => {

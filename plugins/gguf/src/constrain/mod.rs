@@ -80,8 +80,7 @@ fn json_schema(schema: &Value, lenient: bool) -> Result<TopLevelGrammar> {
         }
     };
     // The engine's own settings are not the caller's to make.
-    schema["x-guidance"] =
-        json!({ "whitespace_flexible": false, "item_separator": ",", "key_separator": ":", "lenient": lenient });
+    schema["x-guidance"] = json!({ "whitespace_flexible": false, "item_separator": ",", "key_separator": ":", "lenient": lenient });
     Ok(TopLevelGrammar::from_json_schema(schema))
 }
 
