@@ -44,8 +44,22 @@ assert longer.input_tokens > counted.input_tokens
 refused(anthropic.NotFoundError, "model-not-found",
         lambda: client.messages.create(model="nobody", max_tokens=1, messages=QUESTION))
 refused(anthropic.BadRequestError, "invalid-input", lambda: client.messages.create(model="chat", max_tokens=1, messages=[]))
+tools = [{"name": "add", "description": "Adds two numbers.", "input_schema": {
+    "type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["a"],
+    "additionalProperties": False}}]
+called = client.messages.create(model="chat", max_tokens=100, messages=QUESTION, tools=tools, tool_choice={"type": "any"})
+use = called.content[-1]
+assert called.stop_reason == "tool_use" and use.type == "tool_use" and use.name == "add" and 0 <= use.input["a"] <= 99, called
+with client.messages.stream(model="chat", max_tokens=100, messages=QUESTION, tools=tools,
+                            tool_choice={"type": "tool", "name": "add"}) as stream:
+    final = stream.get_final_message()
+assert final.stop_reason == "tool_use" and list(final.content[-1].input) == ["a"], final
+result = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "5"}]}
+turns = QUESTION + [{"role": "assistant", "content": [use.model_dump(exclude_none=True)]},
+                    {"role": "user", "content": [result, {"type": "text", "text": "So?"}]}]
+assert client.messages.create(model="chat", max_tokens=8, messages=turns, tools=tools).content
 refused(anthropic.BadRequestError, "unsupported", lambda: client.messages.create(
-    model="chat", max_tokens=1, messages=QUESTION, tools=[{"name": "t", "input_schema": {"type": "object"}}]))
+    model="chat", max_tokens=1, messages=QUESTION, tools=[{"type": "web_search_20250305", "name": "web_search"}]))
 refused(anthropic.BadRequestError, "context-length-exceeded", lambda: client.messages.create(
     model="chat", max_tokens=1, messages=[{"role": "user", "content": "llama " * 5000}]))
 print("journey ok")

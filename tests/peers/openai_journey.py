@@ -71,8 +71,46 @@ formed = client.responses.create(model="chat", input="What is 2 plus 3?", temper
 assert set(json.loads(formed.output_text)) == {"sum", "sure"}
 refused(openai.BadRequestError, "unsupported",
         lambda: client.responses.create(model="chat", input="a", previous_response_id="resp_1"))
-refused(openai.BadRequestError, "unsupported", lambda: client.chat.completions.create(
-    model="chat", messages=QUESTION, tools=[{"type": "function", "function": {"name": "t"}}]))
+
+# Functions: a tiny model that never heard of them calls rightly when it must, because it can do nothing else.
+number = {"type": "integer", "minimum": 0, "maximum": 99}
+add = {"name": "add", "description": "Adds two numbers.", "parameters": {
+    "type": "object", "properties": {"a": number, "b": number}, "required": ["a", "b"], "additionalProperties": False}}
+paint = {"name": "paint", "parameters": {
+    "type": "object", "properties": {"colour": {"$ref": "#/$defs/c"}}, "required": ["colour"], "additionalProperties": False,
+    "$defs": {"c": {"enum": ["red", "blue"]}}}}
+tools = [{"type": "function", "function": function} for function in (add, paint)]
+called = client.chat.completions.create(model="chat", messages=QUESTION, temperature=0, tools=tools, tool_choice="required")
+assert called.choices[0].finish_reason == "tool_calls" and called.choices[0].message.content is None, called
+call = called.choices[0].message.tool_calls[0]
+arguments = json.loads(call.function.arguments)
+assert call.type == "function" and set(arguments) == ({"a", "b"} if call.function.name == "add" else {"colour"}), call
+named = {"type": "function", "function": {"name": "paint"}}
+chunks = list(client.chat.completions.create(model="chat", messages=QUESTION, tools=tools, tool_choice=named, stream=True))
+deltas = [d for c in chunks for d in c.choices[0].delta.tool_calls or []]
+assert deltas[0].id and deltas[0].function.name == "paint" and all(d.index == 0 for d in deltas)
+assert json.loads("".join(d.function.arguments for d in deltas))["colour"] in ("red", "blue")
+assert len(deltas) > 3 and chunks[-1].choices[0].finish_reason == "tool_calls"
+turns = QUESTION + [called.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "5"}]
+told = client.chat.completions.create(model="chat", messages=turns, tools=tools, temperature=0, max_tokens=8)
+assert told.usage.prompt_tokens > called.usage.prompt_tokens
+without = client.chat.completions.create(model="chat", messages=QUESTION, tools=tools, tool_choice="none", temperature=0)
+assert without.choices[0].message.content == answer
+flat = [{"type": "function", **add}]
+response = client.responses.create(model="chat", input="What is 2 plus 3?", tools=flat, tool_choice="required")
+item = response.output[-1]
+assert item.type == "function_call" and set(json.loads(item.arguments)) == {"a", "b"}, response
+items = [{"role": "user", "content": "What is 2 plus 3?"}, item.model_dump(exclude_none=True),
+         {"type": "function_call_output", "call_id": item.call_id, "output": "5"}]
+assert client.responses.create(model="chat", input=items, tools=flat, max_output_tokens=8).output
+events = list(client.responses.create(model="chat", input="Add.", tools=flat, tool_choice="required", stream=True))
+assert "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta") == \
+    events[-1].response.output[-1].arguments
+refused(openai.BadRequestError, "invalid-input", lambda: client.chat.completions.create(
+    model="chat", messages=QUESTION, tools=tools, tool_choice={"type": "function", "function": {"name": "fly"}}))
+refused(openai.BadRequestError, "invalid-input", lambda: client.chat.completions.create(
+    model="chat", messages=QUESTION, tool_choice="required", tools=[{"type": "function", "function": {
+        "name": "t", "strict": True, "parameters": {"type": "object", "properties": {"x": {"type": "nothing"}}}}}]))
 
 # Completions.
 text = client.completions.create(model="chat", prompt=["A llama", "The sky"], max_tokens=4, temperature=0, echo=True, logprobs=2)

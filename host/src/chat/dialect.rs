@@ -64,7 +64,9 @@ pub fn begin(text: &TextSignature, conversation: &Conversation, shaped: bool) ->
         answer.reader.begin_call("<|channel|>final<|message|>");
     }
     if let Some(learnt) = learnt.filter(|_| !tools.is_empty()) {
-        answer.call(&learnt, &tools, must);
+        // One call is the whole answer where no other may follow, and where the model would not know how to go on.
+        let one = matches!(conversation.choice, ToolChoice::Named(_)) || !conversation.parallel || !native;
+        answer.call(&learnt, &tools, must, one);
         if !conversation.parallel
             && let Syntax::Object(marks) | Syntax::Named(marks) = &learnt.syntax
         {
@@ -76,9 +78,11 @@ pub fn begin(text: &TextSignature, conversation: &Conversation, shaped: bool) ->
 
 impl Answer {
     /// Makes the answer call, or be right when it does.
-    fn call(&mut self, learnt: &Learnt, tools: &[Tool], must: bool) {
+    fn call(&mut self, learnt: &Learnt, tools: &[Tool], must: bool, one: bool) {
         let lenient = !tools.iter().any(|tool| tool.strict);
-        let constraint = |schema, after: Vec<String>, begun| {
+        let constraint = |schema, after: Vec<String>| {
+            let (after, begun) = if must && one { (Vec::new(), false) } else { (after, must) };
+            let begun = begun && !after.is_empty();
             Some(Constraint { grammar: Grammar::JsonSchema(schema), after, begun, lenient })
         };
         let only = match tools {
@@ -92,8 +96,7 @@ impl Answer {
                 // A call without a mark cannot be told from words before it is there.
                 if must || !after.is_empty() {
                     let (name, arguments) = &learnt.keys;
-                    let begun = must && !after.is_empty();
-                    self.constraint = constraint(schema::call(tools, name, arguments), after, begun);
+                    self.constraint = constraint(schema::call(tools, name, arguments), after);
                 }
                 self.begin_with(must, &marks.open, "");
             }
@@ -101,7 +104,7 @@ impl Answer {
                 Some(tool) => {
                     let open = format!("{}{}{}", marks.open, tool.name, marks.middle);
                     self.constraint =
-                        constraint(schema::parameters(tool), vec![open.trim_start().to_owned()], must);
+                        constraint(schema::parameters(tool), vec![open.trim_start().to_owned()]);
                     self.begin_with(must, &open, &tool.name);
                 }
                 None => self.begin_with(must, &marks.open, ""),
@@ -120,7 +123,7 @@ impl Answer {
                             tool.name
                         );
                         if must {
-                            self.constraint = constraint(schema::parameters(tool), vec![open.clone()], true);
+                            self.constraint = constraint(schema::parameters(tool), vec![open.clone()]);
                         }
                         open
                     }
@@ -203,4 +206,74 @@ fn told(conversation: &Conversation) -> Conversation {
         }
     }
     Conversation { messages, tools: Vec::new(), ..conversation.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::chat::{Call, Part};
+
+    const PLAIN: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    const THINKS: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant><think>\n{% endif %}";
+
+    fn text(template: &str) -> TextSignature {
+        TextSignature { chat_template: Some(template.to_owned()), ..TextSignature::default() }
+    }
+
+    fn asking(choice: ToolChoice) -> Conversation {
+        let tool = |name: &str| Tool {
+            name: name.to_owned(),
+            description: None,
+            parameters: json!({ "type": "object" }),
+            strict: false,
+        };
+        let tools = vec![tool("f"), tool("g")];
+        Conversation { tools, choice, ..Conversation::from(vec![Message::new("user", "Call.")]) }
+    }
+
+    #[test]
+    fn a_template_without_tools_is_told_of_them_in_words() {
+        let mut conversation = asking(ToolChoice::Auto);
+        let call = Call { id: "1".into(), name: "f".into(), arguments: json!({ "a": 1 }) };
+        conversation.messages.push(Message { calls: vec![call], ..Message::new("assistant", "") });
+        conversation.messages.push(Message::new("tool", "one"));
+        conversation.messages.push(Message::new("tool", "two"));
+        let answer = begin(&text(PLAIN), &conversation, false).unwrap();
+        assert!(answer.prompt.starts_with("<system>You may call functions."), "{}", answer.prompt);
+        assert!(
+            answer.prompt.contains("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>")
+        );
+        assert!(answer.prompt.contains("<user><tool_response>\none\n</tool_response>\n<tool_response>\ntwo"));
+        let constraint = answer.constraint.unwrap();
+        assert_eq!((constraint.after, constraint.begun), (vec!["<tool_call>\n".to_owned()], false));
+    }
+
+    #[test]
+    fn a_call_that_must_be_is_begun_in_the_prompt() {
+        let mut answer = begin(&text(PLAIN), &asking(ToolChoice::Required), false).unwrap();
+        assert!(answer.prompt.ends_with("<assistant><tool_call>\n"), "{}", answer.prompt);
+        assert_eq!(answer.constraint.unwrap().after, [""; 0]);
+        let parts = answer.reader.push(r#"{"name":"g","arguments":{}}"#);
+        assert_eq!(parts[0], Part::Call { index: 0, name: "g".into() });
+        let error = begin(&text(PLAIN), &asking(ToolChoice::Named("h".into())), false).unwrap_err();
+        assert_eq!(error.code(), "invalid-input");
+    }
+
+    #[test]
+    fn none_means_that_the_model_does_not_hear_of_tools() {
+        let answer = begin(&text(PLAIN), &asking(ToolChoice::None), false).unwrap();
+        assert_eq!((answer.prompt.as_str(), answer.constraint), ("<user>Call.\n<assistant>", None));
+    }
+
+    #[test]
+    fn what_must_begin_at_once_is_not_thought_about() {
+        let conversation = Conversation::from(vec![Message::new("user", "Think.")]);
+        let mut free = begin(&text(THINKS), &conversation, false).unwrap();
+        assert_eq!(free.reader.push("Hm"), [Part::Reasoning("Hm".into())]);
+        let mut shaped = begin(&text(THINKS), &conversation, true).unwrap();
+        assert!(shaped.prompt.ends_with("<think>\n\n</think>\n\n"), "{}", shaped.prompt);
+        assert_eq!(shaped.reader.push("{}"), [Part::Content("{}".into())]);
+    }
 }
