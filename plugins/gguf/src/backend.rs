@@ -105,7 +105,7 @@ impl Backend for GgufBackend {
         let params = ModelParams { weights: Weights::Simulated, lock: false, ..plan.model.clone() };
         let model = Model::load(library, &request.path, &params, &mut |_| true).map_err(plugin_error)?;
         let context = Context::new(Arc::new(model), &plan.context).map_err(plugin_error)?;
-        Ok(footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.outputs))
+        Ok(footprint::memory(&context.memory(), &plan))
     }
 
     fn load(
@@ -120,20 +120,24 @@ impl Backend for GgufBackend {
         let mut report = |fraction: f32, what: &str| {
             progress.progress(fraction, what).is_continue() && !cancel.is_cancelled()
         };
-        let model = Model::load(library, &request.path, &plan.model, &mut |fraction| {
+        let mut model = Model::load(library, &request.path, &plan.model, &mut |fraction| {
             report(fraction * WEIGHTS_SHARE, "loading weights")
         })
         .map_err(plugin_error)?;
-        let model = Arc::new(model);
         if !report(WEIGHTS_SHARE, "preparing the context") {
             return Err(PluginError::cancelled());
         }
         let session = if plan.vocab_only() {
-            GgufSession::vocabulary(model, &plan)
+            GgufSession::vocabulary(Arc::new(model), &plan)
         } else {
-            let context = Context::new(Arc::clone(&model), &plan.context).map_err(plugin_error)?;
-            let memory =
-                footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.outputs);
+            for adapter in &plan.adapters {
+                model.add_adapter(&adapter.path).map_err(plugin_error)?;
+            }
+            let model = Arc::new(model);
+            let mut context = Context::new(Arc::clone(&model), &plan.context).map_err(plugin_error)?;
+            let scales: Vec<f32> = plan.adapters.iter().map(|a| a.scale).collect();
+            context.set_adapters(&scales).map_err(plugin_error)?;
+            let memory = footprint::memory(&context.memory(), &plan);
             let causal = context.is_causal() && context.has_cache();
             let engine = Engine::start(context, plan.settings.clone())?;
             GgufSession::new(model, engine, &plan, causal, memory)

@@ -1,12 +1,14 @@
 //! From a load request to llama.cpp's parameters: one plan for estimating and for loading.
 
+use std::path::{Path, PathBuf};
+
 use pajamas_llama_cpp::{ContextParams, Device, DeviceKind, Library, ModelParams, Weights};
 use pajamas_plugin_api::{LoadRequest, PluginError, Result, codes};
 
 use crate::cpu::default_threads;
 use crate::engine::Settings;
 use crate::files::ModelFiles;
-use crate::options::LoadOptions;
+use crate::options::{AdapterOption, LoadOptions};
 
 /// The context of a model that names a longer one, unless the options ask for more: memory grows with it.
 const DEFAULT_CONTEXT: u32 = 4096;
@@ -22,6 +24,14 @@ pub(crate) struct Plan {
     pub model: ModelParams,
     pub context: ContextParams,
     pub settings: Settings,
+    pub adapters: Vec<Adapter>,
+}
+
+/// A LoRA adapter, checked against the model.
+pub(crate) struct Adapter {
+    pub path: PathBuf,
+    pub scale: f32,
+    pub bytes: u64,
 }
 
 impl Plan {
@@ -103,7 +113,16 @@ impl Plan {
             prompt_cache: options.prompt_cache,
             prompt_chunk: options.prompt_chunk,
         };
-        Ok(Self { files, model, context, settings })
+        let adapters = options
+            .adapters
+            .into_iter()
+            .map(|AdapterOption { path, scale }| {
+                let path = beside(&request.path, &path);
+                let bytes = files.check_adapter(&path)?;
+                Ok(Adapter { path, scale, bytes })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { files, model, context, settings, adapters })
     }
 
     /// Whether only the vocabulary is loaded.
@@ -115,6 +134,11 @@ impl Plan {
     pub fn mapped(&self) -> bool {
         self.model.weights == Weights::Mapped
     }
+}
+
+/// A path as seen from the folder of another file.
+fn beside(file: &Path, path: &Path) -> PathBuf {
+    file.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path))
 }
 
 fn device(library: &Library, id: &str) -> Result<Device> {
