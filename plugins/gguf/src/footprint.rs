@@ -4,7 +4,7 @@ use pajamas_llama_cpp::{BufferMemory, DeviceKind};
 use pajamas_plugin_api::Memory;
 
 use crate::files::ModelFiles;
-use crate::plan::Plan;
+use crate::part::Part;
 
 /// Heap that llama.cpp takes for one token of a vocabulary, and for one merge rule: strings, scores and hash tables.
 const TOKEN_BYTES: u64 = 200;
@@ -13,8 +13,8 @@ const MERGE_BYTES: u64 = 180;
 const GRAPH_BYTES: u64 = 1 << 20;
 
 /// Adds up buffers, the processor's memory first. Weights on the processor may be the mapped file rather than a copy.
-pub(crate) fn memory(buffers: &[BufferMemory], plan: &Plan) -> Vec<Memory> {
-    let (files, mapped) = (&plan.files, plan.mapped());
+pub(crate) fn memory(buffers: &[BufferMemory], part: &Part) -> Vec<Memory> {
+    let (files, mapped) = (&part.files, part.mapped());
     let mut devices = vec![Memory { device: "cpu".into(), ..Memory::default() }];
     let offloaded = buffers.iter().any(|b| is_gpu(b) && b.weights > 0);
     for buffer in buffers {
@@ -35,12 +35,26 @@ pub(crate) fn memory(buffers: &[BufferMemory], plan: &Plan) -> Vec<Memory> {
     }
     // Results are copied out: a row of logits and one of an embedding for each output.
     let row = (files.vocab_size() + files.main().family_u64("embedding_length").unwrap_or(0)) * 4;
-    devices[0].scratch += vocabulary(files) + GRAPH_BYTES + u64::from(plan.context.outputs) * row;
+    devices[0].scratch += vocabulary(files) + GRAPH_BYTES + u64::from(part.context.outputs) * row;
     // Adapters lie with the weights they change; where those are on a GPU, this is the one it has most of.
     if let Some(device) = devices.iter_mut().max_by_key(|d| d.weights) {
-        device.weights += plan.adapters.iter().map(|a| a.bytes).sum::<u64>();
+        device.weights += part.adapter_bytes();
     }
     devices
+}
+
+/// Adds what another part of the same load holds.
+pub(crate) fn add(memory: &mut Vec<Memory>, other: Vec<Memory>) {
+    for other in other {
+        match memory.iter_mut().find(|m| m.device == other.device) {
+            Some(device) => {
+                device.weights += other.weights;
+                device.kv += other.kv;
+                device.scratch += other.scratch;
+            }
+            None => memory.push(other),
+        }
+    }
 }
 
 /// What a vocabulary alone holds.

@@ -6,9 +6,10 @@ use pajamas_llama_cpp::{ContextParams, Device, DeviceKind, Library, ModelParams,
 use pajamas_plugin_api::{LoadRequest, PluginError, Result, codes};
 
 use crate::cpu::default_threads;
-use crate::engine::Settings;
+use crate::engine::{DraftSettings, Settings};
 use crate::files::ModelFiles;
-use crate::options::{AdapterOption, LoadOptions};
+use crate::options::{AdapterOption, DraftOption, LoadOptions};
+use crate::part::{Adapter, Part};
 
 /// The context of a model that names a longer one, unless the options ask for more: memory grows with it.
 const DEFAULT_CONTEXT: u32 = 4096;
@@ -20,18 +21,15 @@ const ENCODER_SEQUENCES: u32 = 64;
 
 /// How a model will be loaded.
 pub(crate) struct Plan {
-    pub files: ModelFiles,
-    pub model: ModelParams,
-    pub context: ContextParams,
+    pub main: Part,
+    pub draft: Option<DraftPlan>,
     pub settings: Settings,
-    pub adapters: Vec<Adapter>,
 }
 
-/// A LoRA adapter, checked against the model.
-pub(crate) struct Adapter {
-    pub path: PathBuf,
-    pub scale: f32,
-    pub bytes: u64,
+/// The model that drafts for the main one.
+pub(crate) struct DraftPlan {
+    pub part: Part,
+    pub settings: DraftSettings,
 }
 
 impl Plan {
@@ -92,7 +90,7 @@ impl Plan {
             true => options.parallel.max(ENCODER_SEQUENCES),
             false => options.parallel,
         };
-        let context = ContextParams {
+        let mut context = ContextParams {
             context_length: u32::try_from(cache.min(separate)).unwrap_or(u32::MAX),
             batch_size: batch,
             micro_batch_size: micro_batch,
@@ -122,18 +120,46 @@ impl Plan {
                 Ok(Adapter { path, scale, bytes })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { files, model, context, settings, adapters })
+        let draft = options.draft.map(|option| draft(request, option, &files, &model, &context, &settings));
+        let draft = draft.transpose()?;
+        if let Some(draft) = &draft {
+            // Logits after every drafted token, beside those of each request.
+            context.outputs = context.outputs.max(context.sequences + draft.settings.max);
+        }
+        let main = Part { path: request.path.clone(), files, model, context, adapters };
+        Ok(Self { main, draft, settings })
     }
+}
 
-    /// Whether only the vocabulary is loaded.
-    pub fn vocab_only(&self) -> bool {
-        self.model.weights == Weights::VocabularyOnly
+/// How the draft model is loaded: like the main one, with a cache that has room for all.
+fn draft(
+    request: &LoadRequest,
+    option: DraftOption,
+    files: &ModelFiles,
+    model: &ModelParams,
+    context: &ContextParams,
+    settings: &Settings,
+) -> Result<DraftPlan> {
+    let path = beside(&request.path, &option.path);
+    let own = ModelFiles::open(&path)?;
+    if files.is_encoder() || own.is_encoder() || !own.has_weights() {
+        return Err(PluginError::new(
+            codes::INVALID_OPTION,
+            format!("{}: a draft needs two models that generate", path.display()),
+        )
+        .help("leave the option `draft` out for models that only embed"));
     }
-
-    /// Whether weights are the mapped file.
-    pub fn mapped(&self) -> bool {
-        self.model.weights == Weights::Mapped
-    }
+    let model = ModelParams { gpu_layers: None, ..model.clone() };
+    let context = ContextParams {
+        context_length: settings.context_length.saturating_mul(settings.slots),
+        sequences: settings.slots,
+        outputs: settings.slots,
+        unified: false,
+        rank: false,
+        ..context.clone()
+    };
+    let part = Part { path, files: own, model, context, adapters: Vec::new() };
+    Ok(DraftPlan { part, settings: DraftSettings { max: option.max, least: option.min_probability } })
 }
 
 /// A path as seen from the folder of another file.

@@ -44,6 +44,7 @@ pub(crate) struct LoadOptions {
     pub mlock: bool,
     pub vocab_only: Option<bool>,
     pub adapters: Vec<AdapterOption>,
+    pub draft: Option<DraftOption>,
 }
 
 /// An adapter to load with the model.
@@ -53,6 +54,30 @@ pub(crate) struct AdapterOption {
     pub path: PathBuf,
     /// How strong it is.
     pub scale: f32,
+}
+
+/// A model that drafts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DraftOption {
+    /// Its file, seen from the model's folder.
+    pub path: PathBuf,
+    /// The most tokens drafted at once.
+    pub max: u32,
+    /// How sure it must be of each.
+    pub min_probability: f32,
+}
+
+impl DraftOption {
+    /// Takes a value that agrees with the schema.
+    fn new(value: &Value) -> Self {
+        let max = value["max"].as_u64().and_then(|n| u32::try_from(n).ok());
+        Self {
+            path: value["path"].as_str().unwrap_or_default().into(),
+            max: max.unwrap_or(schema::DRAFT_MAX),
+            min_probability: value["min_probability"].as_f64().unwrap_or(schema::DRAFT_MIN_PROBABILITY)
+                as f32,
+        }
+    }
 }
 
 impl AdapterOption {
@@ -85,6 +110,7 @@ impl Default for LoadOptions {
             mlock: false,
             vocab_only: None,
             adapters: Vec::new(),
+            draft: None,
         }
     }
 }
@@ -156,6 +182,7 @@ impl LoadOptions {
             "adapters" => {
                 self.adapters = value.as_array().into_iter().flatten().map(AdapterOption::new).collect();
             }
+            "draft" => self.draft = Some(DraftOption::new(value)),
             _ => {}
         }
     }
@@ -181,7 +208,13 @@ mod tests {
         for (name, property) in schema["properties"].as_object().unwrap() {
             let candidates = match property["enum"].as_array() {
                 Some(choices) => choices.clone(),
-                None => vec![json!(true), json!(false), json!(3), json!([{ "path": "a.gguf" }])],
+                None => vec![
+                    json!(true),
+                    json!(false),
+                    json!(3),
+                    json!({ "path": "a" }),
+                    json!([{ "path": "a" }]),
+                ],
             };
             let changed = candidates
                 .into_iter()
@@ -213,6 +246,11 @@ mod tests {
         );
         assert!(adapters(json!([{ "scale": 1 }])).message.contains("`adapters[0].path` is missing"));
         assert!(adapters(json!([{ "path": "a", "scales": 1 }])).help.contains("`adapters[0].scale`"));
+        let draft = error(json!({ "draft": { "path": "a", "min_probability": 1.5 } }));
+        assert!(
+            draft.message.contains("`draft.min_probability` is 1.5, and must be a number from 0.0 to 1.0")
+        );
+        assert!(error(json!({ "draft": { "path": "" } })).message.contains("`draft.path`"));
         let infinite = adapters(json!([{ "path": "a", "scale": 1e39 }]));
         assert!(infinite.message.contains("`adapters[0].scale` is 1e+39"), "{infinite}");
     }

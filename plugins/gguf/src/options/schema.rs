@@ -9,6 +9,11 @@ const KV_TYPES: [&str; 9] = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_
 /// The most adapters of a model.
 const MOST_ADAPTERS: usize = 16;
 
+/// Tokens that a draft model writes at once, unless the options say otherwise.
+pub(super) const DRAFT_MAX: u32 = 8;
+/// How sure it must be of each.
+pub(super) const DRAFT_MIN_PROBABILITY: f64 = 0.5;
+
 /// JSON Schema of the options.
 pub(crate) fn schema() -> Value {
     let count = |most: u32, description: &str| json!({ "type": "integer", "minimum": 1, "maximum": most, "description": description });
@@ -55,6 +60,19 @@ pub(crate) fn schema() -> Value {
                 },
                 "description": "LoRA adapters that all requests use, each as `{ path, scale }`: a GGUF file, seen from \
                  the model's folder, and how strong it is (default 1)." },
+            "draft": { "type": "object",
+                "required": ["path"],
+                "additionalProperties": false,
+                "properties": {
+                    "path": { "type": "string" },
+                    "max": { "type": "integer", "minimum": 1, "maximum": 64, "default": DRAFT_MAX },
+                    "min_probability":
+                        { "type": "number", "minimum": 0, "maximum": 1, "default": DRAFT_MIN_PROBABILITY },
+                },
+                "description": "A smaller model of the same vocabulary that writes ahead, as `{ path, max, \
+                 min_probability }`: the model itself computes what it wrote in one batch, and keeps what it would have \
+                 chosen. Answers stay what they are. At most `max` tokens at once (default 8), shared by the requests \
+                 that write, and each at least as likely as `min_probability` (default 0.5)." },
         }
     })
 }

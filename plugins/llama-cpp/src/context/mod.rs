@@ -6,12 +6,12 @@ mod params;
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use params::{ContextParams, FlashAttention, KvType};
 
 use crate::memory::{self as buffers, BufferMemory};
-use crate::threadpool::ThreadPool;
+use crate::threadpool::Threads;
 use crate::{Batch, DeviceKind, Error, Model, Result, Weights, log, sys};
 
 /// How computing a batch ended.
@@ -27,10 +27,11 @@ pub enum Decoded {
 
 /// A context over a model. Used by one thread at a time.
 pub struct Context {
-    // Dropped by hand before the pools that it computes on.
+    // Freed by hand before the threads that it computes on.
     handle: *mut sys::llama_context,
     model: Arc<Model>,
-    _pools: Vec<ThreadPool>,
+    /// Locked while it computes: contexts may share them.
+    threads: Arc<Mutex<Threads>>,
     /// Which tokens of the last batch have outputs.
     outputs: Vec<bool>,
     embeddings: bool,
@@ -48,6 +49,23 @@ impl Context {
     /// # Errors
     /// [`Error::VocabularyOnly`], [`Error::OutOfMemory`], [`Error::Context`].
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Self> {
+        let pools = match model.weights() {
+            Weights::Simulated => Threads::none(),
+            _ => Threads::new(params.threads.max(1), params.threads_batch.max(1)),
+        };
+        Self::on(model, params, Arc::new(Mutex::new(pools)))
+    }
+
+    /// Makes a context that computes on the threads of another, by turns: threads that have just computed wait busily
+    /// for more, and would stand in the way of others.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn beside(other: &Self, model: Arc<Model>, params: &ContextParams) -> Result<Self> {
+        Self::on(model, params, Arc::clone(&other.threads))
+    }
+
+    fn on(model: Arc<Model>, params: &ContextParams, threads: Arc<Mutex<Threads>>) -> Result<Self> {
         if model.weights() == Weights::VocabularyOnly {
             return Err(Error::VocabularyOnly);
         }
@@ -86,9 +104,10 @@ impl Context {
                 Error::Context { log: reasons }
             });
         }
-        let mut context = Self {
+        lock(&threads).attach(handle);
+        Ok(Self {
             handle,
-            _pools: Vec::new(),
+            threads,
             outputs: Vec::new(),
             embeddings: params.embeddings,
             // llama.cpp replaces the limit for models with an encoder.
@@ -96,31 +115,7 @@ impl Context {
             unified: params.unified,
             rank: params.rank,
             model,
-        };
-        if context.model.weights() != Weights::Simulated {
-            context.attach_threads(params.threads.max(1), params.threads_batch.max(1));
-        }
-        Ok(context)
-    }
-
-    fn attach_threads(&mut self, threads: u32, threads_batch: u32) {
-        let Some(pool) = ThreadPool::new(threads) else { return };
-        let batch = if threads == threads_batch { None } else { ThreadPool::new(threads_batch) };
-        let (one, other) = (pool.handle(), batch.as_ref().map_or(pool.handle(), ThreadPool::handle));
-        // SAFETY: both pools live until after the context: `Drop` frees the context first.
-        unsafe { sys::llama_attach_threadpool(self.handle, one, other) };
-        self._pools = std::iter::once(pool).chain(batch).collect();
-    }
-
-    /// Changes the number of threads.
-    pub fn set_threads(&mut self, threads: u32, threads_batch: u32) {
-        // SAFETY: valid handle; detached before the old pools are dropped.
-        unsafe {
-            sys::llama_detach_threadpool(self.handle);
-            sys::llama_set_n_threads(self.handle, threads.max(1) as i32, threads_batch.max(1) as i32);
-        }
-        self._pools.clear();
-        self.attach_threads(threads.max(1), threads_batch.max(1));
+        })
     }
 
     /// Computes with the model's adapters, each as strong as its scale; those without one are left out.
@@ -218,6 +213,7 @@ impl Context {
         self.outputs.extend((0..batch.len()).map(|i| batch.is_output(i)));
         let mut abort = abort;
         let data: *mut c_void = (&raw mut abort).cast();
+        let threads = lock(&self.threads);
         // SAFETY: valid handle; the callback is removed again before `abort` goes out of scope.
         let (status, lines) = log::hold(|| unsafe {
             sys::llama_set_abort_callback(self.handle, Some(ask_abort), data);
@@ -227,6 +223,7 @@ impl Context {
             sys::llama_set_abort_callback(self.handle, None, std::ptr::null_mut());
             status
         });
+        drop(threads);
         if status != 0 {
             self.outputs.clear();
         }
@@ -292,6 +289,11 @@ impl Drop for Context {
         // SAFETY: created by `new` and freed once; the pools and the model are dropped after this.
         unsafe { sys::llama_free(self.handle) };
     }
+}
+
+/// Threads are what they are, also after a panic.
+fn lock(threads: &Mutex<Threads>) -> MutexGuard<'_, Threads> {
+    threads.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 unsafe extern "C" {
