@@ -163,7 +163,7 @@ fn load_draft(
     check_draft(main.model(), &model, &plan.part)?;
     let context = plan.part.context(&model, Some(main))?;
     footprint::add(memory, footprint::memory(&context.memory(), &plan.part));
-    Ok(Drafter::new(context, main.model(), &plan.settings))
+    Ok(Drafter::new(context, main, &plan.settings))
 }
 
 /// Whether one model can draft for another.

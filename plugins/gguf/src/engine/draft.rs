@@ -3,7 +3,7 @@
 //! All that is here are proposals. The small model has a cache of its own, brought into step whenever a request writes:
 //! what agrees with the request's tokens stays, and what is missing is read. Where that fails, a request goes on without.
 
-use pajamas_llama_cpp::{Batch, Context, Decoded, Model, Token};
+use pajamas_llama_cpp::{Batch, Context, Decoded, Token};
 
 use super::generate::Generation;
 use super::slot::Slot;
@@ -36,6 +36,9 @@ pub(crate) struct Drafter {
     caches: Vec<Slot>,
     /// Tokens that both models know: vocabularies may differ by their padding.
     vocab: usize,
+    /// Whether all must write equally far: llama.cpp cuts sequences with caches of their own into equal lengths, and
+    /// each length is a pass over the large model's weights.
+    level: bool,
     settings: DraftSettings,
 }
 
@@ -48,13 +51,20 @@ struct Branch {
     tokens: Vec<Token>,
 }
 
+impl Branch {
+    fn grows(&self) -> bool {
+        self.tokens.len() < self.most
+    }
+}
+
 impl Drafter {
-    /// A drafter on a context with a sequence for each slot, for a model of the same vocabulary.
-    pub fn new(context: Context, model: &Model, settings: &DraftSettings) -> Self {
+    /// A drafter on a context with a sequence for each slot of another one, whose model has the same vocabulary.
+    pub fn new(context: Context, main: &Context, settings: &DraftSettings) -> Self {
         let caches = (0..context.sequences()).map(|s| Slot::new(s as i32)).collect();
-        let vocab = context.model().vocab_size().min(model.vocab_size());
+        let vocab = context.model().vocab_size().min(main.model().vocab_size());
         let vocab = usize::try_from(vocab).unwrap_or_default();
-        Self { context, batch: Batch::new(), caches, vocab, settings: settings.clone() }
+        let level = !main.is_unified();
+        Self { context, batch: Batch::new(), caches, vocab, level, settings: settings.clone() }
     }
 
     /// Proposes to every request that writes how it may go on.
@@ -133,22 +143,25 @@ impl Drafter {
             if !matches!(self.context.decode(&mut self.batch, abort), Ok(Decoded::Done)) {
                 return None;
             }
-            self.batch.clear();
-            for branch in branches.iter_mut().filter(|b| b.tokens.len() < b.most) {
+            for branch in branches.iter_mut().filter(|b| b.grows()) {
                 let logits = self.context.logits(branch.output);
-                let Some(token) = logits.and_then(|l| likely(&l[..self.vocab], self.settings.least)) else {
-                    branch.most = branch.tokens.len();
-                    continue;
-                };
-                branch.tokens.push(token);
-                if self.context.model().is_end(token) {
+                let token = logits.and_then(|l| likely(&l[..self.vocab], self.settings.least));
+                branch.tokens.extend(token);
+                if token.is_none_or(|token| self.context.model().is_end(token)) {
                     branch.most = branch.tokens.len();
                 }
-                if branch.tokens.len() < branch.most {
-                    let cache = &mut self.caches[branch.slot];
-                    branch.output = self.batch.add(token, cache.position(), cache.sequence, true);
-                    cache.computed(&[token], false, 1);
-                }
+            }
+            if self.level && !branches.iter().all(Branch::grows) {
+                let shortest = branches.iter().map(|b| b.tokens.len()).min().unwrap_or(0);
+                branches.iter_mut().for_each(|b| b.tokens.truncate(shortest));
+                break;
+            }
+            self.batch.clear();
+            for branch in branches.iter_mut().filter(|b| b.grows()) {
+                let Some(token) = branch.tokens.last() else { continue };
+                let cache = &mut self.caches[branch.slot];
+                branch.output = self.batch.add(*token, cache.position(), cache.sequence, true);
+                cache.computed(&[*token], false, 1);
             }
         }
         Some(branches)
