@@ -1,16 +1,15 @@
 //! Finding, checking, estimating and loading.
 
-use std::sync::Arc;
-
-use pajamas_llama_cpp::{Context, DeviceKind, Library, Model, ModelParams, Weights};
+use pajamas_llama_cpp::{Context, DeviceKind, Library, Model};
 use pajamas_plugin_api::{
     Backend, BackendInfo, Cancel, DeviceInfo, HostContext, Level, LoadRequest, Memory, PluginError, Probe,
-    ProgressSink, Result, Session, capability,
+    ProgressSink, Result, Session, capability, codes,
 };
 
-use crate::engine::Engine;
+use crate::engine::{Drafter, Engine};
 use crate::error::plugin_error;
-use crate::plan::Plan;
+use crate::part::Part;
+use crate::plan::{DraftPlan, Plan};
 use crate::session::GgufSession;
 use crate::{footprint, options};
 
@@ -98,14 +97,17 @@ impl Backend for GgufBackend {
     fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
         let library = self.library()?;
         let plan = Plan::new(library, request)?;
-        if plan.vocab_only() {
-            return Ok(footprint::vocabulary_memory(&plan.files));
+        if plan.main.vocab_only() {
+            return Ok(footprint::vocabulary_memory(&plan.main.files));
         }
-        // llama.cpp lays out every buffer, copies for speed included, and allocates none.
-        let params = ModelParams { weights: Weights::Simulated, lock: false, ..plan.model.clone() };
-        let model = Model::load(library, &request.path, &params, &mut |_| true).map_err(plugin_error)?;
-        let context = Context::new(Arc::new(model), &plan.context).map_err(plugin_error)?;
-        Ok(footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.outputs))
+        let main = plan.main.simulate(library)?;
+        let mut memory = footprint::memory(&main.memory(), &plan.main);
+        if let Some(DraftPlan { part, .. }) = &plan.draft {
+            let draft = part.simulate(library)?;
+            check_draft(main.model(), draft.model(), part)?;
+            footprint::add(&mut memory, footprint::memory(&draft.memory(), part));
+        }
+        Ok(memory)
     }
 
     fn load(
@@ -120,22 +122,26 @@ impl Backend for GgufBackend {
         let mut report = |fraction: f32, what: &str| {
             progress.progress(fraction, what).is_continue() && !cancel.is_cancelled()
         };
-        let model = Model::load(library, &request.path, &plan.model, &mut |fraction| {
-            report(fraction * WEIGHTS_SHARE, "loading weights")
-        })
-        .map_err(plugin_error)?;
-        let model = Arc::new(model);
-        if !report(WEIGHTS_SHARE, "preparing the context") {
+        let draft_bytes = plan.draft.as_ref().map_or(0, |draft| draft.part.weight_bytes());
+        let all = (plan.main.weight_bytes() + draft_bytes).max(1);
+        let share = WEIGHTS_SHARE * (plan.main.weight_bytes() as f32 / all as f32);
+        let model = plan.main.load(library, &mut |part| report(part * share, "loading weights"))?;
+        if !report(share, "preparing the context") {
             return Err(PluginError::cancelled());
         }
-        let session = if plan.vocab_only() {
+        let session = if plan.main.vocab_only() {
             GgufSession::vocabulary(model, &plan)
         } else {
-            let context = Context::new(Arc::clone(&model), &plan.context).map_err(plugin_error)?;
-            let memory =
-                footprint::memory(&context.memory(), &plan.files, plan.mapped(), plan.context.outputs);
+            let context = plan.main.context(&model, None)?;
+            let mut memory = footprint::memory(&context.memory(), &plan.main);
+            let mut report_draft =
+                |part: f32| report(share + part * (WEIGHTS_SHARE - share), "loading the draft model");
+            let drafter = match &plan.draft {
+                Some(draft) => Some(load_draft(draft, library, &context, &mut memory, &mut report_draft)?),
+                None => None,
+            };
             let causal = context.is_causal() && context.has_cache();
-            let engine = Engine::start(context, plan.settings.clone())?;
+            let engine = Engine::start(context, drafter, plan.settings.clone())?;
             GgufSession::new(model, engine, &plan, causal, memory)
         };
         if !report(1.0, "ready") {
@@ -143,6 +149,36 @@ impl Backend for GgufBackend {
         }
         Ok(Box::new(session))
     }
+}
+
+/// Loads the model that drafts for another, and adds what it holds.
+fn load_draft(
+    plan: &DraftPlan,
+    library: &Library,
+    main: &Context,
+    memory: &mut Vec<Memory>,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<Drafter> {
+    let model = plan.part.load(library, progress)?;
+    check_draft(main.model(), &model, &plan.part)?;
+    let context = plan.part.context(&model, Some(main))?;
+    footprint::add(memory, footprint::memory(&context.memory(), &plan.part));
+    Ok(Drafter::new(context, main, &plan.settings))
+}
+
+/// Whether one model can draft for another.
+fn check_draft(main: &Model, draft: &Model, part: &Part) -> Result<()> {
+    let refuse = |what: &str, help: &str| {
+        let message = format!("{}: cannot draft for the model: {what}", part.path.display());
+        Err(PluginError::new(codes::INVALID_OPTION, message).help(help))
+    };
+    if let Err(difference) = main.compare_vocabulary(draft) {
+        return refuse(&difference, "a draft is a smaller model of the same family");
+    }
+    if main.is_recurrent() || draft.is_recurrent() {
+        return refuse("a model's state cannot be taken back", "leave the option `draft` out");
+    }
+    Ok(())
 }
 
 /// The chosen CPU variant with the features that set it apart, for example `sapphirerapids (AVX512, AMX_INT8)`.

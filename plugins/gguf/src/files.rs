@@ -41,6 +41,19 @@ impl ModelFiles {
         Ok(Self { headers })
     }
 
+    /// Checks that a file is an adapter for this model, and returns the bytes of its tensors.
+    ///
+    /// # Errors
+    /// `model-not-found`, `model-invalid`.
+    pub fn check_adapter(&self, path: &Path) -> Result<u64> {
+        let header = open_header(path)?;
+        header.check_adapter(&self.headers).map_err(|source| {
+            plugin_error(Error::File { path: path.to_owned(), source })
+                .help("use an adapter that was made for this model, converted to GGUF")
+        })?;
+        Ok(header.data_bytes())
+    }
+
     /// The header with the model's metadata.
     pub fn main(&self) -> &Header {
         &self.headers[0]

@@ -4,6 +4,7 @@ use pajamas_llama_cpp::{BufferMemory, DeviceKind};
 use pajamas_plugin_api::Memory;
 
 use crate::files::ModelFiles;
+use crate::part::Part;
 
 /// Heap that llama.cpp takes for one token of a vocabulary, and for one merge rule: strings, scores and hash tables.
 const TOKEN_BYTES: u64 = 200;
@@ -11,14 +12,9 @@ const MERGE_BYTES: u64 = 180;
 /// Copies of the compute graph's description that a context keeps, whatever the model.
 const GRAPH_BYTES: u64 = 1 << 20;
 
-/// Adds up buffers, the processor's memory first. `mapped`: weights on the processor are the mapped file rather
-/// than a copy of it.
-pub(crate) fn memory(
-    buffers: &[BufferMemory],
-    files: &ModelFiles,
-    mapped: bool,
-    outputs: u32,
-) -> Vec<Memory> {
+/// Adds up buffers, the processor's memory first. Weights on the processor may be the mapped file rather than a copy.
+pub(crate) fn memory(buffers: &[BufferMemory], part: &Part) -> Vec<Memory> {
+    let (files, mapped) = (&part.files, part.mapped());
     let mut devices = vec![Memory { device: "cpu".into(), ..Memory::default() }];
     let offloaded = buffers.iter().any(|b| is_gpu(b) && b.weights > 0);
     for buffer in buffers {
@@ -39,8 +35,26 @@ pub(crate) fn memory(
     }
     // Results are copied out: a row of logits and one of an embedding for each output.
     let row = (files.vocab_size() + files.main().family_u64("embedding_length").unwrap_or(0)) * 4;
-    devices[0].scratch += vocabulary(files) + GRAPH_BYTES + u64::from(outputs) * row;
+    devices[0].scratch += vocabulary(files) + GRAPH_BYTES + u64::from(part.context.outputs) * row;
+    // Adapters lie with the weights they change; where those are on a GPU, this is the one it has most of.
+    if let Some(device) = devices.iter_mut().max_by_key(|d| d.weights) {
+        device.weights += part.adapter_bytes();
+    }
     devices
+}
+
+/// Adds what another part of the same load holds.
+pub(crate) fn add(memory: &mut Vec<Memory>, other: Vec<Memory>) {
+    for other in other {
+        match memory.iter_mut().find(|m| m.device == other.device) {
+            Some(device) => {
+                device.weights += other.weights;
+                device.kv += other.kv;
+                device.scratch += other.scratch;
+            }
+            None => memory.push(other),
+        }
+    }
 }
 
 /// What a vocabulary alone holds.

@@ -16,6 +16,7 @@ mod files;
 mod footprint;
 mod joined;
 mod options;
+mod part;
 mod plan;
 mod sampling;
 mod session;

@@ -1,12 +1,15 @@
 //! From a load request to llama.cpp's parameters: one plan for estimating and for loading.
 
+use std::path::{Path, PathBuf};
+
 use pajamas_llama_cpp::{ContextParams, Device, DeviceKind, Library, ModelParams, Weights};
 use pajamas_plugin_api::{LoadRequest, PluginError, Result, codes};
 
 use crate::cpu::default_threads;
-use crate::engine::Settings;
+use crate::engine::{DraftSettings, Settings};
 use crate::files::ModelFiles;
-use crate::options::LoadOptions;
+use crate::options::{AdapterOption, DraftOption, LoadOptions};
+use crate::part::{Adapter, Part};
 
 /// The context of a model that names a longer one, unless the options ask for more: memory grows with it.
 const DEFAULT_CONTEXT: u32 = 4096;
@@ -18,10 +21,15 @@ const ENCODER_SEQUENCES: u32 = 64;
 
 /// How a model will be loaded.
 pub(crate) struct Plan {
-    pub files: ModelFiles,
-    pub model: ModelParams,
-    pub context: ContextParams,
+    pub main: Part,
+    pub draft: Option<DraftPlan>,
     pub settings: Settings,
+}
+
+/// The model that drafts for the main one.
+pub(crate) struct DraftPlan {
+    pub part: Part,
+    pub settings: DraftSettings,
 }
 
 impl Plan {
@@ -82,7 +90,7 @@ impl Plan {
             true => options.parallel.max(ENCODER_SEQUENCES),
             false => options.parallel,
         };
-        let context = ContextParams {
+        let mut context = ContextParams {
             context_length: u32::try_from(cache.min(separate)).unwrap_or(u32::MAX),
             batch_size: batch,
             micro_batch_size: micro_batch,
@@ -103,18 +111,60 @@ impl Plan {
             prompt_cache: options.prompt_cache,
             prompt_chunk: options.prompt_chunk,
         };
-        Ok(Self { files, model, context, settings })
+        let adapters = options
+            .adapters
+            .into_iter()
+            .map(|AdapterOption { path, scale }| {
+                let path = beside(&request.path, &path);
+                let bytes = files.check_adapter(&path)?;
+                Ok(Adapter { path, scale, bytes })
+            })
+            .collect::<Result<_>>()?;
+        let draft = options.draft.map(|option| draft(request, option, &files, &model, &context, &settings));
+        let draft = draft.transpose()?;
+        if let Some(draft) = &draft {
+            // Logits after every drafted token, beside those of each request.
+            context.outputs = context.outputs.max(context.sequences + draft.settings.max);
+        }
+        let main = Part { path: request.path.clone(), files, model, context, adapters };
+        Ok(Self { main, draft, settings })
     }
+}
 
-    /// Whether only the vocabulary is loaded.
-    pub fn vocab_only(&self) -> bool {
-        self.model.weights == Weights::VocabularyOnly
+/// How the draft model is loaded: like the main one, with a cache that has room for all.
+fn draft(
+    request: &LoadRequest,
+    option: DraftOption,
+    files: &ModelFiles,
+    model: &ModelParams,
+    context: &ContextParams,
+    settings: &Settings,
+) -> Result<DraftPlan> {
+    let path = beside(&request.path, &option.path);
+    let own = ModelFiles::open(&path)?;
+    if files.is_encoder() || own.is_encoder() || !own.has_weights() {
+        return Err(PluginError::new(
+            codes::INVALID_OPTION,
+            format!("{}: a draft needs two models that generate", path.display()),
+        )
+        .help("leave the option `draft` out for models that only embed"));
     }
+    let model = ModelParams { gpu_layers: None, ..model.clone() };
+    let context = ContextParams {
+        context_length: settings.context_length.saturating_mul(settings.slots),
+        sequences: settings.slots,
+        outputs: settings.slots,
+        unified: false,
+        rank: false,
+        ..context.clone()
+    };
+    let part = Part { path, files: own, model, context, adapters: Vec::new() };
+    Ok(DraftPlan { part, settings: DraftSettings { max: option.max, least: option.min_probability } })
+}
 
-    /// Whether weights are the mapped file.
-    pub fn mapped(&self) -> bool {
-        self.model.weights == Weights::Mapped
-    }
+/// A path as seen from the folder of another file.
+fn beside(file: &Path, path: &Path) -> PathBuf {
+    file.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path))
 }
 
 fn device(library: &Library, id: &str) -> Result<Device> {

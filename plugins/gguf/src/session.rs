@@ -69,7 +69,7 @@ impl GgufSession {
             constraints: Constraints::default(),
             context_length,
             signature,
-            memory: footprint::vocabulary_memory(&plan.files),
+            memory: footprint::vocabulary_memory(&plan.main.files),
             _trim: HeapTrim::default(),
         }
     }

@@ -5,13 +5,12 @@
 mod support;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use pajamas_plugin_api::{Cancel, EngineStats, GenerateRequest, Session, TokenEvent, TokenSink};
+use pajamas_plugin_api::{Cancel, GenerateRequest, Session, TokenEvent, TokenSink};
 use serde_json::{Value, json};
-use support::{Collected, greedy, load, run, tiny};
+use support::{Collected, exact, greedy, load, run, stats, tiny, together, until};
 
 /// Requests of all lengths: prompts of 1 to 150 tokens, answers of 1 to 100.
 fn mixed() -> Vec<GenerateRequest> {
@@ -21,38 +20,6 @@ fn mixed() -> Vec<GenerateRequest> {
         .enumerate()
         .map(|(i, (len, answer))| greedy(&prompt(i as u32, len), answer))
         .collect()
-}
-
-/// A load in which sums differ by no more than their last bits, whatever order a shared cache puts them in: a cache in
-/// f16 and flash attention round more, and a model with random weights soon turns that into another token.
-fn exact(path: &Path, mut options: Value) -> Box<dyn Session> {
-    options["kv_type_k"] = json!("f32");
-    options["kv_type_v"] = json!("f32");
-    options["flash_attention"] = json!("off");
-    load(path, options)
-}
-
-fn together(session: &dyn Session, requests: &[GenerateRequest]) -> Vec<Vec<u32>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = requests.iter().map(|r| scope.spawn(|| run(session, r).0.ids)).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    })
-}
-
-fn stats(session: &dyn Session) -> EngineStats {
-    EngineStats::of(session).unwrap().unwrap()
-}
-
-/// Looks until something holds; the engine works on meanwhile.
-fn until(session: &dyn Session, holds: impl Fn(&EngineStats) -> bool) -> EngineStats {
-    for _ in 0..1_000_000 {
-        let stats = stats(session);
-        if holds(&stats) {
-            return stats;
-        }
-        std::thread::yield_now();
-    }
-    panic!("still {:?}", stats(session))
 }
 
 /// A context that takes the tiny model longer to fill than any test waits.

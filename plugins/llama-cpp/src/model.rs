@@ -51,6 +51,8 @@ pub struct Model {
     handle: *mut sys::llama_model,
     pub(crate) vocab: *const sys::llama_vocab,
     weights: Weights,
+    /// LoRA adapters; freed with the model.
+    adapters: Vec<*mut sys::llama_adapter_lora>,
 }
 
 // SAFETY: after loading llama.cpp only reads the model; its tokenizer is documented as thread-safe.
@@ -116,7 +118,34 @@ impl Model {
         }
         // SAFETY: the handle is valid, and the vocabulary lives as long as it.
         let vocab = unsafe { sys::llama_model_get_vocab(handle) };
-        Ok(Self { handle, vocab, weights: params.weights })
+        Ok(Self { handle, vocab, weights: params.weights, adapters: Vec::new() })
+    }
+
+    /// Loads a LoRA adapter, small matrices that a context can add to the model's own, from a file that
+    /// [`Header::check_adapter`](crate::gguf::Header::check_adapter) has accepted. See
+    /// [`Context::set_adapters`](crate::Context::set_adapters).
+    ///
+    /// # Errors
+    /// [`Error::Load`], [`Error::OutOfMemory`].
+    pub fn add_adapter(&mut self, path: &Path) -> Result<()> {
+        let c_path = path.to_str().and_then(|p| CString::new(p).ok()).ok_or(Error::Text)?;
+        // SAFETY: the model is valid, and `&mut self` says that no context reads its list of adapters meanwhile; the
+        // path outlives the call, which catches its exceptions.
+        let (handle, lines) =
+            log::capture(|| unsafe { sys::llama_adapter_lora_init(self.handle, c_path.as_ptr()) });
+        if handle.is_null() {
+            let log = log::reasons(&lines);
+            return Err(match log::out_of_memory(&lines) {
+                true => Error::OutOfMemory { log },
+                false => Error::Load { path: path.to_owned(), log },
+            });
+        }
+        self.adapters.push(handle);
+        Ok(())
+    }
+
+    pub(crate) fn adapters(&self) -> &[*mut sys::llama_adapter_lora] {
+        &self.adapters
     }
 
     pub(crate) fn handle(&self) -> *mut sys::llama_model {

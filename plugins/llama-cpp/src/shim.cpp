@@ -100,4 +100,16 @@ int32_t pajamas_decode(llama_context * ctx, llama_batch batch) {
     }
 }
 
+struct llama_adapter_lora;
+
+int32_t llama_set_adapters_lora(llama_context *, llama_adapter_lora **, size_t, float *);
+
+int32_t pajamas_set_adapters(llama_context * ctx, llama_adapter_lora ** adapters, size_t count, float * scales) {
+    try {
+        return llama_set_adapters_lora(ctx, adapters, count, scales);
+    } catch (...) {
+        return -2;
+    }
+}
+
 }

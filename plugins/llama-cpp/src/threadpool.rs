@@ -8,19 +8,47 @@ use crate::sys;
 type New = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_threadpool_t;
 type Free = unsafe extern "C" fn(sys::ggml_threadpool_t);
 
+/// What contexts compute on: a pool for batches of one token, and one for longer ones where these have more threads.
+pub(crate) struct Threads {
+    one: Option<ThreadPool>,
+    batch: Option<ThreadPool>,
+}
+
+impl Threads {
+    /// Pools of these sizes; where the CPU library offers none, ggml makes do without.
+    pub fn new(threads: u32, threads_batch: u32) -> Self {
+        let one = ThreadPool::new(threads);
+        let batch = if threads == threads_batch { None } else { ThreadPool::new(threads_batch) };
+        Self { one, batch }
+    }
+
+    /// For contexts that never compute.
+    pub fn none() -> Self {
+        Self { one: None, batch: None }
+    }
+
+    /// Gives the pools to a context, which must be freed before them and compute only while this is borrowed.
+    pub fn attach(&mut self, context: *mut sys::llama_context) {
+        let Some(one) = &self.one else { return };
+        let batch = self.batch.as_ref().unwrap_or(one);
+        // SAFETY: a new context, which has computed nothing yet; by contract it does not outlive the pools.
+        unsafe { sys::llama_attach_threadpool(context, one.handle, batch.handle) };
+    }
+}
+
 /// A pool of compute threads, freed on drop.
-pub(crate) struct ThreadPool {
+struct ThreadPool {
     handle: sys::ggml_threadpool_t,
     free: Free,
 }
 
-// SAFETY: the pool's threads synchronise by themselves; the handle is only given to one context.
+// SAFETY: the pool's threads synchronise by themselves; contexts compute on it by turns.
 unsafe impl Send for ThreadPool {}
 
 impl ThreadPool {
     /// A pool for computing with `threads` threads, the caller's among them; `None` when the CPU library offers no
     /// pools, and ggml then makes do without.
-    pub fn new(threads: u32) -> Option<Self> {
+    fn new(threads: u32) -> Option<Self> {
         let new = symbol(c"ggml_threadpool_new")?;
         let free = symbol(c"ggml_threadpool_free")?;
         // SAFETY: by ggml's contract these names yield functions of these types.
@@ -34,10 +62,6 @@ impl ThreadPool {
         // SAFETY: the parameters are valid for the call.
         let handle = unsafe { new(&mut params) };
         (!handle.is_null()).then_some(Self { handle, free })
-    }
-
-    pub fn handle(&self) -> sys::ggml_threadpool_t {
-        self.handle
     }
 }
 

@@ -1,9 +1,12 @@
 //! Text to tokens and back.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
 use crate::device::text;
 use crate::{Error, Model, Result, Token, sys};
+
+/// Tokens by which vocabularies of one family differ: padding for the sake of speed.
+const MOST_PADDING: u32 = 128;
 
 unsafe extern "C" {
     // llama.cpp's functions without exceptions: defined in `shim.cpp`. `i32::MIN` is a result that cannot be given.
@@ -175,6 +178,37 @@ impl Model {
         self.check(token).and_then(|()| self.check_vocabulary()).ok()?;
         // SAFETY: a token of the vocabulary; the string lives as long as it.
         Some(unsafe { text(sys::llama_vocab_get_text(self.vocab, token)) })
+    }
+
+    /// Compares two vocabularies: whether tokens of one model mean the same to another. Their ends may differ by some
+    /// padding.
+    ///
+    /// # Errors
+    /// In words, where they differ.
+    pub fn compare_vocabulary(&self, other: &Self) -> Result<(), String> {
+        // SAFETY: vocabularies live as long as their models.
+        let kinds = unsafe { (sys::llama_vocab_type(self.vocab), sys::llama_vocab_type(other.vocab)) };
+        if kinds.0 != kinds.1 {
+            return Err("their tokenizers are of different kinds".into());
+        }
+        let (size, other_size) = (self.vocab_size(), other.vocab_size());
+        if size.abs_diff(other_size) > MOST_PADDING {
+            return Err(format!("their vocabularies have {size} and {other_size} tokens"));
+        }
+        if (self.bos(), self.eos()) != (other.bos(), other.eos()) {
+            return Err("their tokens for the beginning and the end differ".into());
+        }
+        if kinds.0 == sys::LLAMA_VOCAB_TYPE_NONE {
+            return Ok(());
+        }
+        let differs = (0..size.min(other_size)).find(|token| {
+            // SAFETY: tokens of both vocabularies, which have texts; these live as long as the models.
+            unsafe {
+                CStr::from_ptr(sys::llama_vocab_get_text(self.vocab, *token))
+                    != CStr::from_ptr(sys::llama_vocab_get_text(other.vocab, *token))
+            }
+        });
+        differs.map_or(Ok(()), |token| Err(format!("token {token} is not the same text in both")))
     }
 
     fn check(&self, token: Token) -> Result<()> {

@@ -174,7 +174,6 @@ fn a_batch_can_be_aborted_and_the_context_goes_on() {
     assert!(context.logits(0).is_none());
     assert!(context.remove(0, 0));
     assert!(difference(&before, &logits(&mut context, 0, 0, &[30, 31])) < 1e-6);
-    context.set_threads(2, 2);
     assert!(
         difference(&before, &{
             context.remove(0, 0);

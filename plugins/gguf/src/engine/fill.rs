@@ -34,7 +34,7 @@ pub(super) fn shares(slots: &[Slot], capacity: usize, prompt_chunk: usize) -> Ve
             true => capacity.min(writing + prompt_chunk) - used,
             false => capacity - used,
         };
-        shares[index] = generation.wanted(room).len();
+        shares[index] = generation.wanted().min(room);
         used += shares[index];
         writing += if generation.reads() { 0 } else { shares[index] };
     }
@@ -70,16 +70,14 @@ pub(super) fn fill(batch: &mut Batch, slots: &mut [Slot], shares: &[usize], padd
             batch.add(0, position, sequence, false);
         }
         let Some(Work::Generate(generation)) = &mut slot.work else { continue };
-        let tokens = generation.wanted(*share);
-        let count = tokens.len();
-        let logits = generation.needs_logits_after(count);
-        let mut output = None;
-        for (i, token) in tokens.iter().enumerate() {
-            let last = logits && i + 1 == count;
-            let index = batch.add(*token, position + i as u32, sequence, last);
-            output = last.then_some(index);
+        let (first, mut outputs, mut count) = (batch.len(), 0, 0);
+        for token in generation.next_tokens().take(*share) {
+            let output = generation.needs_logits_after(count + 1);
+            batch.add(token, position + count as u32, sequence, output);
+            outputs += usize::from(output);
+            count += 1;
         }
-        generation.batched(count, output);
+        generation.batched(count, first + count - outputs..first + count);
         if count > 0 {
             stops.push(generation.ticket.stop.clone());
         }

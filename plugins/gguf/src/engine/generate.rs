@@ -1,6 +1,6 @@
 //! A generation: waiting, running, or thrown back into the queue.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,11 @@ pub(super) struct Generation {
     /// Prompt tokens that an earlier request had left in the cache.
     reused: usize,
     produced: u32,
-    /// What it has in the batch at hand: how many tokens, and the index of the one with logits.
+    /// How it may go on: computed with the next token, and kept as far as it is what would have been chosen anyway.
+    draft: Vec<Token>,
+    /// What it has in the batch at hand: how many tokens, the draft not counted, and the indices of those with logits.
     batched: usize,
-    output: Option<usize>,
+    outputs: Range<usize>,
     submitted: Instant,
     admitted: Option<Instant>,
     first: Option<Instant>,
@@ -39,6 +41,16 @@ pub(super) struct Generation {
 
 /// Whether a generation goes on.
 pub(super) type Step = ControlFlow<()>;
+
+/// What came of a batch.
+pub(super) struct Advanced {
+    /// The tokens of the generation that are now in the cache.
+    pub computed: Vec<Token>,
+    /// Tokens of the draft in the batch, and how many of them are among those. The others are still in the cache.
+    pub drafted: usize,
+    pub accepted: usize,
+    pub step: Step,
+}
 
 impl Generation {
     /// A new request. Called by the caller: what takes long for a long prompt is done before the queue.
@@ -58,8 +70,9 @@ impl Generation {
             tokens,
             reused: 0,
             produced: 0,
+            draft: Vec::new(),
             batched: 0,
-            output: None,
+            outputs: 0..0,
             submitted: Instant::now(),
             admitted: None,
             first: None,
@@ -77,7 +90,8 @@ impl Generation {
 
     /// Takes its place away.
     pub fn preempt(&mut self) {
-        (self.fed, self.batched, self.output) = (0, 0, None);
+        (self.fed, self.batched, self.outputs) = (0, 0, 0..0);
+        self.draft.clear();
     }
 
     /// Whether it never had a place before.
@@ -100,38 +114,67 @@ impl Generation {
         self.fed < self.prompt || self.fed + 1 < self.tokens.len()
     }
 
-    /// The tokens it wants computed next, at most `room`.
-    pub fn wanted(&self, room: usize) -> &[Token] {
-        let rest = &self.tokens[self.fed..];
-        &rest[..rest.len().min(room)]
+    /// Takes a guess how it goes on.
+    pub fn propose(&mut self, draft: Vec<Token>) {
+        self.draft = draft;
+    }
+
+    /// Whether there is a guess.
+    pub fn has_draft(&self) -> bool {
+        !self.draft.is_empty()
+    }
+
+    /// Gives the guess up; whether there was one.
+    pub fn drop_draft(&mut self) -> bool {
+        !std::mem::take(&mut self.draft).is_empty()
+    }
+
+    /// How many tokens it wants computed next.
+    pub fn wanted(&self) -> usize {
+        self.tokens.len() - self.fed + self.draft.len()
+    }
+
+    /// Those tokens.
+    pub fn next_tokens(&self) -> impl Iterator<Item = Token> {
+        self.tokens[self.fed..].iter().chain(&self.draft).copied()
     }
 
     /// Whether logits are needed after `count` of the wanted tokens.
     pub fn needs_logits_after(&self, count: usize) -> bool {
-        self.fed + count == self.tokens.len()
+        self.fed + count >= self.tokens.len()
     }
 
     /// Notes what went into the batch.
-    pub fn batched(&mut self, count: usize, output: Option<usize>) {
-        (self.batched, self.output) = (count, output);
+    pub fn batched(&mut self, count: usize, outputs: Range<usize>) {
+        self.batched = count.min(self.tokens.len() - self.fed);
+        self.draft.truncate(count - self.batched);
+        self.outputs = outputs;
     }
 
-    /// The tokens that went into the batch, now that they are computed.
-    pub fn take_computed(&mut self) -> &[Token] {
+    /// Takes what the batch computed: chooses the next token if there are logits for it, and as many more as the draft
+    /// foresaw. All of them go on their way.
+    pub fn advance(&mut self, context: &mut Context, model: &Model) -> Advanced {
         let start = self.fed;
         self.fed += std::mem::take(&mut self.batched);
-        &self.tokens[start..self.fed]
-    }
-
-    /// Chooses the next token, if the batch had logits for this request, and sends it on its way.
-    pub fn advance(&mut self, context: &mut Context, model: &Model) -> Step {
-        let Some(index) = self.output.take() else { return Step::Continue(()) };
-        match self.choose(context, model, index) {
-            Ok(step) => step,
-            Err(error) => {
+        let certain = self.fed;
+        let draft = std::mem::take(&mut self.draft);
+        let mut step = Step::Continue(());
+        for (i, index) in std::mem::take(&mut self.outputs).enumerate() {
+            step = self.choose(context, model, index).unwrap_or_else(|error| {
                 self.fail(error);
                 Step::Break(())
+            });
+            // What comes after was computed for the drafted token.
+            if step.is_break() || draft.get(i) != self.tokens.last() {
+                break;
             }
+            self.fed += 1;
+        }
+        Advanced {
+            computed: self.tokens[start..self.fed].to_vec(),
+            drafted: draft.len(),
+            accepted: self.fed - certain,
+            step,
         }
     }
 
@@ -191,6 +234,11 @@ impl Generation {
             _ => String::new(),
         };
         (likelihood.of(token), extras)
+    }
+
+    /// Tokens that may still be generated.
+    pub fn left(&self) -> usize {
+        (self.request.max_tokens - self.produced) as usize
     }
 
     /// Tokens generated so far.

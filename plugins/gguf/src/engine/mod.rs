@@ -3,12 +3,14 @@
 //! The caller of a request blocks, receives tokens over a channel of its own and hands them to its sink on its own
 //! thread: a slow sink never holds up the engine. The worker computes all running requests together in one batch,
 //! each in a slot with its own sequence, sampler and text; how many slots there are is a load option. Between two
-//! batches requests join and leave. When the cache has no room for all of them, the youngest gives up its place and is
+//! batches requests join and leave. A draft model may write ahead for them, which changes how many tokens a batch is
+//! good for and nothing else. When the cache has no room for all of them, the youngest gives up its place and is
 //! computed again later: it only takes longer.
 
 mod admission;
 mod choice;
 mod counters;
+mod draft;
 mod embed;
 mod fill;
 mod generate;
@@ -32,6 +34,7 @@ use pajamas_plugin_api::{
 use crate::constrain::Guide;
 use crate::options::PromptCache;
 use counters::Counters;
+pub(crate) use draft::{DraftSettings, Drafter};
 use embed::Embedding;
 use generate::Generation;
 use work::{Ticket, Work};
@@ -127,16 +130,16 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts a worker on a context.
+    /// Starts a worker on a context, with or without a small model that writes ahead.
     ///
     /// # Errors
     /// `internal` when the system gives no thread.
-    pub fn start(context: Context, settings: Settings) -> Result<Self> {
+    pub fn start(context: Context, drafter: Option<Drafter>, settings: Settings) -> Result<Self> {
         let (queue, jobs) = mpsc::channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopping);
         let counters = Arc::new(Counters::default());
-        let worker = worker::Worker::new(context, settings, jobs, flag, Arc::clone(&counters));
+        let worker = worker::Worker::new(context, drafter, settings, jobs, flag, Arc::clone(&counters));
         let thread =
             std::thread::Builder::new().name("pajamas-gguf".into()).spawn(move || worker.run()).map_err(
                 |e| PluginError::new(codes::INTERNAL, format!("the engine's thread cannot be started: {e}")),

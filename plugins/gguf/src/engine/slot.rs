@@ -99,10 +99,14 @@ impl Slot {
         self.cut(0);
     }
 
-    /// Removes what the cache has beyond the slot's tokens.
+    /// Removes what the cache has beyond the slot's tokens. Where the model cannot forget a part, it forgets all, and a
+    /// generation begins again.
     pub fn trim(&mut self, context: &mut Context) {
         if !context.remove(self.sequence, self.position()) {
             self.forget(context);
+            if let Some(Work::Generate(generation)) = &mut self.work {
+                generation.preempt();
+            }
         }
     }
 

@@ -9,8 +9,10 @@ use pajamas_plugin_api::{PluginError, codes};
 
 use super::admission;
 use super::counters::Counters;
+use super::draft::{Drafter, Limits};
 use super::embed::{self, Embedded};
 use super::fill;
+use super::generate::Advanced;
 use super::queue::Queue;
 use super::slot::Slot;
 use super::work::Work;
@@ -22,6 +24,7 @@ pub(super) struct Worker {
     context: Context,
     model: Arc<Model>,
     settings: Settings,
+    drafter: Option<Drafter>,
     slots: Vec<Slot>,
     jobs: Receiver<Work>,
     queue: Queue,
@@ -37,6 +40,7 @@ pub(super) struct Worker {
 impl Worker {
     pub fn new(
         context: Context,
+        drafter: Option<Drafter>,
         settings: Settings,
         jobs: Receiver<Work>,
         stopping: Arc<AtomicBool>,
@@ -52,6 +56,7 @@ impl Worker {
             context,
             model,
             settings,
+            drafter,
             slots,
             jobs,
             queue: Queue::default(),
@@ -70,6 +75,7 @@ impl Worker {
             self.drop_stopped();
             self.admit();
             self.count();
+            self.draft();
             self.compute();
             self.embed();
         }
@@ -144,6 +150,28 @@ impl Worker {
         self.counters.cache_used.store((used as u64).min(cells(&self.context)), Ordering::Relaxed);
     }
 
+    /// Lets the small model, if there is one, write ahead.
+    fn draft(&mut self) {
+        let Some(drafter) = &mut self.drafter else { return };
+        let limits = Limits {
+            capacity: self.context.batch_size() as usize,
+            prompt_chunk: self.settings.prompt_chunk as usize,
+        };
+        let stopping = &self.stopping;
+        drafter.propose(&mut self.slots, &limits, &|| stopping.load(Ordering::Relaxed));
+    }
+
+    /// Gives up what was written ahead; `false` when there is nothing of it.
+    fn drop_drafts(&mut self) -> bool {
+        let mut any = false;
+        for slot in &mut self.slots {
+            if let Some(Work::Generate(generation)) = &mut slot.work {
+                any |= generation.drop_draft();
+            }
+        }
+        any
+    }
+
     /// Computes one batch for all generations: a token each for those that write, prompt tokens in what room is left.
     fn compute(&mut self) {
         loop {
@@ -167,7 +195,7 @@ impl Worker {
                     return self
                         .forget(|work| matches!(work, Some(Work::Generate(g)) if g.ticket.stop.is_set()));
                 }
-                Ok(Decoded::Full) if self.make_room(true) => {}
+                Ok(Decoded::Full) if self.drop_drafts() || self.make_room(true) => {}
                 Ok(Decoded::Full) => {
                     let what = format!("the cache has no room for a batch of {} tokens", self.batch.len());
                     return self.fail(&PluginError::new(codes::INTERNAL, what));
@@ -179,7 +207,9 @@ impl Worker {
 
     /// The idle slots that get a token for nothing.
     fn padding(&self, shares: &[usize]) -> Vec<usize> {
-        let mut gaps = if self.pads { fill::gaps(shares) } else { Vec::new() };
+        // Beside drafts it would be a pass more: sequences are cut into equal lengths.
+        let drafted = self.slots.iter().any(|s| matches!(&s.work, Some(Work::Generate(g)) if g.has_draft()));
+        let mut gaps = if self.pads && !drafted { fill::gaps(shares) } else { Vec::new() };
         let end = self.context.sequence_length() as usize;
         gaps.retain(|index| self.slots[*index].len() < end);
         let room = self.context.batch_size() as usize - shares.iter().sum::<usize>();
@@ -217,11 +247,16 @@ impl Worker {
         for slot in &mut self.slots {
             let Some(Work::Generate(generation)) = &mut slot.work else { continue };
             let alone = alone && generation.reads();
-            let computed = generation.take_computed().to_vec();
             let before = generation.produced();
-            let step = generation.advance(&mut self.context, &self.model);
+            let Advanced { computed, drafted, accepted, step } =
+                generation.advance(&mut self.context, &self.model);
             Counters::add(&self.counters.generated, generation.produced() - before);
+            Counters::add(&self.counters.drafted, drafted);
+            Counters::add(&self.counters.accepted, accepted);
             slot.computed(&computed, alone, micro_batch);
+            if accepted < drafted {
+                slot.trim(&mut self.context);
+            }
             slot.used = self.round;
             if step.is_break() {
                 slot.work = None;

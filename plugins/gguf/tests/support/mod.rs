@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use pajamas_gguf::GgufBackend;
 use pajamas_llama_cpp::gguf::{TensorInfo, TensorType, Writer};
 use pajamas_plugin_api::{
-    Backend, Cancel, GenerateRequest, GenerateSummary, HostContext, LoadRequest, OutputSpec, Prompt, Result,
-    Sampling, Session, TensorSink, TensorViewMut, TokenEvent, TokenSink,
+    Backend, Cancel, EngineStats, GenerateRequest, GenerateSummary, HostContext, LoadRequest, OutputSpec,
+    Prompt, Result, Sampling, Session, TensorSink, TensorViewMut, TokenEvent, TokenSink,
 };
 
 pub mod bert;
@@ -138,7 +138,12 @@ fn token_type((id, text): (usize, &String)) -> i32 {
 
 /// Writes a llama with random weights.
 pub fn write_random(path: &Path, shape: Shape, weights: TensorType) {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    write_seeded(path, shape, weights, 0);
+}
+
+/// The same with other numbers for each seed.
+pub fn write_seeded(path: &Path, shape: Shape, weights: TensorType, seed: u64) {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_add(seed);
     write(path, &describe(shape, vocabulary(shape.vocab), weights), |tensor, out| {
         random(tensor, out, &mut state)
     });
@@ -216,6 +221,38 @@ pub fn run(session: &dyn Session, request: &GenerateRequest) -> (Collected, Gene
     let mut collected = Collected::default();
     let summary = session.generate(request, &mut collected, &Cancel::new()).unwrap_or_else(|e| panic!("{e}"));
     (collected, summary)
+}
+
+/// A load in which sums differ by no more than their last bits, whatever order a shared cache puts them in: a cache in
+/// f16 and flash attention round more, and a model with random weights soon turns that into another token.
+pub fn exact(path: &Path, mut options: serde_json::Value) -> Box<dyn Session> {
+    options["kv_type_k"] = "f32".into();
+    options["kv_type_v"] = "f32".into();
+    options["flash_attention"] = "off".into();
+    load(path, options)
+}
+
+pub fn together(session: &dyn Session, requests: &[GenerateRequest]) -> Vec<Vec<u32>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = requests.iter().map(|r| scope.spawn(|| run(session, r).0.ids)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    })
+}
+
+pub fn stats(session: &dyn Session) -> EngineStats {
+    EngineStats::of(session).unwrap().unwrap()
+}
+
+/// Looks until something holds; the engine works on meanwhile.
+pub fn until(session: &dyn Session, holds: impl Fn(&EngineStats) -> bool) -> EngineStats {
+    for _ in 0..1_000_000 {
+        let stats = stats(session);
+        if holds(&stats) {
+            return stats;
+        }
+        std::thread::yield_now();
+    }
+    panic!("still {:?}", stats(session))
 }
 
 /// Keeps one f32 tensor.

@@ -3,6 +3,7 @@
 //! [`Header::open`] comes before llama.cpp ever sees a file. It allocates no more than the file is long and follows
 //! no offset it has not checked, so that a damaged or hostile file is an error with a place, never a crash.
 
+mod adapter;
 mod asserted;
 mod header;
 mod read;

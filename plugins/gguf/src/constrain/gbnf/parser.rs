@@ -1,125 +1,19 @@
-//! llama.cpp's grammar language, GBNF, in the words of llguidance's.
-//!
-//! A grammar without recursion is one regular expression. In one with recursion every character is a symbol of its own:
-//! GBNF knows no words, and longer ones would be cut greedily.
+//! GBNF text to rules.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
 use pajamas_plugin_api::{PluginError, Result};
+
+use super::Node;
+use super::recursion::left_recursive;
 
 /// How deep groups may nest.
 const DEEPEST: usize = 64;
 /// The most repetitions, as in llama.cpp.
 const MOST_REPEATED: u32 = 2000;
 
-/// Part of a rule.
-#[derive(Debug, Clone, PartialEq)]
-enum Node {
-    /// A set of characters: ranges, and whether they are those that are not meant.
-    Class(Vec<(char, char)>, bool),
-    Rule(String),
-    Sequence(Vec<Node>),
-    Choice(Vec<Node>),
-    Repeat(Box<Node>, u32, Option<u32>),
-}
-
-/// Translates a grammar.
-///
-/// # Errors
-/// `invalid-input` with the line and column.
-pub(super) fn to_lark(text: &str) -> Result<String> {
-    let rules = Parser::new(text).rules()?;
-    let numbers: HashMap<&str, usize> =
-        rules.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-    let recursive = is_recursive(&rules);
-    let name = |rule: &str| {
-        let number = numbers.get(rule).copied().unwrap_or_default();
-        if recursive { format!("r{number}") } else { format!("R{number}") }
-    };
-    let mut lark = format!("start: {}\n", name("root"));
-    for (rule, node) in &rules {
-        let _ = write!(lark, "{}: ", name(rule));
-        write_node(&mut lark, node, &name);
-        lark.push('\n');
-    }
-    Ok(lark)
-}
-
-fn write_node(out: &mut String, node: &Node, name: &dyn Fn(&str) -> String) {
-    match node {
-        Node::Class(ranges, negated) => {
-            out.push_str(if *negated { "/[^" } else { "/[" });
-            for (from, to) in ranges {
-                let _ = write!(out, "\\x{{{:x}}}-\\x{{{:x}}}", u32::from(*from), u32::from(*to));
-            }
-            out.push_str("]/");
-        }
-        Node::Rule(rule) => out.push_str(&name(rule)),
-        Node::Sequence(parts) if parts.is_empty() => out.push_str("\"\""),
-        Node::Sequence(parts) => write_parts(out, parts, " ", name),
-        Node::Choice(parts) => write_parts(out, parts, " | ", name),
-        Node::Repeat(inner, least, most) => {
-            out.push('(');
-            write_node(out, inner, name);
-            out.push(')');
-            let _ = match (least, most) {
-                (0, None) => write!(out, "*"),
-                (1, None) => write!(out, "+"),
-                (0, Some(1)) => write!(out, "?"),
-                (least, None) => write!(out, "{{{least},}}"),
-                (least, Some(most)) => write!(out, "{{{least},{most}}}"),
-            };
-        }
-    }
-}
-
-fn write_parts(out: &mut String, parts: &[Node], between: &str, name: &dyn Fn(&str) -> String) {
-    out.push('(');
-    for (i, part) in parts.iter().enumerate() {
-        if i > 0 {
-            out.push_str(between);
-        }
-        write_node(out, part, name);
-    }
-    out.push(')');
-}
-
-/// Whether any rule leads back to itself.
-fn is_recursive(rules: &BTreeMap<String, Node>) -> bool {
-    // Rules that lead nowhere but to finished ones are finished; what is never finished is in a circle.
-    let mut open: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, node) in rules {
-        let mut used = Vec::new();
-        names(node, &mut used);
-        open.insert(name, used);
-    }
-    loop {
-        let done: Vec<&str> = open
-            .iter()
-            .filter(|(_, used)| used.iter().all(|u| !open.contains_key(u)))
-            .map(|(name, _)| *name)
-            .collect();
-        if done.is_empty() {
-            return !open.is_empty();
-        }
-        for name in done {
-            open.remove(name);
-        }
-    }
-}
-
-/// The rules that a node names.
-fn names<'a>(node: &'a Node, out: &mut Vec<&'a str>) {
-    match node {
-        Node::Class(..) => {}
-        Node::Rule(rule) => out.push(rule),
-        Node::Sequence(parts) | Node::Choice(parts) => parts.iter().for_each(|part| names(part, out)),
-        Node::Repeat(inner, ..) => names(inner, out),
-    }
-}
-
-struct Parser {
+/// Reads a grammar from its beginning.
+pub(super) struct Parser {
     text: Vec<char>,
     at: usize,
     /// Where each rule is named, to tell when it does not exist.
@@ -127,11 +21,15 @@ struct Parser {
 }
 
 impl Parser {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         Self { text: text.chars().collect(), at: 0, named: Vec::new() }
     }
 
-    fn rules(mut self) -> Result<BTreeMap<String, Node>> {
+    /// The rules by name.
+    ///
+    /// # Errors
+    /// `invalid-input` with the line and column.
+    pub fn rules(mut self) -> Result<BTreeMap<String, Node>> {
         let mut rules = BTreeMap::new();
         self.space(true);
         while self.peek().is_some() {
@@ -382,121 +280,4 @@ impl Parser {
 
 fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
-}
-
-/// A rule that can begin with itself, if there is one.
-fn left_recursive(rules: &BTreeMap<String, Node>) -> Option<&str> {
-    let mut empty: BTreeMap<&str, bool> = rules.keys().map(|name| (name.as_str(), false)).collect();
-    // What can be empty grows until nothing changes.
-    loop {
-        let grown: Vec<&str> = rules
-            .iter()
-            .filter(|(name, node)| !empty[name.as_str()] && can_be_empty(node, &empty))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if grown.is_empty() {
-            break;
-        }
-        for name in grown {
-            empty.insert(name, true);
-        }
-    }
-    let firsts: BTreeMap<&str, Vec<&str>> = rules
-        .iter()
-        .map(|(name, node)| {
-            let mut out = Vec::new();
-            first(node, &empty, &mut out);
-            (name.as_str(), out)
-        })
-        .collect();
-    firsts.keys().copied().find(|start| {
-        let mut seen: Vec<&str> = Vec::new();
-        let mut todo = firsts[start].clone();
-        while let Some(name) = todo.pop() {
-            if name == *start {
-                return true;
-            }
-            if !seen.contains(&name) {
-                seen.push(name);
-                todo.extend(&firsts[name]);
-            }
-        }
-        false
-    })
-}
-
-fn can_be_empty(node: &Node, empty: &BTreeMap<&str, bool>) -> bool {
-    match node {
-        Node::Class(..) => false,
-        Node::Rule(name) => empty.get(name.as_str()).copied().unwrap_or(false),
-        Node::Sequence(parts) => parts.iter().all(|part| can_be_empty(part, empty)),
-        Node::Choice(parts) => parts.iter().any(|part| can_be_empty(part, empty)),
-        Node::Repeat(inner, least, _) => *least == 0 || can_be_empty(inner, empty),
-    }
-}
-
-/// The rules that a node can begin with.
-fn first<'a>(node: &'a Node, empty: &BTreeMap<&str, bool>, out: &mut Vec<&'a str>) {
-    match node {
-        Node::Class(..) => {}
-        Node::Rule(name) => out.push(name),
-        Node::Sequence(parts) => {
-            for part in parts {
-                first(part, empty, out);
-                if !can_be_empty(part, empty) {
-                    return;
-                }
-            }
-        }
-        Node::Choice(parts) => parts.iter().for_each(|part| first(part, empty, out)),
-        Node::Repeat(inner, ..) => first(inner, empty, out),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(text: &str) -> String {
-        to_lark(text).unwrap_err().message
-    }
-
-    #[test]
-    fn grammars_without_recursion_are_regular() {
-        let lark = to_lark("root ::= \"a\" b{2,3} | # a comment\n  [^x-z]*\nb ::= (\"c\"\n | .)?\n").unwrap();
-        assert_eq!(
-            lark,
-            "start: R1\nR0: (((((/[\\x{63}-\\x{63}]/)) | (/[\\x{0}-\\x{10ffff}]/)))?)\n\
-             R1: (((/[\\x{61}-\\x{61}]/) (R0){2,3}) | ((/[^\\x{78}-\\x{7a}]/)*))\n"
-        );
-    }
-
-    #[test]
-    fn recursion_is_told_from_use() {
-        assert!(to_lark("root ::= \"(\" root? \")\"").unwrap().starts_with("start: r0"));
-        assert!(to_lark("root ::= a a\na ::= \"x\"").unwrap().starts_with("start: R1"));
-    }
-
-    #[test]
-    fn mistakes_have_a_place() {
-        assert!(message("root ::= \"a").contains("line 1, column 12"), "{}", message("root ::= \"a"));
-        assert!(message("root ::= a\n").contains("no rule `a`"));
-        assert!(message("x ::= \"a\"").contains("no rule `root`"));
-        assert!(message("root ::= [a\n]b ::= \"c\"").contains("line 2"));
-        assert!(message("root := \"a\"").contains("`::=`"));
-        assert!(message("root ::= \"a\"{5,2}").contains("fewer"));
-        assert!(message("root ::= \"a\"{99999}").contains("2000"));
-        assert!(message("root ::= \"\\q\"").contains("escape"));
-        assert!(message("root ::= root \"a\" | \"a\"").contains("begins with itself"));
-        assert!(message("root ::= b? root \"a\"\nb ::= \"b\"").contains("begins with itself"));
-        assert!(message(&("root ::= ".to_owned() + &"(".repeat(100))).contains("deeper"));
-        assert!(message("root ::= \"a\"\nroot ::= \"b\"").contains("line 2"));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_text_is_read_or_refused(text in "(root ::= )?[a-c\\[\\]\"(){}|*+?.,0-9\\\\ \n#:=-]{0,60}") {
-            let _ = to_lark(&text);
-        }
-    }
 }

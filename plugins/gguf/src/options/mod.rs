@@ -1,12 +1,16 @@
 //! The options of a load, from JSON to settings.
 
+mod schema;
+
+use std::path::PathBuf;
+
 use pajamas_llama_cpp::gguf::TensorType;
 use pajamas_llama_cpp::{FlashAttention, KvType};
-use pajamas_plugin_api::{PluginError, Result, codes};
-use serde_json::{Map, Value, json};
+use pajamas_plugin_api::Result;
+use serde_json::Value;
 
-/// The types that llama.cpp's cache may have.
-const KV_TYPES: [&str; 9] = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"];
+use schema::invalid;
+pub(crate) use schema::schema;
 
 /// Which computed prompt tokens a later request may build on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,51 @@ pub(crate) struct LoadOptions {
     pub mmap: bool,
     pub mlock: bool,
     pub vocab_only: Option<bool>,
+    pub adapters: Vec<AdapterOption>,
+    pub draft: Option<DraftOption>,
+}
+
+/// An adapter to load with the model.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AdapterOption {
+    /// Its file, seen from the model's folder.
+    pub path: PathBuf,
+    /// How strong it is.
+    pub scale: f32,
+}
+
+/// A model that drafts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DraftOption {
+    /// Its file, seen from the model's folder.
+    pub path: PathBuf,
+    /// The most tokens drafted at once.
+    pub max: u32,
+    /// How sure it must be of each.
+    pub min_probability: f32,
+}
+
+impl DraftOption {
+    /// Takes a value that agrees with the schema.
+    fn new(value: &Value) -> Self {
+        let max = value["max"].as_u64().and_then(|n| u32::try_from(n).ok());
+        Self {
+            path: value["path"].as_str().unwrap_or_default().into(),
+            max: max.unwrap_or(schema::DRAFT_MAX),
+            min_probability: value["min_probability"].as_f64().unwrap_or(schema::DRAFT_MIN_PROBABILITY)
+                as f32,
+        }
+    }
+}
+
+impl AdapterOption {
+    /// Takes a value that agrees with the schema.
+    fn new(value: &Value) -> Self {
+        Self {
+            path: value["path"].as_str().unwrap_or_default().into(),
+            scale: value["scale"].as_f64().unwrap_or(1.0) as f32,
+        }
+    }
 }
 
 impl Default for LoadOptions {
@@ -60,49 +109,10 @@ impl Default for LoadOptions {
             mmap: true,
             mlock: false,
             vocab_only: None,
+            adapters: Vec::new(),
+            draft: None,
         }
     }
-}
-
-/// JSON Schema of the options.
-pub(crate) fn schema() -> Value {
-    let count = |most: u32, description: &str| json!({ "type": "integer", "minimum": 1, "maximum": most, "description": description });
-    let kv = |description: &str| json!({ "enum": KV_TYPES, "default": "f16", "description": description });
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
-            "context_length": count(1 << 24,
-                "Tokens that one request may use, prompt and answer together. Default: what the model was trained \
-                 with, at most 4096."),
-            "batch_size": count(1 << 20, "The most prompt tokens handed to llama.cpp at once. Default 2048."),
-            "micro_batch_size": count(1 << 16, "Tokens computed together. Default 512."),
-            "prompt_chunk": count(1 << 20,
-                "The most prompt tokens in a batch with which other requests write: fewer keep their tokens coming, \
-                 more read prompts faster. Default 128."),
-            "parallel": count(256, "Requests computed at the same time. Default 4."),
-            "cache_tokens": count(1 << 28,
-                "Tokens the cache has room for, over all requests; at least `context_length`. With fewer than \
-                 `parallel` times `context_length` requests share the cache, and when it is full the youngest waits and \
-                 is computed again. Default: `parallel` times `context_length`."),
-            "threads": count(1024, "Threads for generating. Default: the number of cores."),
-            "threads_batch": count(1024, "Threads for prompts. Default: as `threads`."),
-            "gpu_layers": { "type": "integer", "minimum": 0, "maximum": 100_000,
-                "description": "Layers on the GPU, when the device is one. Default: all." },
-            "kv_type_k": kv("Type of the key cache."),
-            "kv_type_v": kv("Type of the value cache. Quantized types need flash attention."),
-            "flash_attention": { "enum": ["auto", "on", "off"], "default": "auto",
-                "description": "Whether attention is computed without writing out all scores." },
-            "prompt_cache": { "enum": ["exact", "prefix", "off"], "default": "prefix",
-                "description": "Whether a request builds on what an earlier one left in the cache: `prefix` wherever \
-                 tokens agree (with quantized weights the last bits of results may differ), `exact` only where results \
-                 are the same bit for bit, `off` never." },
-            "mmap": { "type": "boolean", "default": true, "description": "Map the file instead of reading it." },
-            "mlock": { "type": "boolean", "default": false, "description": "Keep the weights from being swapped." },
-            "vocab_only": { "type": "boolean",
-                "description": "Load no weights: only tokenizing works. Default: true for files without tensors." },
-        }
-    })
 }
 
 impl LoadOptions {
@@ -117,11 +127,8 @@ impl LoadOptions {
             Value::Object(object) => object,
             other => return Err(invalid(format!("the options of a model must be an object, not {other}"))),
         };
-        let schema = schema();
-        let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+        schema::check_all("", object, &schema())?;
         for (name, value) in object {
-            let Some(property) = properties.get(name) else { return Err(unknown(name, &properties)) };
-            check(name, value, property)?;
             parsed.set(name, value);
         }
         let quantized = parsed.kv_type_v.block_len() > 1;
@@ -172,54 +179,20 @@ impl LoadOptions {
             "mmap" => self.mmap = flag,
             "mlock" => self.mlock = flag,
             "vocab_only" => self.vocab_only = Some(flag),
+            "adapters" => {
+                self.adapters = value.as_array().into_iter().flatten().map(AdapterOption::new).collect();
+            }
+            "draft" => self.draft = Some(DraftOption::new(value)),
             _ => {}
         }
     }
 }
 
-/// Checks a value against the part of JSON Schema that [`schema`] uses.
-fn check(name: &str, value: &Value, property: &Value) -> Result<()> {
-    let wanted = if let Some(choices) = property["enum"].as_array() {
-        if choices.contains(value) {
-            return Ok(());
-        }
-        let choices: Vec<String> = choices.iter().map(Value::to_string).collect();
-        format!("one of {}", choices.join(", "))
-    } else if property["type"] == "boolean" {
-        if value.is_boolean() {
-            return Ok(());
-        }
-        "true or false".to_owned()
-    } else {
-        let least = property["minimum"].as_u64().unwrap_or(0);
-        let most = property["maximum"].as_u64().unwrap_or(u64::MAX);
-        if value.as_u64().is_some_and(|n| (least..=most).contains(&n)) {
-            return Ok(());
-        }
-        format!("an integer from {least} to {most}")
-    };
-    Err(invalid(format!("the option `{name}` is {value}, and must be {wanted}")))
-}
-
-fn unknown(name: &str, properties: &Map<String, Value>) -> PluginError {
-    let nearest = properties
-        .keys()
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness > 0.75);
-    let help = match nearest {
-        Some((_, known)) => format!("did you mean `{known}`?"),
-        None => format!("known options: {}", properties.keys().cloned().collect::<Vec<_>>().join(", ")),
-    };
-    invalid(format!("the gguf backend has no option `{name}`")).help(help)
-}
-
-fn invalid(message: String) -> PluginError {
-    PluginError::new(codes::INVALID_OPTION, message)
-}
-
 #[cfg(test)]
 mod tests {
+    use pajamas_plugin_api::codes;
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -235,7 +208,13 @@ mod tests {
         for (name, property) in schema["properties"].as_object().unwrap() {
             let candidates = match property["enum"].as_array() {
                 Some(choices) => choices.clone(),
-                None => vec![json!(true), json!(false), json!(3)],
+                None => vec![
+                    json!(true),
+                    json!(false),
+                    json!(3),
+                    json!({ "path": "a" }),
+                    json!([{ "path": "a" }]),
+                ],
             };
             let changed = candidates
                 .into_iter()
@@ -258,6 +237,22 @@ mod tests {
         assert!(error(json!({ "kv_type_k": "q9" })).message.contains("\"q8_0\""));
         assert!(error(json!({ "kv_type_v": "q8_0", "flash_attention": "off" })).help.contains("auto"));
         assert!(error(json!([1])).message.contains("object"));
+        let adapters = |adapters: Value| error(json!({ "adapters": adapters }));
+        assert!(adapters(json!("a.gguf")).message.contains("a list"));
+        assert!(
+            adapters(json!(["a.gguf"]))
+                .message
+                .contains("`adapters[0]` is \"a.gguf\", and must be an object")
+        );
+        assert!(adapters(json!([{ "scale": 1 }])).message.contains("`adapters[0].path` is missing"));
+        assert!(adapters(json!([{ "path": "a", "scales": 1 }])).help.contains("`adapters[0].scale`"));
+        let draft = error(json!({ "draft": { "path": "a", "min_probability": 1.5 } }));
+        assert!(
+            draft.message.contains("`draft.min_probability` is 1.5, and must be a number from 0.0 to 1.0")
+        );
+        assert!(error(json!({ "draft": { "path": "" } })).message.contains("`draft.path`"));
+        let infinite = adapters(json!([{ "path": "a", "scale": 1e39 }]));
+        assert!(infinite.message.contains("`adapters[0].scale` is 1e+39"), "{infinite}");
     }
 
     #[test]

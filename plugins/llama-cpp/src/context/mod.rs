@@ -1,78 +1,18 @@
 //! Computing: a key-value cache, compute buffers, and what came out of the last batch.
 
+mod memory;
+mod outputs;
+mod params;
+
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::memory::{self, BufferMemory};
-use crate::threadpool::ThreadPool;
-use crate::{Batch, DeviceKind, Error, Model, Result, Sequence, Weights, gguf::TensorType, log, sys};
+pub use params::{ContextParams, FlashAttention, KvType};
 
-/// Whether attention is computed without writing out all scores. It needs less memory, and a quantized cache of
-/// values works only with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the names are the documentation")]
-pub enum FlashAttention {
-    #[default]
-    Auto,
-    On,
-    Off,
-}
-
-/// Element type of the key or value cache.
-pub type KvType = TensorType;
-
-/// How a context is made.
-#[derive(Debug, Clone)]
-pub struct ContextParams {
-    /// Tokens in the cache, of all sequences together; llama.cpp rounds up to a multiple of 256.
-    pub context_length: u32,
-    /// The most tokens in one batch.
-    pub batch_size: u32,
-    /// Tokens computed at once.
-    pub micro_batch_size: u32,
-    /// The most sequences.
-    pub sequences: u32,
-    /// The most outputs of one batch.
-    pub outputs: u32,
-    /// Whether sequences share the whole cache, rather than having equal parts of it.
-    pub unified: bool,
-    /// Threads for batches of one token.
-    pub threads: u32,
-    /// Threads for longer batches.
-    pub threads_batch: u32,
-    /// Type of the key cache.
-    pub key_type: KvType,
-    /// Type of the value cache.
-    pub value_type: KvType,
-    /// Whether to use flash attention.
-    pub flash_attention: FlashAttention,
-    /// Whether embeddings are wanted from the start; see [`Context::set_embeddings`].
-    pub embeddings: bool,
-    /// Whether the model's classification head scores each sequence; see [`Context::score`]. Only for models that
-    /// have one ([`Model::ranks`]).
-    pub rank: bool,
-}
-
-impl Default for ContextParams {
-    fn default() -> Self {
-        Self {
-            context_length: 4096,
-            batch_size: 2048,
-            micro_batch_size: 512,
-            sequences: 1,
-            outputs: 1,
-            unified: false,
-            threads: 1,
-            threads_batch: 1,
-            key_type: TensorType::F16,
-            value_type: TensorType::F16,
-            flash_attention: FlashAttention::Auto,
-            embeddings: false,
-            rank: false,
-        }
-    }
-}
+use crate::memory::{self as buffers, BufferMemory};
+use crate::threadpool::Threads;
+use crate::{Batch, DeviceKind, Error, Model, Result, Weights, log, sys};
 
 /// How computing a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +27,11 @@ pub enum Decoded {
 
 /// A context over a model. Used by one thread at a time.
 pub struct Context {
-    // Dropped by hand before the pools that it computes on.
+    // Freed by hand before the threads that it computes on.
     handle: *mut sys::llama_context,
     model: Arc<Model>,
-    _pools: Vec<ThreadPool>,
+    /// Locked while it computes: contexts may share them.
+    threads: Arc<Mutex<Threads>>,
     /// Which tokens of the last batch have outputs.
     outputs: Vec<bool>,
     embeddings: bool,
@@ -108,6 +49,23 @@ impl Context {
     /// # Errors
     /// [`Error::VocabularyOnly`], [`Error::OutOfMemory`], [`Error::Context`].
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Self> {
+        let pools = match model.weights() {
+            Weights::Simulated => Threads::none(),
+            _ => Threads::new(params.threads.max(1), params.threads_batch.max(1)),
+        };
+        Self::on(model, params, Arc::new(Mutex::new(pools)))
+    }
+
+    /// Makes a context that computes on the threads of another, by turns: threads that have just computed wait busily
+    /// for more, and would stand in the way of others.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn beside(other: &Self, model: Arc<Model>, params: &ContextParams) -> Result<Self> {
+        Self::on(model, params, Arc::clone(&other.threads))
+    }
+
+    fn on(model: Arc<Model>, params: &ContextParams, threads: Arc<Mutex<Threads>>) -> Result<Self> {
         if model.weights() == Weights::VocabularyOnly {
             return Err(Error::VocabularyOnly);
         }
@@ -146,9 +104,10 @@ impl Context {
                 Error::Context { log: reasons }
             });
         }
-        let mut context = Self {
+        lock(&threads).attach(handle);
+        Ok(Self {
             handle,
-            _pools: Vec::new(),
+            threads,
             outputs: Vec::new(),
             embeddings: params.embeddings,
             // llama.cpp replaces the limit for models with an encoder.
@@ -156,31 +115,21 @@ impl Context {
             unified: params.unified,
             rank: params.rank,
             model,
+        })
+    }
+
+    /// Computes with the model's adapters, each as strong as its scale; those without one are left out.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn set_adapters(&mut self, scales: &[f32]) -> Result<()> {
+        let (mut handles, mut scales): (Vec<_>, Vec<_>) =
+            self.model.adapters().iter().copied().zip(scales.iter().copied()).unzip();
+        // SAFETY: adapters of this context's model, and lists of the length given, which are copied.
+        let status = unsafe {
+            pajamas_set_adapters(self.handle, handles.as_mut_ptr(), handles.len(), scales.as_mut_ptr())
         };
-        if context.model.weights() != Weights::Simulated {
-            context.attach_threads(params.threads.max(1), params.threads_batch.max(1));
-        }
-        Ok(context)
-    }
-
-    fn attach_threads(&mut self, threads: u32, threads_batch: u32) {
-        let Some(pool) = ThreadPool::new(threads) else { return };
-        let batch = if threads == threads_batch { None } else { ThreadPool::new(threads_batch) };
-        let (one, other) = (pool.handle(), batch.as_ref().map_or(pool.handle(), ThreadPool::handle));
-        // SAFETY: both pools live until after the context: `Drop` frees the context first.
-        unsafe { sys::llama_attach_threadpool(self.handle, one, other) };
-        self._pools = std::iter::once(pool).chain(batch).collect();
-    }
-
-    /// Changes the number of threads.
-    pub fn set_threads(&mut self, threads: u32, threads_batch: u32) {
-        // SAFETY: valid handle; detached before the old pools are dropped.
-        unsafe {
-            sys::llama_detach_threadpool(self.handle);
-            sys::llama_set_n_threads(self.handle, threads.max(1) as i32, threads_batch.max(1) as i32);
-        }
-        self._pools.clear();
-        self.attach_threads(threads.max(1), threads_batch.max(1));
+        if status == 0 { Ok(()) } else { Err(Error::OutOfMemory { log: String::new() }) }
     }
 
     pub(crate) fn handle(&mut self) -> *mut sys::llama_context {
@@ -264,6 +213,7 @@ impl Context {
         self.outputs.extend((0..batch.len()).map(|i| batch.is_output(i)));
         let mut abort = abort;
         let data: *mut c_void = (&raw mut abort).cast();
+        let threads = lock(&self.threads);
         // SAFETY: valid handle; the callback is removed again before `abort` goes out of scope.
         let (status, lines) = log::hold(|| unsafe {
             sys::llama_set_abort_callback(self.handle, Some(ask_abort), data);
@@ -273,6 +223,7 @@ impl Context {
             sys::llama_set_abort_callback(self.handle, None, std::ptr::null_mut());
             status
         });
+        drop(threads);
         if status != 0 {
             self.outputs.clear();
         }
@@ -321,122 +272,15 @@ impl Context {
         Ok(())
     }
 
-    /// Logits of the token at `index` of the last batch, one per token of the vocabulary; `None` unless it was an
-    /// output.
-    pub fn logits(&mut self, index: usize) -> Option<&[f32]> {
-        if !self.outputs.get(index).copied().unwrap_or(false) {
-            return None;
-        }
-        // SAFETY: valid handle, an index with an output; the row is as long as the vocabulary and lives until the
-        // next batch, for which `&mut self` is needed.
-        unsafe {
-            let row = sys::llama_get_logits_ith(self.handle, index as i32);
-            (!row.is_null()).then(|| std::slice::from_raw_parts(row, self.model.vocab_size() as usize))
-        }
-    }
-
-    /// The same to write to: what a sampler then sees. `None` as for [`logits`](Self::logits).
-    pub fn logits_mut(&mut self, index: usize) -> Option<&mut [f32]> {
-        let len = self.logits(index)?.len();
-        // SAFETY: as for logits, whose row is the context's own memory; `&mut self` makes this the only view of it.
-        unsafe {
-            let row = sys::llama_get_logits_ith(self.handle, index as i32);
-            (!row.is_null()).then(|| std::slice::from_raw_parts_mut(row, len))
-        }
-    }
-
-    /// The score that the classification head gave a sequence in the last batch; `None` unless the context ranks and
-    /// embeddings are on.
-    pub fn score(&mut self, sequence: Sequence) -> Option<f32> {
-        if !self.rank || !self.embeddings || self.outputs.is_empty() {
-            return None;
-        }
-        // SAFETY: valid handle; an unknown sequence gives null, a known one at least one number.
-        unsafe {
-            let row = sys::llama_get_embeddings_seq(self.handle, sequence);
-            (!row.is_null()).then(|| *row)
-        }
-    }
-
-    /// Embedding of the token at `index` of the last batch; `None` unless it was an output and embeddings are on.
-    pub fn embedding(&mut self, index: usize) -> Option<&[f32]> {
-        if !self.embeddings || !self.outputs.get(index).copied().unwrap_or(false) {
-            return None;
-        }
-        // SAFETY: as for logits; the row has the model's embedding size.
-        unsafe {
-            let row = sys::llama_get_embeddings_ith(self.handle, index as i32);
-            (!row.is_null()).then(|| std::slice::from_raw_parts(row, self.model.embedding_size() as usize))
-        }
-    }
-
-    /// Removes the tokens of a sequence from position `from` on. `false` when the model's memory cannot give up a
-    /// part; removing all (`from` 0) never fails.
-    pub fn remove(&mut self, sequence: Sequence, from: u32) -> bool {
-        let memory = self.memory_handle();
-        let from = if from == 0 { -1 } else { i32::try_from(from).unwrap_or(i32::MAX) };
-        // SAFETY: valid memory of this context.
-        memory.is_null() || unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
-    }
-
-    /// Gives sequence `to` the tokens of sequence `from` before position `end`, in place of its own. In a unified
-    /// cache both share them; otherwise they are copied when the next batch is computed. `false` when the model's memory
-    /// cannot be cut at `end`: `to` is then empty.
-    pub fn copy(&mut self, from: Sequence, to: Sequence, end: u32) -> bool {
-        let memory = self.memory_handle();
-        let known = |s: Sequence| u32::try_from(s).is_ok_and(|s| s < self.sequences());
-        if memory.is_null() || from == to || !known(from) || !known(to) {
-            return false;
-        }
-        self.remove(to, 0);
-        let last = if self.unified { i32::try_from(end).unwrap_or(i32::MAX) } else { -1 };
-        // SAFETY: valid memory of this context and two of its sequences; parts have caches of their own, between which
-        // llama.cpp copies only wholes.
-        unsafe { sys::llama_memory_seq_cp(memory, from, to, -1, last) };
-        let cut = self.remove(to, end.max(1));
-        if !cut {
-            self.remove(to, 0);
-        }
-        cut
-    }
-
-    /// Moves the tokens of a sequence from position `from` on by `delta`; `false` when the memory cannot.
-    pub fn shift(&mut self, sequence: Sequence, from: u32, delta: i32) -> bool {
-        let memory = self.memory_handle();
-        // SAFETY: valid memory of this context.
-        unsafe {
-            if memory.is_null() || !sys::llama_memory_can_shift(memory) {
-                return false;
-            }
-            sys::llama_memory_seq_add(memory, sequence, i32::try_from(from).unwrap_or(i32::MAX), -1, delta);
-        }
-        true
-    }
-
-    /// The first position of a sequence that is still in the cache: above 0 once a sliding window has moved on.
-    pub fn first_position(&mut self, sequence: Sequence) -> Option<u32> {
-        let memory = self.memory_handle();
-        if memory.is_null() {
-            return None;
-        }
-        // SAFETY: valid memory of this context.
-        u32::try_from(unsafe { sys::llama_memory_seq_pos_min(memory, sequence) }).ok()
-    }
-
     /// What the context and its model hold; on a simulated model, what they would.
     pub fn memory(&self) -> Vec<BufferMemory> {
         // SAFETY: valid handle, borrowed from the one thread that has the context.
-        unsafe { memory::breakdown(self.handle) }
+        unsafe { buffers::breakdown(self.handle) }
     }
 
     /// Whether any of the context's buffers is on a GPU.
     pub fn uses_gpu(&self) -> bool {
         self.memory().iter().any(|m| m.device.is_some_and(|d| d.kind() == DeviceKind::Gpu))
-    }
-
-    fn memory_handle(&mut self) -> sys::llama_memory_t {
-        // SAFETY: valid handle.
-        unsafe { sys::llama_get_memory(self.handle) }
     }
 }
 
@@ -447,9 +291,21 @@ impl Drop for Context {
     }
 }
 
+/// Threads are what they are, also after a panic.
+fn lock(threads: &Mutex<Threads>) -> MutexGuard<'_, Threads> {
+    threads.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 unsafe extern "C" {
     /// `llama_decode` without exceptions: defined in `shim.cpp`.
     fn pajamas_decode(context: *mut sys::llama_context, batch: sys::llama_batch) -> i32;
+    /// The same of `llama_set_adapters_lora`.
+    fn pajamas_set_adapters(
+        context: *mut sys::llama_context,
+        adapters: *mut *mut sys::llama_adapter_lora,
+        count: usize,
+        scales: *mut f32,
+    ) -> i32;
 }
 
 unsafe extern "C" fn ask_abort(data: *mut c_void) -> bool {

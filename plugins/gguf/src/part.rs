@@ -1,0 +1,88 @@
+//! One model of a load, the main one or its draft: its files, and what becomes of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pajamas_llama_cpp::{Context, ContextParams, Library, Model, ModelParams, Weights};
+use pajamas_plugin_api::Result;
+
+use crate::error::plugin_error;
+use crate::files::ModelFiles;
+
+/// A model to load, with its context.
+pub(crate) struct Part {
+    pub path: PathBuf,
+    pub files: ModelFiles,
+    pub model: ModelParams,
+    pub context: ContextParams,
+    pub adapters: Vec<Adapter>,
+}
+
+/// A LoRA adapter, checked against the model.
+pub(crate) struct Adapter {
+    pub path: PathBuf,
+    pub scale: f32,
+    pub bytes: u64,
+}
+
+impl Part {
+    /// Loads the model and its adapters.
+    ///
+    /// # Errors
+    /// `model-invalid`, `out-of-memory`, `cancelled`.
+    pub fn load(&self, library: &Library, progress: &mut dyn FnMut(f32) -> bool) -> Result<Arc<Model>> {
+        let mut model = Model::load(library, &self.path, &self.model, progress).map_err(plugin_error)?;
+        if !self.vocab_only() {
+            for adapter in &self.adapters {
+                model.add_adapter(&adapter.path).map_err(plugin_error)?;
+            }
+        }
+        Ok(Arc::new(model))
+    }
+
+    /// A context over the loaded model, on the threads of another one if there is one.
+    ///
+    /// # Errors
+    /// `out-of-memory`; `invalid-option` when llama.cpp cannot compute the model like this.
+    pub fn context(&self, model: &Arc<Model>, beside: Option<&Context>) -> Result<Context> {
+        let model = Arc::clone(model);
+        let context = match beside {
+            Some(other) => Context::beside(other, model, &self.context),
+            None => Context::new(model, &self.context),
+        };
+        let mut context = context.map_err(plugin_error)?;
+        let scales: Vec<f32> = self.adapters.iter().map(|a| a.scale).collect();
+        context.set_adapters(&scales).map_err(plugin_error)?;
+        Ok(context)
+    }
+
+    /// A context in which llama.cpp has laid out every buffer, copies for speed included, and allocated none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`context`](Self::context).
+    pub fn simulate(&self, library: &Library) -> Result<Context> {
+        let params = ModelParams { weights: Weights::Simulated, lock: false, ..self.model.clone() };
+        let model = Model::load(library, &self.path, &params, &mut |_| true).map_err(plugin_error)?;
+        Context::new(Arc::new(model), &self.context).map_err(plugin_error)
+    }
+
+    /// Whether only the vocabulary is loaded.
+    pub fn vocab_only(&self) -> bool {
+        self.model.weights == Weights::VocabularyOnly
+    }
+
+    /// Whether weights are the mapped file.
+    pub fn mapped(&self) -> bool {
+        self.model.weights == Weights::Mapped
+    }
+
+    /// Bytes of weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.files.data_bytes() + self.adapter_bytes()
+    }
+
+    /// Bytes of the adapters' weights.
+    pub fn adapter_bytes(&self) -> u64 {
+        self.adapters.iter().map(|a| a.bytes).sum()
+    }
+}
