@@ -62,7 +62,7 @@ pub fn walk(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if path.is_dir() {
             let skip =
-                name == "target" || name == "book" || name.starts_with("kept-") || name.starts_with(".git");
+                ["target", "book", "node_modules"].contains(&name) || name.starts_with("kept-") || name.starts_with(".git");
             if !skip {
                 found.extend(walk(&path, wanted));
             }
