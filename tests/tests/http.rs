@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pajamas_journeys::fixtures::repository;
-use pajamas_journeys::product::{Answer, House, Server, chat_entry, keys, model_entry, run};
+use pajamas_journeys::product::{Answer, House, Server, chat_entry, keys, model_entry, never_end, run};
 use serde_json::{Value, json};
 
 /// The repository's own models for conversation and for pictures.
@@ -259,7 +259,7 @@ fn a_client_that_goes_away_stops_its_answer() {
         model_entry("chat", &model, "task = \"chat\"\noptions = { threads = 1, context_length = 65536 }");
     let server =
         Server::start(House::new(&format!("[server]\nrequest_timeout = \"60s\"\n{entry}")).unwrap()).unwrap();
-    let endless = json!({ "temperature": 2.0, "logit_bias": never_end(&server) });
+    let endless = json!({ "temperature": 2.0, "logit_bias": never_end(&server).unwrap() });
     for stream in [true, false] {
         let mut body = ask("Hello", endless.clone());
         body["stream"] = stream.into();
@@ -288,13 +288,6 @@ fn begin(authority: &str, body: &Value) -> BufReader<TcpStream> {
     BufReader::new(client)
 }
 
-/// A bias against every token that ends an answer.
-fn never_end(server: &Server) -> Value {
-    let special = ["tokenize", "--json", "--special", "--no-special", "--model", "chat", "<|im_end|>"];
-    let tokens = server.house().run(special).unwrap().json().unwrap().remove(0);
-    tokens["tokens"].as_array().unwrap().iter().map(|id| (id.to_string(), json!(-100))).collect()
-}
-
 #[test]
 fn only_this_machine_may_be_served() {
     for address in ["0.0.0.0:0", "[::]:0", "192.168.1.1:80"] {
@@ -312,7 +305,7 @@ fn an_interrupt_stops_the_server_when_its_answers_are_given() {
     let server = server();
     let long = ask(
         "Hello",
-        json!({ "stream": true, "max_tokens": 300, "temperature": 2.0, "logit_bias": never_end(&server) }),
+        json!({ "stream": true, "max_tokens": 300, "temperature": 2.0, "logit_bias": never_end(&server).unwrap() }),
     );
     let mut answer = begin(server.authority(), &long).lines();
     assert!(answer.any(|line| line.unwrap().contains("delta")), "the answer began");

@@ -45,8 +45,13 @@ pub fn build(project: &Project, check: bool) -> Result<()> {
     let mut install = tool(npm, &page);
     // esbuild and TypeScript come as programs: nothing of a package runs while it is installed.
     install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-    progress::run("Installing esbuild and TypeScript", &mut install, &project.log("page-npm"), Show::Progress)
-        .context("the page is built with npm, which comes with Node.js")?;
+    progress::run(
+        "Installing esbuild and TypeScript",
+        &mut install,
+        &project.log("page-npm"),
+        Show::Progress,
+    )
+    .context("the page is built with npm, which comes with Node.js")?;
     let node = |program: &str, arguments: &[&str]| {
         let mut command = tool("node", &page);
         command.arg(format!("node_modules/{program}")).args(arguments);

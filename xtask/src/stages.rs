@@ -102,7 +102,8 @@ fn drift(stages: &Path) -> Result<Vec<String>> {
     let mut drifted = Vec::new();
     for (crate_folder, name) in STAGES {
         let wasm = fs::read(stages.join("built").join(format!("{name}.wasm"))).unwrap_or_default();
-        let now = Entry { wasm: files::hex(&Sha256::digest(&wasm)), sources: sources_hash(stages, crate_folder)? };
+        let now =
+            Entry { wasm: files::hex(&Sha256::digest(&wasm)), sources: sources_hash(stages, crate_folder)? };
         if lock.stage.get(name) != Some(&now) {
             drifted.push(name.to_owned());
         }

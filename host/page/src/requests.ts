@@ -89,12 +89,11 @@ function state({ status, code }: Entry): string {
 }
 
 function times(entry: Entry): string {
-  const phases = [
-    ["queue", entry.queue_ms],
-    ["prompt", entry.prompt_ms],
-    ["decode", entry.decode_ms],
-    ...entry.steps.map(({ step, ms }) => [step, ms] as const),
-  ] as const;
+  // Of text, the engine's own phases say more than the pipeline's one step.
+  const phases: [string, number | null][] =
+    entry.prompt_ms === null
+      ? entry.steps.map(({ step, ms }) => [step, ms])
+      : [["queue", entry.queue_ms], ["prompt", entry.prompt_ms], ["decode", entry.decode_ms]];
   return phases.flatMap(([name, ms]) => (ms === null ? [] : [`${name} ${duration(ms)}`])).join(" · ");
 }
 

@@ -60,7 +60,7 @@ function summary({ usage, timings }: Chunk, first: number | null, finish: string
     const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
     parts.push(`prompt ${usage.prompt_tokens}${cached > 0 ? ` (${cached} cached)` : ""}`);
   }
-  if (finish === "length") parts.push("cut at the most tokens");
+  if (finish === "length") parts.push("cut at max tokens");
   const place = /backend=([^;]*); device=([^;]*)/.exec(route ?? "");
   if (place) parts.push(`${place[1]} on ${place[2]}`);
   return parts.join(" · ");

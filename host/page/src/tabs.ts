@@ -1,4 +1,4 @@
-/** The views: one is shown, its name is the address's fragment. */
+/** The views: one is shown, its name is the address's fragment; the slash keeps the browser from moving the focus there. */
 
 import { byId } from "./dom.ts";
 
@@ -29,13 +29,13 @@ export function startTabs(views: View[]): void {
     document.title = next.name === "chat" ? "pajamas" : `${next.name} · pajamas`;
     next.show?.();
   };
-  const named = () => views.find((view) => `#${view.name}` === location.hash) ?? views[0];
+  const named = () => views.find((view) => `#/${view.name}` === location.hash) ?? views[0];
   const follow = () => {
     const view = named();
     if (view) open(view);
   };
   tabs.forEach((tab, index) => {
-    tab.addEventListener("click", () => (location.hash = views[index]?.name ?? ""));
+    tab.addEventListener("click", () => (location.hash = `/${views[index]?.name ?? ""}`));
     tab.addEventListener("keydown", (event) => {
       const steps: Record<string, number> = {
         ArrowRight: index + 1,

@@ -3,7 +3,7 @@
 import { byId } from "./dom.ts";
 
 const THEMES = ["auto", "light", "dark"] as const;
-const SIGNS = { auto: "◐", light: "☀", dark: "☾" };
+const NAMES = { auto: "Auto", light: "Light", dark: "Dark" };
 type Theme = (typeof THEMES)[number];
 
 /** Follows the system until the person chooses. */
@@ -13,9 +13,9 @@ export function startTheme(): void {
   let theme: Theme = THEMES.find((known) => known === kept) ?? "auto";
   const show = () => {
     document.documentElement.dataset["theme"] = theme;
-    toggle.textContent = SIGNS[theme];
-    toggle.setAttribute("aria-label", `Theme: ${theme}`);
-    toggle.title = `Theme: ${theme}`;
+    toggle.textContent = NAMES[theme];
+    toggle.setAttribute("aria-label", `Theme: ${NAMES[theme]}`);
+    toggle.title = "Light, dark, or as the system is";
   };
   toggle.addEventListener("click", () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length] ?? "auto";

@@ -169,7 +169,6 @@ pub async fn classify(State(host): State<Arc<Host>>, request: HttpRequest) -> Re
     let Some(Value::Labels(labels)) = seen.values.take("labels") else {
         return Err(Error::new("pipeline-incomplete", "the pipeline left no `labels`"));
     };
-    let object =
-        json!({ "image": seen.name, "classes": encode::labels(&labels), "model": seen.route.model });
+    let object = json!({ "image": seen.name, "classes": encode::labels(&labels), "model": seen.route.model });
     Ok(seen.answer(object))
 }

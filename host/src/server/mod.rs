@@ -83,8 +83,7 @@ fn router(host: Arc<Host>, log: Arc<RequestLog>) -> Router {
     let max_body = host.config().server.max_body.as_usize();
     let page = page::PATHS.iter().fold(Router::new(), |router, path| router.route(path, get(page::asset)));
     let events = get(admin::events).with_state((Arc::clone(&host), Arc::clone(&log)));
-    page
-        .route("/healthz", get(health::healthz))
+    page.route("/healthz", get(health::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
         .route("/v1/models", get(health::models))

@@ -53,7 +53,8 @@ pub async fn asset(uri: axum::http::Uri, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == uri.path()) else {
         return super::error::no_such_route(uri).await.into_response();
     };
-    let hash: String = Sha256::digest(asset.content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String =
+        Sha256::digest(asset.content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let etag = format!("\"{hash}\"");
     let known = headers.get(IF_NONE_MATCH).and_then(|known| known.to_str().ok());
     let fixed = [

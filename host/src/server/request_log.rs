@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::{Method, StatusCode};
+use pajamas_plugin_api::FinishReason;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -168,12 +169,13 @@ impl Trace {
                 return;
             }
         };
-        let step = |step: &crate::pipeline::StepTime| {
-            json!({ "step": step.step, "ms": step.time.as_secs_f64() * 1e3 })
-        };
+        let step = |step: &crate::pipeline::StepTime| json!({ "step": step.step, "ms": step.time.as_secs_f64() * 1e3 });
         entry.steps = outcome.steps.iter().map(step).collect();
         let usage = match &outcome.output {
             Output::Text(summary) => {
+                if summary.finish_reason == FinishReason::Cancelled {
+                    entry.code = Some("cancelled".into());
+                }
                 entry.queue_ms = Some(summary.timings.queue_ms);
                 entry.prompt_ms = Some(summary.timings.prompt_ms);
                 entry.decode_ms = Some(summary.timings.decode_ms);
@@ -207,7 +209,7 @@ impl Drop for Trace {
         let mut entry = self.entry();
         entry.ms = ms;
         // Those who only look, at probes, metrics or this log, would fill it with themselves.
-        if entry.method != "GET" || entry.code.is_some() {
+        if !matches!(entry.method.as_str(), "GET" | "HEAD") || entry.code.is_some() {
             self.log.add(json!(&*entry));
         }
     }
