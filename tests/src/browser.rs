@@ -112,6 +112,21 @@ impl Browser {
         self.wait("document.readyState === 'complete'").map(drop)
     }
 
+    /// Loads the page again.
+    ///
+    /// # Errors
+    /// As for [`call`](Self::call).
+    pub fn reload(&mut self) -> Result<()> {
+        let before = self.events.len();
+        self.call("Page.reload", json!({}))?;
+        while !self.events[before..].iter().any(|event| event["method"] == "Page.loadEventFired") {
+            if let Message::Text(text) = self.socket.read()? {
+                self.events.push(serde_json::from_str(&text)?);
+            }
+        }
+        Ok(())
+    }
+
     /// The value of an expression in the page; a promise is waited for.
     ///
     /// # Errors

@@ -289,6 +289,49 @@ fn begin(authority: &str, body: &Value) -> BufReader<TcpStream> {
 }
 
 #[test]
+fn the_page_is_sent_once_and_may_do_little() {
+    let server = server();
+    let ask = |path: &str, headers: &[(&str, &str)]| {
+        let request = ureq::get(format!("http://{}{path}", server.authority()));
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).call().unwrap()
+    };
+    for path in ["/", "/page/app.js", "/page/style.css", "/page/icon.svg"] {
+        let mut first = ask(path, &[]);
+        let header = |name| first.headers().get(name).unwrap().to_str().unwrap().to_owned();
+        let (policy, etag) = (header("content-security-policy"), header("etag"));
+        assert!(
+            policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+        assert_eq!(header("referrer-policy"), "no-referrer");
+        assert_eq!(header("cache-control"), "no-cache");
+        assert!(!first.body_mut().read_to_string().unwrap().is_empty());
+        assert_eq!(ask(path, &[("if-none-match", &etag)]).status(), 304);
+    }
+}
+
+#[test]
+fn a_picture_is_classified_over_http_as_on_the_command_line() {
+    let folder = repository().join("models/classify");
+    let entry = format!("[[models]]\nid = \"colours\"\nartifact = '{}'\n", folder.display());
+    let server = Server::start(House::new(&entry).unwrap()).unwrap();
+    let file = repository().join("models/sample.png");
+    let picture = std::fs::read(&file).unwrap();
+    let cli = run(["classify", "--json", file.to_str().unwrap()]).unwrap().json().unwrap().remove(0);
+    let path = "/v1/images/classify";
+    let whole = server.post(path, "image/png", &picture).unwrap().json().unwrap();
+    assert_eq!(keys(&whole), ["classes", "image", "model"]);
+    assert_eq!(whole["classes"], cli["classes"]);
+    let encoded = STANDARD.encode(&picture);
+    let fewer = server.post_json(path, &json!({ "image": encoded, "top_k": 2 })).unwrap().json().unwrap();
+    assert_eq!(fewer["classes"].as_array().unwrap()[..], cli["classes"].as_array().unwrap()[..2]);
+    let refused = server.post_json(path, &json!({ "image": encoded, "top_k": "two" })).unwrap();
+    assert_eq!(refused.refusal().unwrap().1["code"], "invalid-input");
+}
+
+#[test]
 fn only_this_machine_may_be_served() {
     for address in ["0.0.0.0:0", "[::]:0", "192.168.1.1:80"] {
         let refused = run(["serve", "--listen", address]).unwrap();

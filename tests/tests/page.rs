@@ -303,7 +303,7 @@ fn dark_and_light_are_the_systems_or_the_persons_and_can_be_read() {
     // The person's choice comes before the system's, and lasts.
     browser.eval("document.querySelector('#theme').click()").unwrap();
     assert_eq!(browser.eval(ground).unwrap(), grounds[0]);
-    browser.eval("location.reload()").unwrap();
+    browser.reload().unwrap();
     browser.wait("document.documentElement.dataset.theme === 'light'").unwrap();
 }
 
@@ -332,7 +332,7 @@ fn a_key_is_asked_for_once() {
     }
     browser.wait("document.querySelector('#chat-model').value === 'chat'").unwrap();
     browser.wait("document.querySelector('#live').innerText === 'live'").unwrap();
-    browser.eval("location.reload()").unwrap();
+    browser.reload().unwrap();
     browser.wait("document.querySelector('#live').innerText === 'live'").unwrap();
     assert_eq!(browser.eval("document.querySelector('#key-dialog').open").unwrap(), false);
 }

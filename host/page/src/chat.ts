@@ -68,7 +68,7 @@ class Chat {
       const about = () => {
         const chosen = known.find(({ id }) => id === this.model.value);
         byId("chat-about", HTMLElement).textContent = chosen
-          ? (chosen.description ?? chosen.id)
+          ? (chosen.description ?? "")
           : "No model for conversations is configured: add one to pajamas.toml.";
       };
       this.model.addEventListener("change", about);
@@ -174,8 +174,9 @@ class Chat {
     return settings;
   }
 
-  /** As high as the text, up to a limit of the style. */
+  /** As high as the text, up to a limit of the style; newer browsers do so by themselves. */
   private fit(): void {
+    if (CSS.supports("field-sizing", "content")) return;
     this.input.style.height = "auto";
     this.input.style.height = `${this.input.scrollHeight}px`;
   }

@@ -17,6 +17,7 @@ interface Entry {
   task: string | null;
   route: { model: string; backend: string; device: string; format: string; reason: string } | null;
   ms: number;
+  load_ms: number | null;
   queue_ms: number | null;
   first_token_ms: number | null;
   prompt_ms: number | null;
@@ -94,6 +95,7 @@ function times(entry: Entry): string {
     entry.prompt_ms === null
       ? entry.steps.map(({ step, ms }) => [step, ms])
       : [["queue", entry.queue_ms], ["prompt", entry.prompt_ms], ["decode", entry.decode_ms]];
+  if (entry.load_ms !== null && entry.load_ms >= 1) phases.unshift(["load", entry.load_ms]);
   return phases.flatMap(([name, ms]) => (ms === null ? [] : [`${name} ${duration(ms)}`])).join(" · ");
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::{Method, StatusCode};
 use pajamas_plugin_api::FinishReason;
@@ -104,6 +104,10 @@ struct Entry {
     task: Option<Task>,
     route: Option<Value>,
     ms: f64,
+    #[serde(skip)]
+    routed: Option<Instant>,
+    /// Loading the model, or waiting until it was loaded.
+    load_ms: Option<f64>,
     queue_ms: Option<f64>,
     first_token_ms: Option<f64>,
     prompt_ms: Option<f64>,
@@ -150,6 +154,7 @@ impl Trace {
     pub fn routed(&self, task: Task, route: &Route) {
         let mut entry = self.entry();
         entry.task = Some(task);
+        entry.routed = Some(Instant::now());
         entry.route = Some(json!(route));
     }
 
@@ -170,6 +175,9 @@ impl Trace {
             }
         };
         let step = |step: &crate::pipeline::StepTime| json!({ "step": step.step, "ms": step.time.as_secs_f64() * 1e3 });
+        // What comes between the route and the first step.
+        let steps: Duration = outcome.steps.iter().map(|step| step.time).sum();
+        entry.load_ms = entry.routed.map(|at| at.elapsed().saturating_sub(steps).as_secs_f64() * 1e3);
         entry.steps = outcome.steps.iter().map(step).collect();
         let usage = match &outcome.output {
             Output::Text(summary) => {
