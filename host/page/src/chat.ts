@@ -99,6 +99,8 @@ class Chat {
     this.scroll.scrollTop = this.scroll.scrollHeight;
     this.setRunning(new AbortController());
 
+    // A new chat begins with other turns: an answer that it stops goes to those it belongs to.
+    const turns = this.turns;
     let said = "";
     let frame = 0;
     const draw = () => {
@@ -108,7 +110,7 @@ class Chat {
       if (along) this.scroll.scrollTop = this.scroll.scrollHeight;
     };
     try {
-      const request = { ...this.settings(), messages: [...this.system(), ...this.turns, question] };
+      const request = { ...this.settings(), messages: [...this.system(), ...turns, question] };
       note.textContent = await answer(request, this.running!.signal, (piece) => {
         said += piece;
         frame ||= requestAnimationFrame(draw);
@@ -121,7 +123,7 @@ class Chat {
     cancelAnimationFrame(frame);
     draw();
     // What got no answer is not part of the conversation.
-    if (said !== "") this.turns.push(question, { role: "assistant", content: said });
+    if (said !== "") turns.push(question, { role: "assistant", content: said });
     told.setAttribute("aria-busy", "false");
     this.setRunning(null);
     this.scroll.scrollTop = this.scroll.scrollHeight;

@@ -10,6 +10,8 @@ import { pluginsView } from "./plugins.ts";
 import { startTabs } from "./tabs.ts";
 import { startTheme } from "./theme.ts";
 
+// A file that is dropped beside its place must not replace the page.
+for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 startTheme();
 startKey();
 startTabs([chatView(), imagesView(), modelsView(), requestsView(), pluginsView()]);
