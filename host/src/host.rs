@@ -50,6 +50,9 @@ impl Host {
         let known = stages.names();
         config.check_stages(&known.iter().map(String::as_str).collect::<Vec<_>>())?;
         let models = Arc::new(Models::new(config.memory.clone(), hardware.memory.total));
+        for device in plugins.backends().iter().flat_map(|backend| &backend.probe.devices) {
+            models.expect(&device.id, device.memory_total);
+        }
         Ok(Self {
             config,
             hardware,

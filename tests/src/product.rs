@@ -182,6 +182,17 @@ pub fn chat_entry(id: &str) -> String {
     model_entry(id, &model, "task = \"chat\"\noptions = { threads = 1 }")
 }
 
+/// A `logit_bias` against every token that ends an answer of [`chat_entry`]'s model `chat`.
+///
+/// # Errors
+/// When the model cannot be asked for them.
+pub fn never_end(server: &Server) -> Result<Value> {
+    let special = ["tokenize", "--json", "--special", "--no-special", "--model", "chat", "<|im_end|>"];
+    let tokens = server.house().run(special)?.json()?.remove(0);
+    let tokens = tokens["tokens"].as_array().ok_or("the tokens are a list")?;
+    Ok(tokens.iter().map(|id| (id.to_string(), Value::from(-100))).collect())
+}
+
 /// A file among the shared assets; when they are not there, says which test is the poorer for it.
 pub fn asset(path: &str) -> Option<PathBuf> {
     let file = repository().join("../shared/assets").join(path);

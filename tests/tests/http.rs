@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pajamas_journeys::fixtures::repository;
-use pajamas_journeys::product::{Answer, House, Server, chat_entry, keys, model_entry, run};
+use pajamas_journeys::product::{Answer, House, Server, chat_entry, keys, model_entry, never_end, run};
 use serde_json::{Value, json};
 
 /// The repository's own models for conversation and for pictures.
@@ -259,7 +259,7 @@ fn a_client_that_goes_away_stops_its_answer() {
         model_entry("chat", &model, "task = \"chat\"\noptions = { threads = 1, context_length = 65536 }");
     let server =
         Server::start(House::new(&format!("[server]\nrequest_timeout = \"60s\"\n{entry}")).unwrap()).unwrap();
-    let endless = json!({ "temperature": 2.0, "logit_bias": never_end(&server) });
+    let endless = json!({ "temperature": 2.0, "logit_bias": never_end(&server).unwrap() });
     for stream in [true, false] {
         let mut body = ask("Hello", endless.clone());
         body["stream"] = stream.into();
@@ -288,11 +288,47 @@ fn begin(authority: &str, body: &Value) -> BufReader<TcpStream> {
     BufReader::new(client)
 }
 
-/// A bias against every token that ends an answer.
-fn never_end(server: &Server) -> Value {
-    let special = ["tokenize", "--json", "--special", "--no-special", "--model", "chat", "<|im_end|>"];
-    let tokens = server.house().run(special).unwrap().json().unwrap().remove(0);
-    tokens["tokens"].as_array().unwrap().iter().map(|id| (id.to_string(), json!(-100))).collect()
+#[test]
+fn the_page_is_sent_once_and_may_do_little() {
+    let server = server();
+    let ask = |path: &str, headers: &[(&str, &str)]| {
+        let request = ureq::get(format!("http://{}{path}", server.authority()));
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).call().unwrap()
+    };
+    for path in ["/", "/page/app.js", "/page/style.css", "/page/icon.svg"] {
+        let mut first = ask(path, &[]);
+        let header = |name| first.headers().get(name).unwrap().to_str().unwrap().to_owned();
+        let (policy, etag) = (header("content-security-policy"), header("etag"));
+        assert!(
+            policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+        assert_eq!(header("referrer-policy"), "no-referrer");
+        assert_eq!(header("cache-control"), "no-cache");
+        assert!(!first.body_mut().read_to_string().unwrap().is_empty());
+        assert_eq!(ask(path, &[("if-none-match", &etag)]).status(), 304);
+    }
+}
+
+#[test]
+fn a_picture_is_classified_over_http_as_on_the_command_line() {
+    let folder = repository().join("models/classify");
+    let entry = format!("[[models]]\nid = \"colours\"\nartifact = '{}'\n", folder.display());
+    let server = Server::start(House::new(&entry).unwrap()).unwrap();
+    let file = repository().join("models/sample.png");
+    let picture = std::fs::read(&file).unwrap();
+    let cli = run(["classify", "--json", file.to_str().unwrap()]).unwrap().json().unwrap().remove(0);
+    let path = "/v1/images/classify";
+    let whole = server.post(path, "image/png", &picture).unwrap().json().unwrap();
+    assert_eq!(keys(&whole), ["classes", "image", "model"]);
+    assert_eq!(whole["classes"], cli["classes"]);
+    let encoded = STANDARD.encode(&picture);
+    let fewer = server.post_json(path, &json!({ "image": encoded, "top_k": 2 })).unwrap().json().unwrap();
+    assert_eq!(fewer["classes"].as_array().unwrap()[..], cli["classes"].as_array().unwrap()[..2]);
+    let refused = server.post_json(path, &json!({ "image": encoded, "top_k": "two" })).unwrap();
+    assert_eq!(refused.refusal().unwrap().1["code"], "invalid-input");
 }
 
 #[test]
@@ -312,7 +348,7 @@ fn an_interrupt_stops_the_server_when_its_answers_are_given() {
     let server = server();
     let long = ask(
         "Hello",
-        json!({ "stream": true, "max_tokens": 300, "temperature": 2.0, "logit_bias": never_end(&server) }),
+        json!({ "stream": true, "max_tokens": 300, "temperature": 2.0, "logit_bias": never_end(&server).unwrap() }),
     );
     let mut answer = begin(server.authority(), &long).lines();
     assert!(answer.any(|line| line.unwrap().contains("delta")), "the answer began");

@@ -138,12 +138,16 @@ fn models_are_loaded_pinned_and_unloaded_by_hand_and_watchers_see_it() {
     let mut events = TcpStream::connect(server.authority()).unwrap();
     write!(events, "GET /admin/events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut events = BufReader::new(events);
-    let mut next = |state: &str| {
-        let mut line = String::new();
-        while !line.contains("data: ") {
-            line.clear();
+    let mut data = |event: &str| {
+        let (mut last, mut line) = (String::new(), String::new());
+        while last.trim_end() != format!("event: {event}") {
+            last = std::mem::take(&mut line);
             assert!(events.read_line(&mut line).unwrap() > 0, "the stream of events ended");
         }
+        line
+    };
+    let mut next = |state: &str| {
+        let line = data("model");
         assert!(line.contains(&format!("\"state\":\"{state}\"")), "{line}, not {state}");
     };
     next("unloaded");
@@ -159,6 +163,10 @@ fn models_are_loaded_pinned_and_unloaded_by_hand_and_watchers_see_it() {
     assert_eq!(post("/admin/models/chat/unload").json().unwrap()["state"], "unloaded");
     next("unloaded");
     assert_eq!(post("/admin/models/nobody/load").refusal().unwrap().1["code"], "model-not-found");
+    // The route and not the path, as in the log.
+    while !data("request")
+        .contains(r#""path":"/admin/models/{id}/load","status":404,"code":"model-not-found""#)
+    {}
     let plugins = server.get("/admin/plugins").unwrap().json().unwrap();
     assert!(plugins["plugins"].as_array().unwrap().len() >= 2, "{plugins}");
     let settings = server.get("/admin/config").unwrap().json().unwrap();

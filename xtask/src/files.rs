@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
 
 /// Copies a file unless the same content is there already: a program that has the old one mapped keeps it. Returns
 /// whether it was copied.
@@ -92,6 +93,32 @@ pub fn all(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+/// SHA-256 over the paths and contents of `parts` of a folder: files, or folders with all that is below them. Line ends
+/// do not count, so that a checkout on Windows has the same hash.
+pub fn hash<'p>(root: &Path, parts: impl IntoIterator<Item = &'p str>) -> Result<String> {
+    let mut found = Vec::new();
+    for part in parts {
+        let path = root.join(part);
+        ensure!(path.exists(), "{} is missing", path.display());
+        if path.is_dir() { found.extend(all(&path)?) } else { found.push(path) }
+    }
+    found.sort();
+    let mut hash = Sha256::new();
+    for file in found {
+        let path = file.strip_prefix(root)?.to_string_lossy().replace('\\', "/");
+        let content = fs::read(&file).with_context(|| file.display().to_string())?;
+        let content: Vec<u8> = content.into_iter().filter(|b| *b != b'\r').collect();
+        hash.update(format!("{path}\n{}\n", content.len()));
+        hash.update(&content);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

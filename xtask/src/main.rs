@@ -8,6 +8,7 @@ mod dist;
 mod docs;
 mod files;
 mod onnxruntime;
+mod page;
 mod peers;
 mod product;
 mod progress;
@@ -51,6 +52,12 @@ enum Command {
     /// Rebuild the committed WASM stages from their sources.
     Stages {
         /// Only say whether they belong to the sources.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Rebuild the committed page of the server from its sources; needs npm.
+    Page {
+        /// Only say whether it belongs to the sources.
         #[arg(long)]
         check: bool,
     },
@@ -107,6 +114,7 @@ fn run(command: Command) -> Result<()> {
             bench::run(&project, &options)
         }
         Command::Stages { check } => stages::build(check),
+        Command::Page { check } => page::build(&project, check),
         Command::AbiCheck { update } => abi::check(update),
         Command::Docs { check } => docs::generate(&project, check),
         Command::FetchOnnxruntime { platform, dir } => {

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::files;
+
 const TARGET: &str = "wasm32-unknown-unknown";
 const FLAGS: &str = "-Ctarget-feature=+simd128";
 
@@ -75,34 +77,21 @@ pub fn build(check: bool) -> Result<()> {
         let module = stages.join("target").join(TARGET).join("release").join(format!("{library}.wasm"));
         let component =
             encode(&module).with_context(|| format!("{name}: no component could be made of it"))?;
-        replace(&built.join(format!("{name}.wasm")), &component)?;
+        files::write_if_changed(&built.join(format!("{name}.wasm")), &component)?;
         println!("{name:<20} {:>8} bytes", component.len());
         let sources = sources_hash(&stages, crate_folder)?;
-        stage.insert(name.to_owned(), Entry { wasm: hex(&Sha256::digest(&component)), sources });
+        stage.insert(name.to_owned(), Entry { wasm: files::hex(&Sha256::digest(&component)), sources });
     }
     let std = if std_flags.is_empty() { "rustup" } else { "debian" }.to_owned();
     let lock = Lock { rustc: rustc_version(&stages)?, std, flags: FLAGS.into(), stage };
     let text = format!("# Written by `cargo xtask stages`.\n{}", toml::to_string(&lock)?);
-    replace(&built.join("stages.lock"), text.as_bytes())
+    files::write_if_changed(&built.join("stages.lock"), text.as_bytes())?;
+    Ok(())
 }
 
-/// SHA-256 over everything that a stage is made of: paths and contents of its folder, of the kit, of the WIT package and
-/// of what cargo reads. Line ends do not count, so that a checkout on Windows has the same hash.
+/// SHA-256 over everything that a stage is made of: its folder, the kit, the WIT package and what cargo reads.
 pub fn sources_hash(stages: &Path, crate_folder: &str) -> Result<String> {
-    let mut files = Vec::new();
-    for part in SHARED.into_iter().chain([crate_folder]) {
-        collect(&stages.join(part), &mut files)?;
-    }
-    files.sort();
-    let mut hash = Sha256::new();
-    for file in files {
-        let path = file.strip_prefix(stages)?.to_string_lossy().replace('\\', "/");
-        let content: Vec<u8> = fs::read(&file).with_context(|| file.display().to_string())?;
-        let content: Vec<u8> = content.into_iter().filter(|b| *b != b'\r').collect();
-        hash.update(format!("{path}\n{}\n", content.len()));
-        hash.update(&content);
-    }
-    Ok(hex(&hash.finalize()))
+    files::hash(stages, SHARED.into_iter().chain([crate_folder]))
 }
 
 /// The stages whose sources, component and lock entry do not belong together.
@@ -113,7 +102,8 @@ fn drift(stages: &Path) -> Result<Vec<String>> {
     let mut drifted = Vec::new();
     for (crate_folder, name) in STAGES {
         let wasm = fs::read(stages.join("built").join(format!("{name}.wasm"))).unwrap_or_default();
-        let now = Entry { wasm: hex(&Sha256::digest(&wasm)), sources: sources_hash(stages, crate_folder)? };
+        let now =
+            Entry { wasm: files::hex(&Sha256::digest(&wasm)), sources: sources_hash(stages, crate_folder)? };
         if lock.stage.get(name) != Some(&now) {
             drifted.push(name.to_owned());
         }
@@ -123,19 +113,6 @@ fn drift(stages: &Path) -> Result<Vec<String>> {
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm-stages")
-}
-
-/// A file, or all files below a folder.
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    if path.is_dir() {
-        for entry in path.read_dir().with_context(|| path.display().to_string())? {
-            collect(&entry?.path(), files)?;
-        }
-    } else {
-        ensure!(path.is_file(), "{} is missing", path.display());
-        files.push(path.to_path_buf());
-    }
-    Ok(())
 }
 
 /// Makes the standard library for WASM available; returns the flags with which rustc finds it.
@@ -192,17 +169,6 @@ fn tool(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     command
-}
-
-/// Writes a file whole or not at all.
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    fs::write(&partial, content).with_context(|| partial.display().to_string())?;
-    fs::rename(&partial, path).with_context(|| path.display().to_string())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

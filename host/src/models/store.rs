@@ -154,10 +154,7 @@ impl Models {
             let mut shelf = self.shelf();
             for memory in &estimate {
                 let reported = choice.device.filter(|d| d.id == memory.device).map_or(0, |d| d.memory_total);
-                let total = if memory.device == "cpu" { self.ram } else { reported };
-                if total > 0 {
-                    shelf.ledger.set_budget(&memory.device, self.memory.budget(&memory.device, total));
-                }
+                self.budget(&mut shelf.ledger, &memory.device, reported);
             }
             let evicted = shelf.ledger.admit(id, by_device(&estimate))?;
             let slots = evicted.iter().filter_map(|id| shelf.slots.remove(id)).collect::<Vec<_>>();
@@ -185,6 +182,18 @@ impl Models {
             session,
             load_time: started.elapsed(),
         })
+    }
+
+    /// Sets the budget of a device that a backend reports, so that it is known before a model is loaded to it.
+    pub fn expect(&self, device: &str, reported: u64) {
+        self.budget(&mut self.shelf().ledger, device, reported);
+    }
+
+    fn budget(&self, ledger: &mut Ledger, device: &str, reported: u64) {
+        let total = if device == "cpu" { self.ram } else { reported };
+        if total > 0 {
+            ledger.set_budget(device, self.memory.budget(device, total));
+        }
     }
 
     /// Forgets a model: it is freed when the last request that uses it ends. Says whether it was there.
@@ -239,7 +248,7 @@ impl Models {
         receiver
     }
 
-    /// Budget and use of every device that models were loaded to.
+    /// Budget and use of every device that models can be loaded to.
     pub fn devices(&self) -> Vec<(String, u64, u64)> {
         self.shelf().ledger.devices().map(|(id, total, used)| (id.to_owned(), total, used)).collect()
     }

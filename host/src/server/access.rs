@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::page;
 use crate::config::{Key, Scope};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -47,6 +48,7 @@ pub async fn check(State(host): State<Arc<Host>>, mut request: Request, next: Ne
 fn scope(path: &str) -> Option<Scope> {
     match path {
         "/healthz" | "/readyz" | "/health" => None,
+        _ if page::PATHS.contains(&path) => None,
         "/metrics" => Some(Scope::Metrics),
         _ if path == "/admin" || path.starts_with("/admin/") => Some(Scope::Admin),
         _ => Some(Scope::Infer),
@@ -159,8 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn every_path_but_those_of_probes_has_a_scope() {
+    fn every_path_but_those_of_probes_and_the_page_has_a_scope() {
         assert_eq!(scope("/healthz"), None);
+        assert_eq!(scope("/"), None);
+        assert_eq!(scope("/page/app.js"), None);
+        assert_eq!(scope("/page/else"), Some(Scope::Infer));
         assert_eq!(scope("/metrics"), Some(Scope::Metrics));
         assert_eq!(scope("/admin/models"), Some(Scope::Admin));
         assert_eq!(scope("/administrator"), Some(Scope::Infer));

@@ -13,15 +13,17 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::Cancel;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::request_log::{RequestLog, Told};
 use crate::error::{Error, Result};
 use crate::host::Host;
 
-/// How often a stream of events looks whether its client is still there.
-const CLIENT_POLL: Duration = Duration::from_millis(500);
+/// How often a stream of events looks whether its client is still there and the server goes on.
+const WATCH_POLL: Duration = Duration::from_millis(500);
 
 /// `GET /readyz`: 503 until the models that are loaded at the start are in memory.
 pub async fn readyz(State(host): State<Arc<Host>>) -> Response {
@@ -95,9 +97,15 @@ pub async fn unpin(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Res
     blocking(move || one(&host, &id)).await
 }
 
-/// `GET /admin/plugins`: every plugin that was found, with each step of opening it.
+/// `GET /admin/plugins`: every plugin that was found, with each step of opening it, and what its backends can do here.
 pub async fn plugins(State(host): State<Arc<Host>>) -> Json<Value> {
-    Json(json!({ "plugins": host.plugins().reports() }))
+    let backends: Vec<Value> = host
+        .plugins()
+        .backends()
+        .iter()
+        .map(|b| json!({ "plugin": b.plugin, "backend": b.info, "probe": b.probe }))
+        .collect();
+    Json(json!({ "plugins": host.plugins().reports(), "backends": backends }))
 }
 
 /// `GET /admin/config`: every value in force, and where it comes from. Keys are only there as hashes.
@@ -105,29 +113,59 @@ pub async fn config(State(host): State<Arc<Host>>) -> Json<Value> {
     Json(json!({ "settings": host.config().explain().0 }))
 }
 
-/// `GET /admin/events`: the state of every model, then each change, as server-sent events.
-pub async fn events(State(host): State<Arc<Host>>) -> Response {
+/// `GET /admin/events`: the state of every model, then each change (`model`); the latest requests, then each that ends
+/// (`request`), as server-sent events.
+pub async fn events(State((host, log)): State<(Arc<Host>, Arc<RequestLog>)>) -> Response {
     let (sender, receiver) = mpsc::channel(64);
+    let (recent, requests) = log.watch();
+    tokio::spawn(tell_requests(recent, requests, sender.clone()));
     tokio::task::spawn_blocking(move || {
         // Watching begins before the states are read, so that no change falls between.
         let changes = host.models().watch();
         for status in host.models_status() {
             let first = json!({ "id": status.id, "state": status.state });
-            if sender.blocking_send(first).is_err() {
+            if sender.blocking_send(event("model", &first)).is_err() {
                 return;
             }
         }
-        while !sender.is_closed() {
-            match changes.recv_timeout(CLIENT_POLL) {
-                Ok(change) if sender.blocking_send(json!(change)).is_err() => return,
+        while !sender.is_closed() && !log.is_closed() {
+            match changes.recv_timeout(WATCH_POLL) {
+                Ok(change) if sender.blocking_send(event("model", &json!(change))).is_err() => return,
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     });
-    let events = ReceiverStream::new(receiver)
-        .map(|change| Ok::<_, Infallible>(Event::default().event("model").data(change.to_string())));
+    let events = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+async fn tell_requests(
+    recent: Vec<Told>,
+    requests: Option<broadcast::Receiver<Told>>,
+    sender: mpsc::Sender<Event>,
+) {
+    for entry in recent {
+        if sender.send(event("request", &entry)).await.is_err() {
+            return;
+        }
+    }
+    let Some(mut requests) = requests else { return };
+    loop {
+        let entry = tokio::select! {
+            entry = requests.recv() => entry,
+            () = sender.closed() => return,
+        };
+        match entry {
+            Ok(entry) if sender.send(event("request", &entry)).await.is_err() => return,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn event(name: &str, data: &Value) -> Event {
+    Event::default().event(name).data(data.to_string())
 }
 
 fn one(host: &Host, id: &str) -> Result<Json<Value>> {

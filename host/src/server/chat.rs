@@ -254,6 +254,7 @@ impl sse::Protocol for Chunks {
                 if self.with_usage {
                     let mut object = self.answer.object("chat.completion.chunk", json!([]));
                     object["usage"] = usage(&summary.usage);
+                    object["timings"] = json!(summary.timings);
                     lines.push(Line::data(object));
                 }
                 lines

@@ -69,5 +69,5 @@ pub async fn no_such_method(method: Method, uri: Uri) -> Response {
 /// For every path without a handler.
 pub async fn no_such_route(uri: Uri) -> Error {
     Error::new("route-not-found", format!("there is nothing at {}", uri.path()))
-        .help("the paths are /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, /v1/embeddings, /v1/rerank, /v1/images/detect, /v1/models, /tokenize, /detokenize, /apply-template, /admin/…, /metrics, /healthz and /readyz")
+        .help("the paths are / (the page), /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, /v1/embeddings, /v1/rerank, /v1/images/detect, /v1/images/classify, /v1/models, /tokenize, /detokenize, /apply-template, /admin/…, /metrics, /healthz and /readyz")
 }

@@ -1,4 +1,5 @@
-//! `POST /v1/images/detect`: objects in a picture, in the same shape as `pajamas detect --json`.
+//! `POST /v1/images/detect` and `/v1/images/classify`: what a picture shows, in the same shape as `pajamas detect --json` and
+//! `pajamas classify --json`.
 
 use std::sync::Arc;
 
@@ -11,14 +12,14 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::{Value as Json_, json};
+use serde_json::{Number, Value as Json_, json};
 
 use super::body;
 use super::stream::{Running, route_header};
 use crate::config::{Options, Task};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Output, Params, Request, encode};
+use crate::pipeline::{Input, Output, Params, Request, Route, encode};
 use crate::value::{Value, Values};
 
 /// A picture and what to do with it, from JSON (`image` as base64 or data URL), a multipart form (file `image`), or
@@ -42,10 +43,13 @@ struct JsonBody {
     iou: Option<f64>,
     #[serde(default)]
     max_detections: Option<u32>,
+    #[serde(default)]
+    top_k: Option<u32>,
 }
 
-/// The fields of a form that are options of the pipeline's stages.
-const OPTIONS: [&str; 3] = ["confidence", "iou", "max_detections"];
+/// Fields, and the options of the pipeline's stages that they set.
+const OPTIONS: [(&str, &str); 4] =
+    [("confidence", "confidence"), ("iou", "iou"), ("max_detections", "max_detections"), ("top_k", "k")];
 
 impl Upload {
     async fn read(request: HttpRequest, host: &Arc<Host>) -> Result<Self> {
@@ -76,8 +80,9 @@ impl Upload {
             body.confidence.map(|v| json!(v)),
             body.iou.map(|v| json!(v)),
             body.max_detections.map(|v| json!(v)),
+            body.top_k.map(|v| json!(v)),
         ];
-        for (name, value) in OPTIONS.iter().zip(values) {
+        for ((_, name), value) in OPTIONS.iter().zip(values) {
             options.extend(value.map(|v| ((*name).to_owned(), v)));
         }
         Ok(Self { name: "image".into(), bytes: Some(bytes), model: body.model, options })
@@ -94,47 +99,76 @@ impl Upload {
                     upload.bytes = Some(field.bytes().await.map_err(wrong)?.into());
                 }
                 "model" => upload.model = Some(field.text().await.map_err(wrong)?),
-                option if OPTIONS.contains(&option) => {
+                field_name => {
+                    let Some((_, option)) = OPTIONS.iter().find(|(known, _)| *known == field_name) else {
+                        continue;
+                    };
                     let text = field.text().await.map_err(wrong)?;
-                    let number: Json_ = text.trim().parse::<f64>().map(|v| json!(v)).map_err(|_| {
+                    let number: Number = text.trim().parse().map_err(|_| {
                         Error::new("invalid-input", format!("`{name}` must be a number, not {text:?}"))
                     })?;
-                    upload.options.insert(name, number);
+                    upload.options.insert((*option).to_owned(), Json_::Number(number));
                 }
-                _ => {}
             }
         }
         Ok(upload)
     }
 }
 
+/// A picture that went through a pipeline.
+struct Seen {
+    name: String,
+    values: Values,
+    route: Route,
+}
+
+impl Seen {
+    async fn look(host: Arc<Host>, request: HttpRequest, task: Task) -> Result<Self> {
+        let Upload { name, bytes, model, options } = Upload::read(request, &host).await?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::new("invalid-input", "the form has no file `image`")
+                .help("send the picture as the form's file `image`")
+        })?;
+        let mut values = Values::new();
+        values.put("bytes", Value::Bytes(bytes));
+        let params = Params { options, ..Params::default() };
+        let request = Request { task, model, input: Input::Values(values), params };
+        let limit = host.config().server.request_timeout.duration();
+        let outcome = Running::start(host, request).finish(limit).await?.outcome;
+        let Output::Values(values) = outcome.output else {
+            return Err(Error::new("internal", format!("{task} ended without values")));
+        };
+        Ok(Self { name, values, route: outcome.route })
+    }
+
+    fn answer(self, object: Json_) -> Response {
+        ([("x-pajamas-route", route_header(&self.route))], Json(object)).into_response()
+    }
+}
+
 /// `POST /v1/images/detect`
 pub async fn detect(State(host): State<Arc<Host>>, request: HttpRequest) -> Result<Response> {
-    let Upload { name, bytes, model, options } = Upload::read(request, &host).await?;
-    let bytes = bytes.ok_or_else(|| {
-        Error::new("invalid-input", "the form has no file `image`")
-            .help("send the picture as the form's file `image`")
-    })?;
-    let mut values = Values::new();
-    values.put("bytes", Value::Bytes(bytes));
-    let params = Params { options, ..Params::default() };
-    let request = Request { task: Task::Detect, model, input: Input::Values(values), params };
-    let limit = host.config().server.request_timeout.duration();
-    let outcome = Running::start(host, request).finish(limit).await?.outcome;
-    let route = route_header(&outcome.route);
-    let Output::Values(mut values) = outcome.output else {
-        return Err(Error::new("internal", "a detection ended without values"));
-    };
-    let (width, height) = encode::picture_size(&values);
-    let Some(Value::Detections(found)) = values.take("detections") else {
+    let mut seen = Seen::look(host, request, Task::Detect).await?;
+    let (width, height) = encode::picture_size(&seen.values);
+    let Some(Value::Detections(found)) = seen.values.take("detections") else {
         return Err(Error::new("pipeline-incomplete", "the pipeline left no `detections`"));
     };
     let object = json!({
-        "image": name,
+        "image": seen.name,
         "width": width,
         "height": height,
         "detections": encode::detections(&found),
-        "model": outcome.route.model,
+        "model": seen.route.model,
     });
-    Ok(([("x-pajamas-route", route)], Json(object)).into_response())
+    Ok(seen.answer(object))
+}
+
+/// `POST /v1/images/classify`
+pub async fn classify(State(host): State<Arc<Host>>, request: HttpRequest) -> Result<Response> {
+    let mut seen = Seen::look(host, request, Task::Classify).await?;
+    let Some(Value::Labels(labels)) = seen.values.take("labels") else {
+        return Err(Error::new("pipeline-incomplete", "the pipeline left no `labels`"));
+    };
+    let object = json!({ "image": seen.name, "classes": encode::labels(&labels), "model": seen.route.model });
+    Ok(seen.answer(object))
 }

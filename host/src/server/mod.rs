@@ -13,7 +13,9 @@ mod listen;
 mod messages;
 mod observe;
 mod openai;
+mod page;
 mod params;
+mod request_log;
 mod responses;
 mod sse;
 mod stream;
@@ -30,6 +32,7 @@ use axum::routing::{get, post};
 use pajamas_plugin_api::Cancel;
 
 pub use error::http_status;
+use request_log::RequestLog;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -57,13 +60,16 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
     eprintln!("pajamas listens on http://{actual}");
     let preload = Arc::clone(&host);
     tokio::task::spawn_blocking(move || preload.preload(&Cancel::new()));
+    let log = Arc::new(RequestLog::default());
+    let watched = Arc::clone(&log);
     let stopped = async move {
         while !stop.is_cancelled() {
             tokio::time::sleep(STOP_POLL).await;
         }
+        watched.close();
         eprintln!("stopping: no new requests; Ctrl-C again ends at once");
     };
-    if !listen::serve(listener, router(host), &server, stopped).await {
+    if !listen::serve(listener, router(host, log), &server, stopped).await {
         let limit = server.drain_timeout;
         return Err(Error::new(
             "shutting-down",
@@ -74,10 +80,11 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
 }
 
 /// All routes over a host.
-pub fn router(host: Arc<Host>) -> Router {
+fn router(host: Arc<Host>, log: Arc<RequestLog>) -> Router {
     let max_body = host.config().server.max_body.as_usize();
-    Router::new()
-        .route("/healthz", get(health::healthz))
+    let page = page::PATHS.iter().fold(Router::new(), |router, path| router.route(path, get(page::asset)));
+    let events = get(admin::events).with_state((Arc::clone(&host), Arc::clone(&log)));
+    page.route("/healthz", get(health::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
         .route("/v1/models", get(health::models))
@@ -89,6 +96,7 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/rerank", post(embeddings::rerank))
         .route("/v1/images/detect", post(images::detect))
+        .route("/v1/images/classify", post(images::classify))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .route("/apply-template", post(tokens::apply_template))
@@ -99,12 +107,12 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/admin/models/{id}/unpin", post(admin::unpin))
         .route("/admin/plugins", get(admin::plugins))
         .route("/admin/config", get(admin::config))
-        .route("/admin/events", get(admin::events))
+        .route("/admin/events", events)
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&host), body::within_time))
         .layer(DefaultBodyLimit::max(max_body))
         .layer(middleware::from_fn_with_state(Arc::clone(&host), access::check))
-        .layer(middleware::from_fn_with_state(Arc::clone(&host), observe::request))
+        .layer(middleware::from_fn_with_state((Arc::clone(&host), log), observe::request))
         .with_state(host)
 }

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::access::Caller;
+use super::request_log::{RequestLog, Trace};
 use crate::host::Host;
 
 /// The header with the request's id: the client's own when it sent one.
@@ -21,25 +22,32 @@ const LONGEST_ID: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Refusal(pub String);
 
-/// Measures a request until its answer begins; what follows of a stream is in the metrics.
-pub async fn request(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
+/// Measures a request until its answer begins; what follows of a stream is in the metrics and in the request log.
+pub async fn request(
+    State((host, log)): State<(Arc<Host>, Arc<RequestLog>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let id = request.headers().get(REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
     let method = request.method().clone();
     // The route and never the path: paths may hold what is nobody's business.
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
-    let mut response = next.run(request).await;
+    let trace = Trace::begin(&log, id.to_str().unwrap_or_default(), &method, &route);
+    let mut response = Arc::clone(&trace).within(next.run(request)).await;
     let refusal = response.extensions().get::<Refusal>().map(|refusal| refusal.0.clone());
     if let Some(code) = &refusal {
         host.metrics().refused(code);
     }
+    let caller = response.extensions().get::<Caller>().map(|caller| caller.0.clone());
+    trace.answered(response.status(), refusal.clone(), caller.clone());
     tracing::info!(
         id = id.to_str().unwrap_or_default(),
         %method,
         route,
         status = response.status().as_u16(),
         code = refusal.as_deref().unwrap_or("ok"),
-        caller = response.extensions().get::<Caller>().map(|caller| caller.0.as_str()),
+        caller,
         ms = begun.elapsed().as_secs_f64() * 1e3,
         "request"
     );

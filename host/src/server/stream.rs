@@ -8,6 +8,7 @@ use pajamas_plugin_api::Cancel;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::request_log::Trace;
 use crate::chat::Part;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -106,6 +107,7 @@ impl Running {
         let (sender, events) = mpsc::channel(BUFFER);
         let cancel = Cancel::new();
         let flag = cancel.clone();
+        let trace = Trace::current();
         tokio::task::spawn_blocking(move || {
             let tell = |happened| match sender.blocking_send(happened) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -117,7 +119,13 @@ impl Running {
                 return;
             }
             let conversation = matches!(request.input, Input::Conversation(_));
-            let result = host.run(request, &flag, &mut |event| match event {
+            let task = request.task;
+            let observed = |event: &Event<'_>| match (&trace, event) {
+                (Some(trace), Event::Route(route)) => trace.routed(task, route),
+                (Some(trace), Event::Token { .. }) => trace.token(),
+                _ => {}
+            };
+            let each = |event: Event<'_>| match event {
                 Event::Route(route) => tell(Happened::Route(Box::new(route.clone()))),
                 // A token that adds no text matters only to who asked how likely it was.
                 Event::Token { text: "", logprob: None, .. } | Event::Loading { .. } => {
@@ -128,7 +136,14 @@ impl Running {
                 Event::Token { text, logprob, extras, .. } => {
                     tell(Happened::Token(Piece { text: text.to_owned(), logprob, extras: extras.to_owned() }))
                 }
+            };
+            let result = host.run(request, &flag, &mut |event| {
+                observed(&event);
+                each(event)
             });
+            if let Some(trace) = &trace {
+                trace.ran(&result);
+            }
             // When nobody listens any more, nobody misses the end.
             let _ = tell(Happened::Done(Box::new(result)));
         });

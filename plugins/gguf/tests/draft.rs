@@ -116,7 +116,7 @@ fn whatever_is_asked_for_is_answered_as_without() {
         "required": ["name", "size"],
         "additionalProperties": false,
     });
-    let grammar = |grammar: Grammar| Constraint { grammar, after: Vec::new(), begun: false };
+    let grammar = |grammar: Grammar| Constraint { grammar, after: Vec::new(), begun: false, lenient: false };
     let constraints = [
         grammar(Grammar::JsonSchema(schema)),
         grammar(Grammar::Gbnf("root ::= [a-f]+ \"-\" [0-9]{5}".into())),

@@ -61,8 +61,9 @@ pub fn walk(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if path.is_dir() {
-            let skip =
-                name == "target" || name == "book" || name.starts_with("kept-") || name.starts_with(".git");
+            let skip = ["target", "book", "node_modules"].contains(&name)
+                || name.starts_with("kept-")
+                || name.starts_with(".git");
             if !skip {
                 found.extend(walk(&path, wanted));
             }

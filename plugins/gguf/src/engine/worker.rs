@@ -192,8 +192,7 @@ impl Worker {
                 Ok(Decoded::Done) => return self.advance(stops.len() == 1),
                 // Every request of the batch was stopped: the next round tells them.
                 Ok(Decoded::Aborted) => {
-                    return self
-                        .forget(|work| matches!(work, Some(Work::Generate(g)) if g.ticket.stop.is_set()));
+                    return self.slots.iter_mut().for_each(|slot| slot.trim(&mut self.context));
                 }
                 Ok(Decoded::Full) if self.drop_drafts() || self.make_room(true) => {}
                 Ok(Decoded::Full) => {
@@ -306,12 +305,8 @@ impl Worker {
                 slot.work = None;
             }
         }
-        self.forget(|work| work.is_none());
-    }
-
-    /// Empties the cache of slots: what of a batch that was not completed is in it is unknown.
-    fn forget(&mut self, which: impl Fn(&Option<Work>) -> bool) {
-        for slot in self.slots.iter_mut().filter(|s| which(&s.work)) {
+        // What of a batch that failed is in the cache is unknown.
+        for slot in self.slots.iter_mut().filter(|slot| slot.work.is_none()) {
             slot.forget(&mut self.context);
         }
     }

@@ -1,0 +1,270 @@
+//! The request log: what became of each request, told to whoever watches.
+//!
+//! An entry is made when a request begins and told when nothing of it is left: after the last token of a stream, not
+//! when its answer began. Watchers are told over a channel of bounded length; who reads slowly loses the oldest.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::{Method, StatusCode};
+use pajamas_plugin_api::FinishReason;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+use crate::config::Task;
+use crate::error::Result;
+use crate::pipeline::{Outcome, Output, Route};
+
+/// Entries that are kept for who begins to watch, and that may wait for a slow watcher.
+const KEPT: usize = 100;
+
+tokio::task_local! {
+    /// The request that this task answers.
+    static CURRENT: Arc<Trace>;
+}
+
+/// One entry, as it is told.
+pub type Told = Arc<Value>;
+
+/// The latest requests, and those who watch.
+#[derive(Debug)]
+pub struct RequestLog(Mutex<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    recent: VecDeque<Told>,
+    /// `None` once the server stops: then watchers are let go.
+    watchers: Option<broadcast::Sender<Told>>,
+}
+
+impl Default for RequestLog {
+    fn default() -> Self {
+        let watchers = Some(broadcast::Sender::new(KEPT));
+        Self(Mutex::new(Kept { recent: VecDeque::with_capacity(KEPT), watchers }))
+    }
+}
+
+impl RequestLog {
+    /// The latest entries, and all that follow; none once the server stops.
+    pub fn watch(&self) -> (Vec<Told>, Option<broadcast::Receiver<Told>>) {
+        let kept = self.kept();
+        (kept.recent.iter().cloned().collect(), kept.watchers.as_ref().map(broadcast::Sender::subscribe))
+    }
+
+    /// Ends what is told to watchers: a server that stops would wait for them.
+    pub fn close(&self) {
+        self.kept().watchers = None;
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.kept().watchers.is_none()
+    }
+
+    fn add(&self, entry: Value) {
+        let entry = Arc::new(entry);
+        let mut kept = self.kept();
+        if kept.recent.len() == KEPT {
+            kept.recent.pop_front();
+        }
+        kept.recent.push_back(Arc::clone(&entry));
+        if let Some(watchers) = &kept.watchers {
+            // An error says that nobody watches.
+            let _ = watchers.send(entry);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is known of one request so far. It is told when the last part of the server lets go of it.
+#[derive(Debug)]
+pub struct Trace {
+    log: Arc<RequestLog>,
+    begun: Instant,
+    entry: Mutex<Entry>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Entry {
+    id: String,
+    /// When it began, in milliseconds since 1970.
+    time: u64,
+    method: String,
+    /// The route's pattern, as in the log: paths may hold what is nobody's business.
+    path: String,
+    /// Missing when the client went away before an answer began.
+    status: Option<u16>,
+    code: Option<String>,
+    caller: Option<String>,
+    task: Option<Task>,
+    route: Option<Value>,
+    ms: f64,
+    #[serde(skip)]
+    routed: Option<Instant>,
+    /// Loading the model, or waiting until it was loaded.
+    load_ms: Option<f64>,
+    queue_ms: Option<f64>,
+    first_token_ms: Option<f64>,
+    prompt_ms: Option<f64>,
+    decode_ms: Option<f64>,
+    prompt_tokens: Option<u32>,
+    cached_tokens: Option<u32>,
+    completion_tokens: Option<u32>,
+    steps: Vec<Value>,
+}
+
+impl Trace {
+    /// A request begins.
+    pub fn begin(log: &Arc<RequestLog>, id: &str, method: &Method, path: &str) -> Arc<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let entry = Entry {
+            id: id.to_owned(),
+            time: u64::try_from(now).unwrap_or(u64::MAX),
+            method: method.to_string(),
+            path: path.to_owned(),
+            ..Entry::default()
+        };
+        Arc::new(Self { log: Arc::clone(log), begun: Instant::now(), entry: Mutex::new(entry) })
+    }
+
+    /// Answers a request as the current one, so that what runs for it is written down with it.
+    pub async fn within<T>(self: Arc<Self>, answer: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, answer).await
+    }
+
+    /// The request that this task answers.
+    pub fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// Its answer begins.
+    pub fn answered(&self, status: StatusCode, code: Option<String>, caller: Option<String>) {
+        let mut entry = self.entry();
+        entry.status = Some(status.as_u16());
+        entry.code = entry.code.take().or(code);
+        entry.caller = caller;
+    }
+
+    /// Where it goes.
+    pub fn routed(&self, task: Task, route: &Route) {
+        let mut entry = self.entry();
+        entry.task = Some(task);
+        entry.routed = Some(Instant::now());
+        entry.route = Some(json!(route));
+    }
+
+    /// A token was generated.
+    pub fn token(&self) {
+        let ms = self.ms();
+        self.entry().first_token_ms.get_or_insert(ms);
+    }
+
+    /// What ran for it ended. Of several answers to one request the tokens are added up.
+    pub fn ran(&self, result: &Result<Outcome>) {
+        let mut entry = self.entry();
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                entry.code = Some(error.code().to_owned());
+                return;
+            }
+        };
+        let step = |step: &crate::pipeline::StepTime| json!({ "step": step.step, "ms": step.time.as_secs_f64() * 1e3 });
+        // What comes between the route and the first step.
+        let steps: Duration = outcome.steps.iter().map(|step| step.time).sum();
+        entry.load_ms = entry.routed.map(|at| at.elapsed().saturating_sub(steps).as_secs_f64() * 1e3);
+        entry.steps = outcome.steps.iter().map(step).collect();
+        let usage = match &outcome.output {
+            Output::Text(summary) => {
+                if summary.finish_reason == FinishReason::Cancelled {
+                    entry.code = Some("cancelled".into());
+                }
+                entry.queue_ms = Some(summary.timings.queue_ms);
+                entry.prompt_ms = Some(summary.timings.prompt_ms);
+                entry.decode_ms = Some(summary.timings.decode_ms);
+                summary.usage
+            }
+            Output::Embeddings(_, usage) | Output::Scores(_, usage) => *usage,
+            Output::Values(_) => return,
+        };
+        let entry = &mut *entry;
+        for (total, count) in [
+            (&mut entry.prompt_tokens, usage.prompt_tokens),
+            (&mut entry.cached_tokens, usage.cached_tokens),
+            (&mut entry.completion_tokens, usage.completion_tokens),
+        ] {
+            *total = Some(total.unwrap_or_default().saturating_add(count));
+        }
+    }
+
+    fn ms(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64() * 1e3
+    }
+
+    fn entry(&self) -> MutexGuard<'_, Entry> {
+        self.entry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let ms = self.ms();
+        let mut entry = self.entry();
+        entry.ms = ms;
+        // Those who only look, at probes, metrics or this log, would fill it with themselves.
+        if !matches!(entry.method.as_str(), "GET" | "HEAD") || entry.code.is_some() {
+            self.log.add(json!(&*entry));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(log: &Arc<RequestLog>, method: &Method) -> Arc<Trace> {
+        Trace::begin(log, "7", method, "/v1/models")
+    }
+
+    #[test]
+    fn a_request_is_told_when_nothing_of_it_is_left() {
+        let log = Arc::new(RequestLog::default());
+        let (_, watcher) = log.watch();
+        let mut watcher = watcher.unwrap();
+        let first = trace(&log, &Method::POST);
+        let second = Arc::clone(&first);
+        first.answered(StatusCode::OK, None, None);
+        drop(first);
+        assert!(watcher.try_recv().is_err());
+        drop(second);
+        assert_eq!(watcher.try_recv().unwrap()["status"], 200);
+    }
+
+    #[test]
+    fn looking_leaves_no_entry_and_refusals_do() {
+        let log = Arc::new(RequestLog::default());
+        trace(&log, &Method::GET).answered(StatusCode::OK, None, None);
+        assert!(log.watch().0.is_empty());
+        trace(&log, &Method::GET).answered(StatusCode::NOT_FOUND, Some("route-not-found".into()), None);
+        assert_eq!(log.watch().0[0]["code"], "route-not-found");
+    }
+
+    #[test]
+    fn only_the_latest_are_kept_and_a_slow_watcher_stops_nobody() {
+        let log = Arc::new(RequestLog::default());
+        let (_, watcher) = log.watch();
+        for _ in 0..3 * KEPT {
+            drop(trace(&log, &Method::POST));
+        }
+        assert_eq!(log.watch().0.len(), KEPT);
+        let mut watcher = watcher.unwrap();
+        assert!(matches!(watcher.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
+        log.close();
+        assert!(log.is_closed() && log.watch().1.is_none());
+    }
+}
