@@ -4,7 +4,8 @@ use pajamas_plugin_api::{Constraint, Grammar, TextSignature};
 
 use super::conversation::{Conversation, Message, Tool, ToolChoice};
 use super::learn::{Learnt, learn};
-use super::reader::{Marks, Reader, Syntax, THINKING};
+use super::reader::Reader;
+use super::syntax::{Marks, Syntax, THINKING};
 use super::{schema, template};
 use crate::error::{Error, Result};
 

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::conversation::{Call, Conversation, Message, Tool};
-use super::reader::{Marks, Syntax, THINKING, Tags};
+use super::syntax::{Marks, Syntax, THINKING, Tags};
 use crate::error::Result;
 
 /// The invented function; nothing else in a template looks like it.

@@ -6,6 +6,7 @@ mod dialect;
 mod learn;
 mod reader;
 mod schema;
+mod syntax;
 mod template;
 
 pub use conversation::{Call, Conversation, Message, Tool, ToolChoice};

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::conversation::Tool;
-use super::reader::Tags;
+use super::syntax::Tags;
 
 /// The schema of an object that calls one of some functions.
 pub fn call(tools: &[Tool], name: &str, arguments: &str) -> Value {

@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::chat::Tool;
+use crate::chat::syntax::{THINKING, Tags};
 
 /// What came of a text, cut into pieces of so many characters: content, reasoning and calls.
 fn read(mut reader: Reader, text: &str, step: usize) -> (String, String, Vec<(String, String)>) {
