@@ -256,6 +256,17 @@ impl Server {
         self.address.trim_start_matches("http://")
     }
 
+    /// Bytes of memory that its process has.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    #[cfg(target_os = "linux")]
+    pub fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+
     /// Asks for a path.
     ///
     /// # Errors

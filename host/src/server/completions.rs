@@ -97,7 +97,7 @@ fn text_of(input: &Input) -> Result<String> {
 
 async fn whole(running: Vec<Running>, echoes: Vec<Option<String>>, limit: Duration) -> Result<Response> {
     let (mut choices, mut total) = (Vec::new(), Usage::default());
-    let (mut route, mut model) = (String::new(), String::new());
+    let (mut route, mut model, mut timings) = (String::new(), String::new(), Value::Null);
     for (index, (running, echo)) in running.into_iter().zip(echoes).enumerate() {
         let finished = running.finish(limit).await?;
         let summary = summary(&finished.outcome.output)?;
@@ -110,11 +110,13 @@ async fn whole(running: Vec<Running>, echoes: Vec<Option<String>>, limit: Durati
             "logprobs": logprobs(&finished),
             "finish_reason": finish(summary.finish_reason, false),
         }));
+        timings = json!(summary.timings);
         route = route_header(&finished.outcome.route);
         model.clone_from(&finished.outcome.route.model);
     }
     let mut object = object(&model, Value::Array(choices));
     object["usage"] = usage(&total);
+    object["timings"] = timings;
     Ok(([("x-pajamas-route", route)], Json(object)).into_response())
 }
 

@@ -30,6 +30,8 @@ pub struct Fields {
     text: Option<TextFormat>,
     /// llama-server's own: a grammar in GBNF.
     grammar: Option<String>,
+    /// llama-server's own: goes on past the end, for measurements.
+    ignore_eos: bool,
     /// Ours: waiting requests of a higher priority go first.
     priority: i32,
 }
@@ -104,6 +106,7 @@ impl Fields {
             },
             constraint,
             priority: fields.priority,
+            ignore_eos: fields.ignore_eos,
             ..Params::default()
         })
     }

@@ -2,6 +2,7 @@
 
 mod detect;
 mod house;
+mod serve;
 mod text;
 
 use std::fmt::Write as _;
@@ -46,6 +47,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     house::measure(project, options, &mut page)?;
     detect::measure(project, options, &mut page)?;
     text::measure(project, options, &mut page)?;
+    serve::measure(project, options, &mut page)?;
     println!("{page}");
     if options.write {
         files::write_if_changed(&project.root.join("docs/src/benchmarks.md"), page.as_bytes())?;
