@@ -6,15 +6,24 @@ use std::sync::Arc;
 use pajamas_plugin_api::Cancel;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Engine};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::bindings::{self, StagePre};
 use super::cache::{Cache, hex};
 use super::description::Description;
-use super::guest::{Guest, LogSink};
+use super::guest::{Guest, LogSink, TABLE_ELEMENTS};
+use super::slots::Slots;
 use super::ticker::Ticker;
 use super::{GrantedFile, Level, Limits, Processor, fault};
 use crate::{Error, Result};
+
+/// Instances at a time.
+const INSTANCES: u32 = 64;
+/// Memory that stays with the pool after an instance has gone: wiping it is cheaper than mapping it anew. A picture of a
+/// few megapixels takes that much.
+const KEPT: usize = 32 << 20;
+/// How many instances' memory stays, at most: with [`KEPT`], 256 MiB.
+const WARM: u32 = 8;
 
 /// How an engine is set up.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +43,7 @@ pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) ticker: Ticker,
     pub(super) log: LogSink,
+    pub(super) slots: Arc<Slots>,
     cache: Cache,
 }
 
@@ -48,25 +58,44 @@ pub struct Stage {
     cached: bool,
 }
 
+fn settings(pooled: bool) -> Config {
+    let mut settings = Config::new();
+    settings
+        .epoch_interruption(true)
+        // The results of relaxed SIMD, and the bits of a NaN, depend on the processor.
+        .wasm_relaxed_simd(false)
+        .cranelift_nan_canonicalization(true)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_backtrace_max_frames(None);
+    if pooled {
+        let mut pool = PoolingAllocationConfig::default();
+        pool.total_component_instances(INSTANCES)
+            .total_core_instances(4 * INSTANCES)
+            .total_tables(4 * INSTANCES)
+            .total_memories(INSTANCES)
+            .max_memory_size(1 << 32)
+            .table_elements(TABLE_ELEMENTS)
+            .linear_memory_keep_resident(KEPT)
+            .max_unused_warm_slots(WARM);
+        settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    settings
+}
+
 impl StageEngine {
     /// Sets an engine up. A cache folder that cannot be trusted is reported to the log and not used.
     pub fn new(config: EngineConfig) -> Result<Self> {
-        let mut settings = Config::new();
-        settings
-            .epoch_interruption(true)
-            // The results of relaxed SIMD, and the bits of a NaN, depend on the processor.
-            .wasm_relaxed_simd(false)
-            .cranelift_nan_canonicalization(true)
-            .wasm_memory64(false)
-            .wasm_multi_memory(false)
-            .wasm_backtrace_max_frames(None);
-        let engine = Engine::new(&settings)
+        // Without room in the address space for a pool, memory is mapped for each instance.
+        let engine = Engine::new(&settings(true))
+            .or_else(|_| Engine::new(&settings(false)))
             .map_err(|e| Error::new("internal", format!("the WASM engine cannot be set up: {e:#}")))?;
         let (cache, refused) = Cache::open(config.cache.as_deref(), &engine);
         if let Some(why) = refused {
             config.log.write("engine", Level::Warn, &format!("compiled stages are not kept: {why}"));
         }
-        Ok(Self(Arc::new(Inner { ticker: Ticker::new(&engine), log: config.log, cache, engine })))
+        let slots = Slots::new(INSTANCES as usize);
+        Ok(Self(Arc::new(Inner { ticker: Ticker::new(&engine), log: config.log, slots, cache, engine })))
     }
 
     /// Loads a component from a file; the file's name without `.wasm` is the stage's name in messages.
@@ -178,6 +207,7 @@ fn component_or_refusal(name: &str, bytes: &[u8]) -> Result<()> {
 
 fn describe(inner: &Inner, pre: &StagePre<Guest>, name: &Arc<str>) -> Result<Description> {
     let limits = Limits { output: 1 << 20, ..Limits::default() };
+    let _slot = inner.slots.take(&Cancel::new())?;
     let mut store = Guest::store(&inner.engine, name.clone(), inner.log.clone(), &limits);
     Guest::begin(&mut store, &limits, &Cancel::new());
     let _watch = inner.ticker.watch()?;

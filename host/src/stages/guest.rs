@@ -15,6 +15,9 @@ const MAX_LINES: usize = 64;
 /// Bytes of one line.
 const MAX_LINE: usize = 1024;
 
+/// Entries of a table: functions that are called through pointers.
+pub const TABLE_ELEMENTS: usize = 100_000;
+
 /// How important a log line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names are the documentation")]
@@ -155,7 +158,7 @@ impl ResourceLimiter for Guest {
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 100_000)
+        Ok(desired <= TABLE_ELEMENTS)
     }
 
     fn instances(&self) -> usize {

@@ -19,6 +19,7 @@ mod guest;
 mod library;
 mod limits;
 mod processor;
+mod slots;
 mod ticker;
 
 pub use catalog::{BUILT_IN, Catalog, Origin};

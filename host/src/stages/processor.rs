@@ -1,6 +1,6 @@
 //! A stage with its options and files, and running it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use pajamas_plugin_api::Cancel;
 use wasmtime::Store;
@@ -8,6 +8,7 @@ use wasmtime::component::ResourceAny;
 
 use super::bindings::exports::pajamas::stage::processing as wit;
 use super::guest::Guest;
+use super::slots::Slot;
 use super::{Limits, Stage, convert, fault};
 use crate::value::{Value, Values};
 use crate::{Error, Result};
@@ -27,8 +28,6 @@ pub struct Processor {
     stage: Stage,
     options: String,
     files: Vec<GrantedFile>,
-    /// An instance that was made and not used: the one that proved the options good.
-    spare: Mutex<Option<Instance>>,
 }
 
 /// An instance in which nothing has run but `create`.
@@ -36,12 +35,8 @@ struct Instance {
     store: Store<Guest>,
     exports: super::bindings::Stage,
     resource: ResourceAny,
-}
-
-impl std::fmt::Debug for Instance {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Instance")
-    }
+    /// Given back after the store.
+    _slot: Slot,
 }
 
 impl Processor {
@@ -52,9 +47,9 @@ impl Processor {
         limits: &Limits,
     ) -> Result<Self> {
         let options = if options.is_null() { "{}".into() } else { options.to_string() };
-        let mut processor = Self { stage, options, files: files.to_vec(), spare: Mutex::new(None) };
-        let first = processor.instance(limits, &Cancel::new())?;
-        processor.spare = Mutex::new(Some(first));
+        let processor = Self { stage, options, files: files.to_vec() };
+        // Proves the options good.
+        processor.instance(limits, &Cancel::new())?;
         Ok(processor)
     }
 
@@ -77,12 +72,8 @@ impl Processor {
         cancel.check()?;
         let name = self.stage.name();
         let inputs = self.accepted(inputs)?;
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut instance = match spare {
-            Some(spare) => spare,
-            None => self.instance(limits, cancel)?,
-        };
-        let Instance { store, exports, resource } = &mut instance;
+        let mut instance = self.instance(limits, cancel)?;
+        let Instance { store, exports, resource, .. } = &mut instance;
         Guest::begin(store, limits, cancel);
         let returned = {
             let _watch = self.stage.engine.ticker.watch()?;
@@ -104,6 +95,7 @@ impl Processor {
     /// A fresh instance with the options read.
     fn instance(&self, limits: &Limits, cancel: &Cancel) -> Result<Instance> {
         let Stage { engine, pre, name, .. } = &self.stage;
+        let _slot = engine.slots.take(cancel)?;
         let mut store = Guest::store(&engine.engine, name.clone(), engine.log.clone(), limits);
         Guest::begin(&mut store, limits, cancel);
         let _watch = engine.ticker.watch()?;
@@ -118,7 +110,7 @@ impl Processor {
             Ok((exports, created))
         });
         match created {
-            Ok((exports, Ok(resource))) => Ok(Instance { store, exports, resource }),
+            Ok((exports, Ok(resource))) => Ok(Instance { store, exports, resource, _slot }),
             Ok((_, Err(error))) => Err(fault::of_stage(name, error)),
             Err(error) => Err(fault::of_call(name, "create", limits, &store, &error)),
         }

@@ -13,6 +13,8 @@ use crate::project::{Project, tool};
 
 #[derive(Debug, Clone, Deserialize)]
 struct Measured {
+    /// Without the model there is no whole.
+    #[serde(default)]
     total_ms: f64,
     steps: Vec<Step>,
 }
@@ -53,7 +55,9 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
                 }
             }
         }
-        table(page, &name, &image, &best)?;
+        let stages = native(project, &image, if options.assets.is_some() { 640 } else { 320 });
+        let stages = stages.inspect_err(|error| progress::skipped("native", &format!("{error:#}"))).ok();
+        table(page, &name, &image, &best, stages.as_ref())?;
     }
     Ok(())
 }
@@ -90,21 +94,43 @@ fn peer(project: &Project, model: &Path, image: &Path, threads: u32) -> Result<M
     )
 }
 
-fn table(page: &mut String, model: &str, image: &Path, best: &[Option<Measured>; 3]) -> Result<()> {
+/// The stages as native code.
+fn native(project: &Project, image: &Path, side: u32) -> Result<Measured> {
+    let folder = project.root.join("wasm-stages/native-times");
+    let mut command = tool("cargo", &folder);
+    command.args(["run", "--release", "--locked", "--quiet", "--target-dir"]);
+    command.arg(project.target.join("native-times")).arg("--").arg(std::path::absolute(image)?);
+    json(command.args([side.to_string(), side.to_string()]))
+}
+
+fn table(
+    page: &mut String,
+    model: &str,
+    image: &Path,
+    best: &[Option<Measured>; 3],
+    native: Option<&Measured>,
+) -> Result<()> {
     let picture = image.file_name().unwrap_or_default().to_string_lossy();
     writeln!(page, "\n## Detection: `{model}` on `{picture}`\n")?;
     writeln!(
         page,
-        "Milliseconds for one picture; stages of ours run in WASM. The peer is Python with onnxruntime, Pillow and numpy (`tests/peers/detect.py`).\n"
+        "Milliseconds for one picture; stages of ours run in WASM, and beside it the same code as native code \
+         (`wasm-stages/native-times`, its boxes made up). The peer is Python with onnxruntime, Pillow and numpy \
+         (`tests/peers/detect.py`).\n"
     )?;
-    writeln!(page, "| step | ours, onnxruntime | ours, rten | peer |\n|---|---|---|---|")?;
+    writeln!(
+        page,
+        "| step | ours, onnxruntime | ours, rten | stages, native | peer |\n|---|---|---|---|---|"
+    )?;
     let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2}"));
     for step in ["image-decode", "letterbox", "image-normalize", "model", "yolo-decode", "nms"] {
-        let row: Vec<String> = best.iter().map(|b| cell(b.as_ref().and_then(|b| b.of(step)))).collect();
+        let [onnxruntime, rten, peer] = best.each_ref().map(Option::as_ref);
+        let sides = [onnxruntime, rten, native, peer];
+        let row: Vec<String> = sides.map(|side| cell(side.and_then(|side| side.of(step)))).into();
         writeln!(page, "| {step} | {} |", row.join(" | "))?;
     }
-    let totals: Vec<String> = best.iter().map(|b| cell(b.as_ref().map(|b| b.total_ms))).collect();
-    writeln!(page, "| **total** | {} |", totals.join(" | "))?;
+    let [onnxruntime, rten, peer] = best.each_ref().map(|side| cell(side.as_ref().map(|side| side.total_ms)));
+    writeln!(page, "| **total** | {onnxruntime} | {rten} | - | {peer} |")?;
     if let [Some(ours), _, Some(peer)] = best {
         writeln!(
             page,
