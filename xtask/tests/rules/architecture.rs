@@ -86,6 +86,20 @@ fn every_module_of_the_host_has_its_floor() {
 }
 
 #[test]
+fn only_the_server_is_asynchronous() {
+    let outside = |s: &&Source| s.name.starts_with("host/src/") && !s.name.starts_with("host/src/server/");
+    let mut problems = Vec::new();
+    for source in rust_sources().iter().filter(outside) {
+        for (number, line) in source.code() {
+            if let Some(word) = ["tokio::", "axum::", "hyper::"].iter().find(|word| line.contains(**word)) {
+                problems.push(format!("{}:{number}: {word}", source.name));
+            }
+        }
+    }
+    fail_on(problems, "tokio, axum and hyper outside `server`: the rest of the host blocks its caller");
+}
+
+#[test]
 fn the_router_only_decides() {
     const FORBIDDEN: &[&str] = &[
         "std::time",
