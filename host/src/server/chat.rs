@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::Usage;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,20 +27,25 @@ use crate::pipeline::{Input, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text. Unknown fields are ignored, as OpenAI does; wrong types
 /// are refused with their path.
-#[derive(Debug, Deserialize)]
-struct Body {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Body {
     #[serde(default)]
     model: Option<String>,
+    #[schemars(length(min = 1))]
     messages: Vec<Turn>,
     #[serde(default)]
     stream: bool,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
+    /// How many answers are made.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 16))]
     n: Option<u32>,
     #[serde(default)]
     logprobs: bool,
+    /// Only with `logprobs`.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 20))]
     top_logprobs: Option<u32>,
 }
 
@@ -48,7 +54,7 @@ const MOST_LOGPROBS: u32 = 20;
 /// Answers to one request.
 const MOST_ANSWERS: u32 = 16;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,

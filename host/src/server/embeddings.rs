@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pajamas_plugin_api::{Prompt, Usage};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -23,16 +24,18 @@ use crate::pipeline::{Input, Output, Params, Request};
 /// Texts of one request: OpenAI takes as many.
 const MOST_INPUTS: usize = 2048;
 
-#[derive(Debug, Deserialize)]
-struct EmbeddingsBody {
+/// What is read of a request for embeddings.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct EmbeddingsBody {
     model: Option<String>,
     input: Texts,
     #[serde(default)]
     encoding_format: Encoding,
+    #[schemars(range(min = 1))]
     dimensions: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Encoding {
     #[default]
@@ -41,7 +44,7 @@ enum Encoding {
 }
 
 /// One text or many, as text or as tokens.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, tokens, or a list of either")]
 pub enum Texts {
     /// One text.
@@ -138,17 +141,19 @@ fn tokens(usage: &Usage) -> Value {
     json!({ "prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens })
 }
 
-#[derive(Debug, Deserialize)]
-struct RerankBody {
+/// What is read of a request to rank documents.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RerankBody {
     model: Option<String>,
     query: String,
+    #[schemars(length(min = 1, max = 2048))]
     documents: Vec<Document>,
     top_n: Option<usize>,
     #[serde(default)]
     return_documents: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or an object with `text`")]
 enum Document {
     Text(String),

@@ -1,6 +1,9 @@
 //! What all requests for text share: how tokens are chosen, when the answer ends, what it must look like.
 
+use std::collections::BTreeMap;
+
 use pajamas_plugin_api::{Constraint, Grammar, Sampling};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -9,11 +12,15 @@ use crate::error::{Error, Result};
 use crate::pipeline::Params;
 
 /// The fields, read from the same body as those of the family: a field that is wrong is named with its path.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Fields {
-    #[serde(alias = "max_completion_tokens", alias = "max_output_tokens")]
+    /// The most tokens of the answer.
     max_tokens: Option<u32>,
+    /// OpenAI's newer name of `max_tokens`.
+    max_completion_tokens: Option<u32>,
+    /// The name of `max_tokens` in OpenAI's responses.
+    max_output_tokens: Option<u32>,
     temperature: Option<f32>,
     top_p: Option<f32>,
     top_k: Option<u32>,
@@ -22,8 +29,12 @@ pub struct Fields {
     frequency_penalty: Option<f32>,
     repeat_penalty: Option<f32>,
     seed: Option<u64>,
-    #[serde(alias = "stop_sequences")]
+    /// Texts that end the answer, and are no part of it.
     stop: Option<Stop>,
+    /// Anthropic's name of `stop`.
+    stop_sequences: Option<Stop>,
+    /// What is added to the logits of tokens, by their ids.
+    #[schemars(with = "Option<BTreeMap<String, f32>>")]
     logit_bias: Option<Map<String, Value>>,
     response_format: Option<Format>,
     /// Where OpenAI's responses have it.
@@ -34,34 +45,37 @@ pub struct Fields {
     priority: i32,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text or a list of texts")]
 enum Stop {
     One(String),
     Many(Vec<String>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ResponseFormat")]
 struct Format {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["text", "json_object", "json_schema"]))]
     kind: String,
     json_schema: Option<NamedSchema>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct TextFormat {
     format: Option<FlatFormat>,
 }
 
 /// As [`Format`], with the schema beside the type.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct FlatFormat {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["text", "json_object", "json_schema"]))]
     kind: String,
     schema: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct NamedSchema {
     schema: Option<Value>,
 }
@@ -84,7 +98,7 @@ impl Fields {
             })
         });
         Ok(Params {
-            max_tokens: fields.max_tokens,
+            max_tokens: fields.max_tokens.or(fields.max_completion_tokens).or(fields.max_output_tokens),
             sampling: Sampling {
                 temperature: fields.temperature.unwrap_or(defaults.temperature),
                 top_p: fields.top_p.unwrap_or(defaults.top_p),
@@ -97,7 +111,7 @@ impl Fields {
                 logit_bias: logit_bias.collect::<Result<_>>()?,
                 ..defaults
             },
-            stop: match fields.stop {
+            stop: match fields.stop.or(fields.stop_sequences) {
                 None => Vec::new(),
                 Some(Stop::One(text)) => vec![text],
                 Some(Stop::Many(texts)) => texts,
@@ -172,6 +186,18 @@ mod tests {
         let error = Fields::params(body.to_string().as_bytes()).unwrap_err();
         assert_eq!(error.code(), "invalid-input");
         error.message().to_owned()
+    }
+
+    #[test]
+    fn a_field_has_the_names_of_all_families_and_may_be_null_under_the_others() {
+        let params = |body: Value| Fields::params(body.to_string().as_bytes()).unwrap();
+        for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+            let mut body =
+                json!({ "max_tokens": null, "max_completion_tokens": null, "max_output_tokens": null });
+            body[name] = json!(5);
+            assert_eq!(params(body).max_tokens, Some(5), "{name}");
+        }
+        assert_eq!(params(json!({ "stop": null, "stop_sequences": ["a"] })).stop, ["a"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use answer::Answer;
@@ -27,27 +28,32 @@ use crate::host::Host;
 use crate::pipeline::{Input, Request};
 
 /// What is read of a request beside the [`Fields`] of all text.
-#[derive(Debug, Deserialize)]
-struct Body {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Body {
     model: Option<String>,
     input: Said,
     instructions: Option<String>,
+    /// Responses are not kept: null.
+    #[schemars(with = "()")]
     previous_response_id: Option<String>,
     #[serde(default)]
     stream: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or a list of items")]
+#[schemars(rename = "ResponseInput")]
 enum Said {
     Text(String),
     Items(Vec<Item>),
 }
 
 /// One item of the conversation: a message, a call, or what a call gave.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ResponseInputItem")]
 struct Item {
     #[serde(rename = "type", default)]
+    #[schemars(extend("enum" = ["message", "function_call", "function_call_output", "reasoning", null]))]
     kind: Option<String>,
     #[serde(default)]
     role: String,
