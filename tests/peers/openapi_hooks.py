@@ -20,12 +20,16 @@ def real(made_up):
 
 
 @schemathesis.hook
-def map_body(context, body):
-    path = context.operation.path
+def before_call(context, case, kwargs):
+    path = case.operation.path
+    made_up = (case.path_parameters or {}).get("id")
+    if isinstance(made_up, str) and real(made_up):
+        case.path_parameters["id"] = "kinds"
+    body = case.body
     if path.startswith("/v1/images/") and isinstance(body, bytes) and real(body):
-        return PICTURE
+        case.body = PICTURE
     if not isinstance(body, dict):
-        return body
+        return
     if isinstance(body.get("model"), str) and real(body["model"]):
         body["model"] = MODELS.get(path, "chat")
     image = body.get("image")
@@ -37,12 +41,3 @@ def map_body(context, body):
     for limit in LIMITS:
         if type(body.get(limit)) is int and 8 < body[limit] < 2**32:
             body[limit] = 8
-    return body
-
-
-@schemathesis.hook
-def map_path_parameters(context, path_parameters):
-    made_up = (path_parameters or {}).get("id")
-    if isinstance(made_up, str) and real(made_up):
-        path_parameters["id"] = "kinds"
-    return path_parameters

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::openai::{Turn, finish, identity, logprobs, messages, summary, usage};
-use super::params::Fields;
+use super::params::{Fields, Patience};
 use super::sse::{self, Line};
 use super::stream::{Piece, Running, Said, route_header};
 use super::tools::Tools;
@@ -127,13 +127,14 @@ pub async fn completions(
     let (streamed, with_usage) = (body.stream, body.stream_options.as_ref().is_some_and(|o| o.include_usage));
     let mut requests = body.requests(&bytes)?;
     let server = host.config().server.clone();
+    let limit = Patience::limit(&bytes, &server)?;
     if streamed && let Some(request) = requests.pop() {
         let protocol = Chunks { answer: Answer::new(), with_usage, logprobs: Vec::new(), called: false };
-        return sse::answer(Running::start(host, request), protocol, &server).await;
+        return sse::answer(Running::start(host, request), protocol, limit, &server).await;
     }
     let running: Vec<Running> =
         requests.into_iter().map(|request| Running::start(Arc::clone(&host), request)).collect();
-    whole(running, server.request_timeout.duration()).await
+    whole(running, limit).await
 }
 
 /// The fields that every object of one answer shares.

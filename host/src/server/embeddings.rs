@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body;
+use super::params::Patience;
 use super::stream::{Running, route_header};
 use crate::config::Task;
 use crate::error::{Error, Result};
@@ -93,7 +94,7 @@ pub async fn embeddings(
     let params = Params { normalize: true, ..Params::default() };
     let input = Input::Texts(body.input.prompts("input")?);
     let request = Request { task: Task::Embed, model: body.model, input, params };
-    let limit = host.config().server.request_timeout.duration();
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     let outcome = Running::start(host, request).finish(limit).await?.outcome;
     let Output::Embeddings(tensor, usage) = &outcome.output else {
         return Err(Error::new("internal", "a request for embeddings ended without them"));
@@ -179,7 +180,7 @@ pub async fn rerank(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     };
     let input = Input::Texts(body.documents.iter().map(pair).collect());
     let request = Request { task: Task::Rerank, model: body.model, input, params: Params::default() };
-    let limit = host.config().server.request_timeout.duration();
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     let outcome = Running::start(host, request).finish(limit).await?.outcome;
     let Output::Scores(scores, usage) = &outcome.output else {
         return Err(Error::new("internal", "a request for scores ended without them"));

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::observe::Refusal;
 use super::openai::{arguments, identity, summary};
-use super::params::Fields;
+use super::params::{Fields, Patience};
 use super::sse::{self, Line};
 use super::stream::{self, Piece, Running, Said, route_header};
 use super::tools::Tools;
@@ -44,6 +44,7 @@ pub struct Body {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Limit {
     #[expect(dead_code, reason = "it is read with all other fields of text")]
+    #[schemars(range(min = 1))]
     max_tokens: u32,
 }
 
@@ -179,12 +180,14 @@ pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let input = Input::Conversation(conversation);
     let request = Request { task: Task::Chat, model: Some(model), input, params };
     let server = host.config().server.clone();
+    let limit = Patience::limit(&bytes, &server)?;
     let running = Running::start(host, request);
     let (id, _) = identity("msg_");
     if streamed {
-        return sse::answer(running, Events { id, open: None, index: 0, called: false }, &server).await;
+        return sse::answer(running, Events { id, open: None, index: 0, called: false }, limit, &server)
+            .await;
     }
-    let finished = running.finish(server.request_timeout.duration()).await?;
+    let finished = running.finish(limit).await?;
     let summary = summary(&finished.outcome.output)?;
     let said = &finished.said;
     let mut object = message(&id, &finished.outcome.route.model, content(said), summary.usage);

@@ -1,6 +1,7 @@
 //! What all requests for text share: how tokens are chosen, when the answer ends, what it must look like.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pajamas_plugin_api::{Constraint, Grammar, Sampling};
 use schemars::JsonSchema;
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::body;
+use crate::config::Server;
 use crate::error::{Error, Result};
 use crate::pipeline::Params;
 
@@ -16,10 +18,13 @@ use crate::pipeline::Params;
 #[serde(default)]
 pub struct Fields {
     /// The most tokens of the answer.
+    #[schemars(range(min = 1))]
     max_tokens: Option<u32>,
     /// OpenAI's newer name of `max_tokens`.
+    #[schemars(range(min = 1))]
     max_completion_tokens: Option<u32>,
     /// The name of `max_tokens` in OpenAI's responses.
+    #[schemars(range(min = 1))]
     max_output_tokens: Option<u32>,
     temperature: Option<f32>,
     top_p: Option<f32>,
@@ -43,6 +48,32 @@ pub struct Fields {
     grammar: Option<String>,
     /// Ours: waiting requests of a higher priority go first.
     priority: i32,
+}
+
+/// How long a request may take, read from the same body as the rest.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Patience {
+    /// Seconds after which the request ends with `request-timeout`, waiting included; at most `server.request_timeout`,
+    /// which counts without it.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    timeout: Option<f64>,
+}
+
+impl Patience {
+    /// The limit of a request with this body.
+    ///
+    /// # Errors
+    /// `invalid-input` when it is no time, or longer than the server's own.
+    pub fn limit(bytes: &[u8], server: &Server) -> Result<Duration> {
+        let most = server.request_timeout.duration();
+        let Some(seconds) = body::json::<Self>(bytes)?.timeout else { return Ok(most) };
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(limit) if !limit.is_zero() && limit <= most => Ok(limit),
+            _ => Err(Error::new("invalid-input", format!("`timeout` is {seconds}, in seconds"))
+                .help(format!("more than 0, and {} at most", most.as_secs_f64()))),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

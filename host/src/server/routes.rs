@@ -101,14 +101,14 @@ fn text() -> Vec<Route> {
         post(
             "/v1/embeddings",
             "Texts or tokens to vectors of length 1, as numbers or base64, cut to `dimensions`.",
-            Body::Json(body::plain::<embeddings::EmbeddingsBody>),
+            Body::Json(body::timed::<embeddings::EmbeddingsBody>),
             Json("Embeddings"),
             embeddings::embeddings,
         ),
         post(
             "/v1/rerank",
             "Documents by how well they answer a query, with a model that was trained to.",
-            Body::Json(body::plain::<embeddings::RerankBody>),
+            Body::Json(body::timed::<embeddings::RerankBody>),
             Json("Ranking"),
             embeddings::rerank,
         ),

@@ -62,14 +62,26 @@ struct Written {
 #[serde(untagged, expecting = "auto, none, required, or an object with the name of a function")]
 #[schemars(rename = "ToolChoice")]
 enum Choice {
-    Word(String),
+    Word(Kind),
     Object(ChosenTool),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "ToolChoiceKind")]
+enum Kind {
+    Auto,
+    None,
+    Required,
+    Any,
+    Function,
+    Tool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct ChosenTool {
     #[serde(rename = "type")]
-    kind: String,
+    kind: Kind,
     name: Option<String>,
     function: Option<ChosenFunction>,
     /// Anthropic's.
@@ -163,14 +175,14 @@ impl Choice {
             Self::Word(kind) => (kind, None),
             Self::Object(chosen) => (chosen.kind, chosen.function.map(|f| f.name).or(chosen.name)),
         };
-        match (&*kind, name) {
-            ("auto", _) => Ok(ToolChoice::Auto),
-            ("none", _) => Ok(ToolChoice::None),
-            ("required" | "any", _) => Ok(ToolChoice::Required),
-            ("function" | "tool", Some(name)) => Ok(ToolChoice::Named(name)),
-            _ => Err(invalid(
-                "`tool_choice`: auto, none, required, or an object with the name of a function".into(),
-            )),
+        match (kind, name) {
+            (Kind::Auto, _) => Ok(ToolChoice::Auto),
+            (Kind::None, _) => Ok(ToolChoice::None),
+            (Kind::Required | Kind::Any, _) => Ok(ToolChoice::Required),
+            (Kind::Function | Kind::Tool, Some(name)) => Ok(ToolChoice::Named(name)),
+            (Kind::Function | Kind::Tool, None) => {
+                Err(invalid("`tool_choice` lacks the name of a function".into()))
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::server::params::Fields;
+use crate::server::params::{Fields, Patience};
 use crate::server::tools::Tools;
 
 /// What is sent.
@@ -50,9 +50,15 @@ pub fn plain<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     finish([T::json_schema(generator)])
 }
 
+/// A type, and how long it may take.
+pub fn timed<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    finish([T::json_schema(generator), Patience::json_schema(generator)])
+}
+
 /// A type, and how text is made.
 pub fn prompt<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
-    finish([T::json_schema(generator), Fields::json_schema(generator)])
+    let fields = Fields::json_schema(generator);
+    finish([T::json_schema(generator), fields, Patience::json_schema(generator)])
 }
 
 /// A type, and what may be called.
@@ -62,13 +68,15 @@ pub fn turns<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 
 /// A type, what may be called, and how text is made.
 pub fn conversation<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
-    finish([T::json_schema(generator), Tools::json_schema(generator), Fields::json_schema(generator)])
+    let (tools, fields) = (Tools::json_schema(generator), Fields::json_schema(generator));
+    finish([T::json_schema(generator), tools, fields, Patience::json_schema(generator)])
 }
 
 /// As [`conversation`], with fields of which it matters here that they are there.
 pub fn insisting<N: JsonSchema, T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
-    let needed = N::json_schema(generator);
-    finish([needed, T::json_schema(generator), Tools::json_schema(generator), Fields::json_schema(generator)])
+    let (needed, tools) = (N::json_schema(generator), Tools::json_schema(generator));
+    let (fields, patience) = (Fields::json_schema(generator), Patience::json_schema(generator));
+    finish([needed, T::json_schema(generator), tools, fields, patience])
 }
 
 /// One object out of several that are read from the same bytes.

@@ -17,7 +17,7 @@ use answer::Answer;
 use events::Events;
 
 use super::openai::{Content, arguments, summary, turn};
-use super::params::Fields;
+use super::params::{Fields, Patience};
 use super::stream::{Running, route_header};
 use super::tools::Tools;
 use super::{body, sse};
@@ -34,7 +34,7 @@ pub struct Body {
     input: Said,
     instructions: Option<String>,
     /// Responses are not kept: null.
-    #[schemars(with = "()")]
+    #[schemars(with = "Option<()>")]
     previous_response_id: Option<String>,
     #[serde(default)]
     stream: bool,
@@ -139,12 +139,13 @@ pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let streamed = body.stream;
     let request = body.request(&bytes)?;
     let server = host.config().server.clone();
+    let limit = Patience::limit(&bytes, &server)?;
     let running = Running::start(host, request);
     let mut answer = Answer::new();
     if streamed {
-        return sse::answer(running, Events::new(answer), &server).await;
+        return sse::answer(running, Events::new(answer), limit, &server).await;
     }
-    let finished = running.finish(server.request_timeout.duration()).await?;
+    let finished = running.finish(limit).await?;
     let summary = summary(&finished.outcome.output)?;
     answer.model.clone_from(&finished.outcome.route.model);
     answer.items = answer::items(&finished.said);
