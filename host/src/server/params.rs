@@ -119,6 +119,7 @@ impl Fields {
     pub fn params(bytes: &[u8]) -> Result<Params> {
         let fields: Self = body::json(bytes)?;
         fields.check_finite()?;
+        let max_tokens = fields.max_tokens()?;
         let defaults = Sampling::default();
         let constraint = fields.constraint()?;
         let logit_bias = fields.logit_bias.unwrap_or_default();
@@ -129,7 +130,7 @@ impl Fields {
             })
         });
         Ok(Params {
-            max_tokens: fields.max_tokens.or(fields.max_completion_tokens).or(fields.max_output_tokens),
+            max_tokens,
             sampling: Sampling {
                 temperature: fields.temperature.unwrap_or(defaults.temperature),
                 top_p: fields.top_p.unwrap_or(defaults.top_p),
@@ -151,6 +152,19 @@ impl Fields {
             priority: fields.priority,
             ..Params::default()
         })
+    }
+
+    /// The limit, whichever family's name it has. One that is wrong is refused also beside one that counts.
+    fn max_tokens(&self) -> Result<Option<u32>> {
+        let names = [
+            ("max_tokens", self.max_tokens),
+            ("max_completion_tokens", self.max_completion_tokens),
+            ("max_output_tokens", self.max_output_tokens),
+        ];
+        match names.iter().find(|(_, limit)| *limit == Some(0)) {
+            Some((name, _)) => Err(Error::new("invalid-input", format!("`{name}` is 0: 1 is the least"))),
+            None => Ok(names.iter().find_map(|(_, limit)| *limit)),
+        }
     }
 
     /// JSON has larger numbers than fit, and none for what they become.
@@ -260,6 +274,7 @@ mod tests {
             (json!({ "stop": 7 }), "`stop`"),
             (json!({ "temperature": "hot" }), "`temperature`"),
             (json!({ "seed": -1 }), "`seed`"),
+            (json!({ "max_tokens": 1, "max_output_tokens": 0 }), "`max_output_tokens`"),
             (json!({ "max_tokens": 1e30 }), "`max_tokens`"),
             (json!({ "logit_bias": { "x": 1 } }), "`logit_bias.x`"),
             (json!({ "logit_bias": { "1": 1e300 } }), "`logit_bias.1`"),
