@@ -67,8 +67,8 @@ enum Content {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Block {
+    /// `text`, `thinking`, `redacted_thinking`, `tool_use` or `tool_result`: others are not read.
     #[serde(rename = "type")]
-    #[schemars(extend("enum" = ["text", "thinking", "redacted_thinking", "tool_use", "tool_result"]))]
     kind: String,
     text: String,
     thinking: String,

@@ -85,8 +85,8 @@ pub enum Content {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "TextPart")]
 pub struct Part {
+    /// `text`, `input_text` or `output_text`: others are not read.
     #[serde(rename = "type")]
-    #[schemars(extend("enum" = ["text", "input_text", "output_text"]))]
     kind: String,
     #[serde(default)]
     text: Option<String>,

@@ -184,16 +184,14 @@ impl Fields {
     }
 
     fn constraint(&self) -> Result<Option<Constraint>> {
-        let format = match (&self.response_format, self.text.as_ref().and_then(|text| text.format.as_ref())) {
-            (Some(Format { kind, json_schema }), _) => schema(
-                "response_format",
-                "json_schema.schema",
-                kind,
-                json_schema.as_ref().and_then(|s| s.schema.as_ref()),
-            )?,
-            (None, Some(format)) => schema("text.format", "schema", &format.kind, format.schema.as_ref())?,
-            (None, None) => None,
-        };
+        let text = self.text.as_ref().and_then(|text| text.format.as_ref());
+        let text = text.map(|f| schema("text.format", "schema", &f.kind, f.schema.as_ref())).transpose()?;
+        let response = self.response_format.as_ref().map(|Format { kind, json_schema }| {
+            let written = json_schema.as_ref().and_then(|named| named.schema.as_ref());
+            schema("response_format", "json_schema.schema", kind, written)
+        });
+        // Both are looked at, though only one counts.
+        let format = response.transpose()?.or(text).flatten();
         let grammar = match (format, &self.grammar) {
             (Some(_), Some(_)) => {
                 return Err(Error::new(
