@@ -138,3 +138,52 @@ fn ten_thousand_messages_are_too_many_for_the_context_and_no_more() {
     assert_eq!((status, code.as_str()), (400, "context-length-exceeded"), "{message}");
     assert_eq!(outcome(&server, CHAT, ask(json!({})).to_string().as_bytes()).0, 200);
 }
+
+#[test]
+fn functions_that_are_none_are_refused_with_their_place() {
+    let server = server();
+    let turns = json!([{ "role": "user", "content": "a" }]);
+    for (path, mut body) in [
+        (CHAT, json!({ "messages": turns })),
+        ("/v1/responses", json!({ "input": "a" })),
+        ("/v1/messages", json!({ "model": "chat", "messages": turns, "max_tokens": 4 })),
+        ("/apply-template", json!({ "messages": turns })),
+    ] {
+        for tool in [json!([]), json!("f"), json!(7), json!(null), json!({ "name": "f", "strict": [] })] {
+            body["tools"] = json!([tool]);
+            let (status, code, message) = outcome(&server, path, body.to_string().as_bytes());
+            assert_eq!((status, code.as_str()), (400, "invalid-input"), "{path} {tool}: {message}");
+            assert!(message.contains("tools[0]"), "{path} {tool}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_model_in_a_path_that_is_no_text_is_refused() {
+    let server = server();
+    for what in ["load", "unload", "pin", "unpin"] {
+        let (status, code, message) = outcome(&server, &format!("/admin/models/%ff/{what}"), b"");
+        assert_eq!((status, code.as_str()), (400, "invalid-input"), "{message}");
+    }
+}
+
+#[test]
+fn whoever_refuses_a_message_does_it_in_anthropics_shape() {
+    let server =
+        Server::start(House::new(&format!("[server]\nmax_body = \"1KiB\"\n{}", chat_entry("chat"))).unwrap())
+            .unwrap();
+    let large = server.post("/v1/messages", "application/json", &[b' '; 2000]).unwrap();
+    let method = server.get("/v1/messages").unwrap();
+    let nothing = server.get("/v1/messages/nothing").unwrap();
+    let origin = server.get_with("/v1/messages", &[("origin", "https://elsewhere.example")]).unwrap();
+    for (answer, status, kind, code) in [
+        (large, 413, "request_too_large", "body-too-large"),
+        (method, 405, "invalid_request_error", "method-not-allowed"),
+        (nothing, 404, "not_found_error", "route-not-found"),
+        (origin, 403, "permission_error", "origin-refused"),
+    ] {
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!((answer.status, &body["type"]), (status, &json!("error")), "{body}");
+        assert_eq!((&body["error"]["type"], &body["error"]["code"]), (&json!(kind), &json!(code)), "{body}");
+    }
+}

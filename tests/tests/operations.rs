@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use pajamas_journeys::fixtures::repository;
-use pajamas_journeys::product::{House, Server, chat_entry, model_entry, run};
+use pajamas_journeys::product::{House, Server, chat_entry, model_entry, never_end, run};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -257,5 +257,41 @@ fn a_client_that_goes_away_gives_its_slot_back() {
     assert_eq!(engine(&server, "cancelled"), 1.0);
     assert!(engine(&server, "generated_tokens") < f64::from(MOST));
     // The slot serves the next one.
+    assert_eq!(server.post_json(CHAT, &question()).unwrap().status, 200);
+}
+
+#[test]
+fn a_request_says_how_long_it_may_take() {
+    let model = repository().join("models/chat/model.gguf");
+    let entry =
+        model_entry("chat", &model, "task = \"chat\"\noptions = { threads = 1, context_length = 65536 }");
+    let server = server(&format!("[server]\nrequest_timeout = \"60s\"\n{entry}"));
+    let bias = never_end(&server).unwrap();
+    let turns = json!([{ "role": "user", "content": "Hello" }]);
+    let families = [
+        (CHAT, json!({ "messages": turns })),
+        ("/v1/completions", json!({ "prompt": "Hello", "max_tokens": 60_000 })),
+        ("/v1/responses", json!({ "input": "Hello" })),
+        ("/v1/messages", json!({ "messages": turns, "max_tokens": 60_000 })),
+    ];
+    for (path, mut body) in families {
+        body["model"] = json!("chat");
+        for wrong in [json!(0), json!(-1), json!(60.5), json!(1e300), json!("1")] {
+            body["timeout"] = wrong;
+            let (status, error) = server.post_json(path, &body).unwrap().refusal().unwrap();
+            assert_eq!((status, &error["code"]), (400, &json!("invalid-input")), "{path}: {error}");
+            assert!(error["message"].as_str().unwrap().contains("`timeout`"), "{path}: {error}");
+        }
+        body["timeout"] = json!(0.25);
+        body["temperature"] = json!(2.0);
+        body["logit_bias"] = bias.clone();
+        let (status, error) = server.post_json(path, &body).unwrap().refusal().unwrap();
+        assert_eq!((status, &error["code"]), (503, &json!("request-timeout")), "{path}: {error}");
+        body["stream"] = json!(true);
+        let answer = server.post_json(path, &body).unwrap();
+        assert!(answer.status == 200 && answer.body.contains("request-timeout"), "{path}: {}", answer.body);
+    }
+    let texts = json!({ "model": "chat", "input": "Hello", "timeout": 0 });
+    assert_eq!(server.post_json("/v1/embeddings", &texts).unwrap().status, 400);
     assert_eq!(server.post_json(CHAT, &question()).unwrap().status, 200);
 }

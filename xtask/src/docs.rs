@@ -7,7 +7,7 @@ use crate::project::Project;
 use crate::{product, progress};
 
 /// The pages: `pajamas reference PAGE` prints each.
-const PAGES: &[&str] = &["cli", "config", "errors", "stages"];
+const PAGES: &[&str] = &["cli", "config", "errors", "routes", "stages"];
 
 /// Writes `docs/src/reference/*.md`, or, with `check`, says which differ from what the program prints.
 ///

@@ -19,6 +19,8 @@ pub enum Reference {
     Errors,
     /// Every built-in stage
     Stages,
+    /// Every route of the server
+    Routes,
 }
 
 impl Reference {
@@ -32,6 +34,7 @@ impl Reference {
             Self::Config => config(&mut text),
             Self::Errors => errors(&mut text),
             Self::Stages => stages(&mut text)?,
+            Self::Routes => routes(&mut text),
         }
         output::piece(&text)
     }
@@ -69,6 +72,21 @@ fn errors(text: &mut String) {
         output::exit_status(Class::Internal),
         crate::server::http_status(Class::Internal).as_u16()
     );
+}
+
+fn routes(text: &mut String) {
+    text.push_str(
+        "# Routes\n\nA server has them as an OpenAPI 3.1 document at `/openapi.json`, with the fields of requests and \
+         answers. A key needs the scope; what has none is open to everybody.\n",
+    );
+    for (family, routes) in crate::server::table() {
+        let _ = write!(text, "\n## {family}\n\n| route | what it does | scope |\n|---|---|---|\n");
+        for route in routes {
+            let method = route.method.to_uppercase();
+            let scope = route.scope().map_or("-", crate::config::Scope::name);
+            let _ = writeln!(text, "| `{method} {}` | {} | {scope} |", route.path, route.summary);
+        }
+    }
 }
 
 fn config(text: &mut String) {

@@ -45,9 +45,9 @@ pub async fn check(State(host): State<Arc<Host>>, mut request: Request, next: Ne
 }
 
 /// What a path asks for; `None` is open to everybody.
-fn scope(path: &str) -> Option<Scope> {
+pub fn scope(path: &str) -> Option<Scope> {
     match path {
-        "/healthz" | "/readyz" | "/health" => None,
+        "/healthz" | "/readyz" | "/openapi.json" => None,
         _ if page::PATHS.contains(&path) => None,
         "/metrics" => Some(Scope::Metrics),
         _ if path == "/admin" || path.starts_with("/admin/") => Some(Scope::Admin),
@@ -161,8 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn every_path_but_those_of_probes_and_the_page_has_a_scope() {
+    fn every_path_but_those_of_probes_the_document_and_the_page_has_a_scope() {
         assert_eq!(scope("/healthz"), None);
+        assert_eq!(scope("/openapi.json"), None);
         assert_eq!(scope("/"), None);
         assert_eq!(scope("/page/app.js"), None);
         assert_eq!(scope("/page/else"), Some(Scope::Infer));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use pajamas_plugin_api::Cancel;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -64,8 +65,18 @@ pub async fn models(State(host): State<Arc<Host>>) -> Result<Json<Value>> {
     .await
 }
 
+/// A model in a path, which may be no text.
+type Id = Result<Path<String>, PathRejection>;
+
+fn named(id: Id) -> Result<String> {
+    let wrong =
+        |error: PathRejection| Error::new("invalid-input", format!("the path: {}", error.body_text()));
+    id.map(|Path(id)| id).map_err(wrong)
+}
+
 /// `POST /admin/models/{id}/load`: answers when the model is in memory.
-pub async fn load(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+pub async fn load(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
+    let id = named(id)?;
     blocking(move || {
         host.load(&id, &Cancel::new())?;
         one(&host, &id)
@@ -74,7 +85,8 @@ pub async fn load(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Resu
 }
 
 /// `POST /admin/models/{id}/unload`: requests under way end first, each keeps the model as long as it needs it.
-pub async fn unload(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+pub async fn unload(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
+    let id = named(id)?;
     blocking(move || {
         host.configured(&id)?;
         host.models().unload(&id);
@@ -84,14 +96,16 @@ pub async fn unload(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Re
 }
 
 /// `POST /admin/models/{id}/pin`: the model stays in memory when others need room.
-pub async fn pin(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+pub async fn pin(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
+    let id = named(id)?;
     host.configured(&id)?;
     host.models().pin(&id, true);
     blocking(move || one(&host, &id)).await
 }
 
 /// `POST /admin/models/{id}/unpin`
-pub async fn unpin(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Json<Value>> {
+pub async fn unpin(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
+    let id = named(id)?;
     host.configured(&id)?;
     host.models().pin(&id, false);
     blocking(move || one(&host, &id)).await
@@ -115,7 +129,7 @@ pub async fn config(State(host): State<Arc<Host>>) -> Json<Value> {
 
 /// `GET /admin/events`: the state of every model, then each change (`model`); the latest requests, then each that ends
 /// (`request`), as server-sent events.
-pub async fn events(State((host, log)): State<(Arc<Host>, Arc<RequestLog>)>) -> Response {
+pub async fn events(State(host): State<Arc<Host>>, Extension(log): Extension<Arc<RequestLog>>) -> Response {
     let (sender, receiver) = mpsc::channel(64);
     let (recent, requests) = log.watch();
     tokio::spawn(tell_requests(recent, requests, sender.clone()));

@@ -9,11 +9,12 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::Usage;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::openai::{Turn, finish, identity, logprobs, messages, summary, usage};
-use super::params::Fields;
+use super::params::{Fields, Patience};
 use super::sse::{self, Line};
 use super::stream::{Piece, Running, Said, route_header};
 use super::tools::Tools;
@@ -26,20 +27,25 @@ use crate::pipeline::{Input, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text. Unknown fields are ignored, as OpenAI does; wrong types
 /// are refused with their path.
-#[derive(Debug, Deserialize)]
-struct Body {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Body {
     #[serde(default)]
     model: Option<String>,
+    #[schemars(length(min = 1))]
     messages: Vec<Turn>,
     #[serde(default)]
     stream: bool,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
+    /// How many answers are made.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 16))]
     n: Option<u32>,
     #[serde(default)]
     logprobs: bool,
+    /// Only with `logprobs`.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 20))]
     top_logprobs: Option<u32>,
 }
 
@@ -48,7 +54,7 @@ const MOST_LOGPROBS: u32 = 20;
 /// Answers to one request.
 const MOST_ANSWERS: u32 = 16;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
@@ -121,13 +127,14 @@ pub async fn completions(
     let (streamed, with_usage) = (body.stream, body.stream_options.as_ref().is_some_and(|o| o.include_usage));
     let mut requests = body.requests(&bytes)?;
     let server = host.config().server.clone();
+    let limit = Patience::limit(&bytes, &server)?;
     if streamed && let Some(request) = requests.pop() {
         let protocol = Chunks { answer: Answer::new(), with_usage, logprobs: Vec::new(), called: false };
-        return sse::answer(Running::start(host, request), protocol, &server).await;
+        return sse::answer(Running::start(host, request), protocol, limit, &server).await;
     }
     let running: Vec<Running> =
         requests.into_iter().map(|request| Running::start(Arc::clone(&host), request)).collect();
-    whole(running, server.request_timeout.duration()).await
+    whole(running, limit).await
 }
 
 /// The fields that every object of one answer shares.

@@ -9,12 +9,13 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::{Prompt, Usage};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::embeddings::Texts;
 use super::openai::{finish, identity, summary, usage};
-use super::params::Fields;
+use super::params::{Fields, Patience};
 use super::sse::{self, Line};
 use super::stream::{Finished, Piece, Running, route_header};
 use super::{body, error};
@@ -25,8 +26,8 @@ use crate::host::Host;
 use crate::pipeline::{Input, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text.
-#[derive(Debug, Deserialize)]
-struct Body {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Body {
     model: Option<String>,
     prompt: Texts,
     suffix: Option<String>,
@@ -74,14 +75,15 @@ pub async fn completions(
     let echoes = requests.iter().map(|request| echo.then(|| text_of(&request.input)).transpose());
     let echoes: Vec<Option<String>> = echoes.collect::<Result<_>>()?;
     let server = host.config().server.clone();
+    let limit = Patience::limit(&bytes, &server)?;
     if !streamed {
         let running = requests.into_iter().map(|request| Running::start(Arc::clone(&host), request));
-        return whole(running.collect(), echoes, server.request_timeout.duration()).await;
+        return whole(running.collect(), echoes, limit).await;
     }
     match (requests.pop(), requests.is_empty()) {
         (Some(request), true) => {
             let protocol = Chunks { echo: echoes.into_iter().next().flatten(), model: String::new() };
-            sse::answer(Running::start(host, request), protocol, &server).await
+            sse::answer(Running::start(host, request), protocol, limit, &server).await
         }
         _ => Err(Error::new("unsupported", "`prompt`: only one is answered per stream")),
     }

@@ -10,10 +10,12 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pajamas_plugin_api::{Prompt, Usage};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body;
+use super::params::Patience;
 use super::stream::{Running, route_header};
 use crate::config::Task;
 use crate::error::{Error, Result};
@@ -23,16 +25,18 @@ use crate::pipeline::{Input, Output, Params, Request};
 /// Texts of one request: OpenAI takes as many.
 const MOST_INPUTS: usize = 2048;
 
-#[derive(Debug, Deserialize)]
-struct EmbeddingsBody {
+/// What is read of a request for embeddings.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct EmbeddingsBody {
     model: Option<String>,
     input: Texts,
     #[serde(default)]
     encoding_format: Encoding,
+    #[schemars(range(min = 1))]
     dimensions: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Encoding {
     #[default]
@@ -41,7 +45,7 @@ enum Encoding {
 }
 
 /// One text or many, as text or as tokens.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, tokens, or a list of either")]
 pub enum Texts {
     /// One text.
@@ -90,7 +94,7 @@ pub async fn embeddings(
     let params = Params { normalize: true, ..Params::default() };
     let input = Input::Texts(body.input.prompts("input")?);
     let request = Request { task: Task::Embed, model: body.model, input, params };
-    let limit = host.config().server.request_timeout.duration();
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     let outcome = Running::start(host, request).finish(limit).await?.outcome;
     let Output::Embeddings(tensor, usage) = &outcome.output else {
         return Err(Error::new("internal", "a request for embeddings ended without them"));
@@ -138,17 +142,19 @@ fn tokens(usage: &Usage) -> Value {
     json!({ "prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens })
 }
 
-#[derive(Debug, Deserialize)]
-struct RerankBody {
+/// What is read of a request to rank documents.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RerankBody {
     model: Option<String>,
     query: String,
+    #[schemars(length(min = 1, max = 2048))]
     documents: Vec<Document>,
     top_n: Option<usize>,
     #[serde(default)]
     return_documents: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or an object with `text`")]
 enum Document {
     Text(String),
@@ -174,7 +180,7 @@ pub async fn rerank(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     };
     let input = Input::Texts(body.documents.iter().map(pair).collect());
     let request = Request { task: Task::Rerank, model: body.model, input, params: Params::default() };
-    let limit = host.config().server.request_timeout.duration();
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     let outcome = Running::start(host, request).finish(limit).await?.outcome;
     let Output::Scores(scores, usage) = &outcome.output else {
         return Err(Error::new("internal", "a request for scores ended without them"));

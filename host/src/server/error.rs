@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::observe::Refusal;
+use super::routes;
 use crate::error::{Class, Error};
 
 /// The HTTP status of an error's class.
@@ -52,15 +53,16 @@ impl IntoResponse for Error {
         if let Some(wait) = self.wait() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         }
-        response.extensions_mut().insert(Refusal(self.code().to_owned()));
+        response.extensions_mut().insert(Refusal(self));
         response
     }
 }
 
 /// For a path that has a handler, but not for this method.
 pub async fn no_such_method(method: Method, uri: Uri) -> Response {
-    let error = Error::new("method-not-allowed", format!("{method} is not for {}", uri.path()))
-        .help("pictures and conversations are sent with POST; /v1/models and /healthz are asked with GET");
+    let error = Error::new("method-not-allowed", format!("{method} is not for {}", uri.path())).help(
+        "conversations, texts and pictures are sent with POST; what is only looked at is asked with GET",
+    );
     let mut response = error.into_response();
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response
@@ -69,5 +71,5 @@ pub async fn no_such_method(method: Method, uri: Uri) -> Response {
 /// For every path without a handler.
 pub async fn no_such_route(uri: Uri) -> Error {
     Error::new("route-not-found", format!("there is nothing at {}", uri.path()))
-        .help("the paths are / (the page), /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, /v1/embeddings, /v1/rerank, /v1/images/detect, /v1/images/classify, /v1/models, /tokenize, /detokenize, /apply-template, /admin/…, /metrics, /healthz and /readyz")
+        .help(format!("the paths are {}", routes::paths()))
 }

@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Number, Value as Json_, json};
 
@@ -32,8 +33,10 @@ struct Upload {
     options: Options,
 }
 
-#[derive(Debug, Deserialize)]
-struct JsonBody {
+/// What is read of a JSON object with a picture.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct JsonBody {
+    /// The picture as base64, or as a data URL of it.
     image: String,
     #[serde(default)]
     model: Option<String>,

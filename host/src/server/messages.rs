@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::header::CONTENT_LENGTH;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::{Cancel, FinishReason, GenerateSummary, Usage};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::observe::Refusal;
 use super::openai::{arguments, identity, summary};
-use super::params::Fields;
+use super::params::{Fields, Patience};
 use super::sse::{self, Line};
 use super::stream::{self, Piece, Running, Said, route_header};
 use super::tools::Tools;
@@ -25,34 +29,45 @@ use crate::host::Host;
 use crate::pipeline::{Input, Outcome, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text.
-#[derive(Debug, Deserialize)]
-struct Body {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Body {
     model: String,
+    #[schemars(length(min = 1))]
     messages: Vec<Turn>,
     /// Apart from the turns, unlike OpenAI's.
     system: Option<Content>,
     #[serde(default)]
     stream: bool,
-    max_tokens: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What an answer cannot do without, and counting can.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Limit {
+    #[expect(dead_code, reason = "it is read with all other fields of text")]
+    #[schemars(range(min = 1))]
+    max_tokens: u32,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesTurn")]
 struct Turn {
     role: String,
     content: Content,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or a list of blocks")]
+#[schemars(rename = "TextOrBlocks")]
 enum Content {
     Text(String),
     Blocks(Vec<Block>),
 }
 
 /// A block of a turn.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Block {
+    /// `text`, `thinking`, `redacted_thinking`, `tool_use` or `tool_result`: others are not read.
     #[serde(rename = "type")]
     kind: String,
     text: String,
@@ -128,22 +143,15 @@ impl Body {
     }
 }
 
-/// An error in Anthropic's shape; the code, the status and the headers are those of all others.
-struct Refused(Error);
-
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let body = refusal(&self.0);
-        let (mut head, _) = self.0.into_response().into_parts();
-        head.headers.remove(axum::http::header::CONTENT_LENGTH);
-        (head, body.to_string()).into_response()
-    }
+/// Writes refusals in Anthropic's shape, whoever refused; the code, the status and the headers are those of all others.
+pub async fn refusals(request: HttpRequest, next: Next) -> Response {
+    let path = request.uri().path();
+    let ours = path == "/v1/messages" || path.starts_with("/v1/messages/");
+    let response = next.run(request).await;
+    let Some(Refusal(error)) = response.extensions().get().filter(|_| ours).cloned() else { return response };
+    let (mut head, _) = response.into_parts();
+    head.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(head, axum::body::Body::from(refusal(&error).to_string()))
 }
 
 fn refusal(refused: &Error) -> Value {
@@ -162,28 +170,24 @@ fn refusal(refused: &Error) -> Value {
 }
 
 /// `POST /v1/messages`
-pub async fn create(state: State<Arc<Host>>, bytes: Result<Bytes, BytesRejection>) -> Response {
-    answer(state, bytes).await.unwrap_or_else(|error| Refused(error).into_response())
-}
-
-async fn answer(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRejection>) -> Result<Response> {
+pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRejection>) -> Result<Response> {
     let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
     let body: Body = body::json(&bytes)?;
-    if body.max_tokens.is_none() {
-        return Err(Error::new("invalid-input", "`max_tokens` is missing"));
-    }
+    body::json::<Limit>(&bytes)?;
     let streamed = body.stream;
     let (model, conversation) = body.conversation(&bytes)?;
     let params = Fields::params(&bytes)?;
     let input = Input::Conversation(conversation);
     let request = Request { task: Task::Chat, model: Some(model), input, params };
     let server = host.config().server.clone();
+    let limit = Patience::limit(&bytes, &server)?;
     let running = Running::start(host, request);
     let (id, _) = identity("msg_");
     if streamed {
-        return sse::answer(running, Events { id, open: None, index: 0, called: false }, &server).await;
+        return sse::answer(running, Events { id, open: None, index: 0, called: false }, limit, &server)
+            .await;
     }
-    let finished = running.finish(server.request_timeout.duration()).await?;
+    let finished = running.finish(limit).await?;
     let summary = summary(&finished.outcome.output)?;
     let said = &finished.said;
     let mut object = message(&id, &finished.outcome.route.model, content(said), summary.usage);
@@ -193,17 +197,15 @@ async fn answer(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRejecti
 }
 
 /// `POST /v1/messages/count_tokens`
-pub async fn count_tokens(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRejection>) -> Response {
-    let count = async {
-        let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
-        let (model, conversation) = body::json::<Body>(&bytes)?.conversation(&bytes)?;
-        let count = move |host: &Host, model: Option<&str>| host.count(model, &conversation, &Cancel::new());
-        stream::blocking(host, Some(model), count).await
-    };
-    match count.await {
-        Ok(tokens) => Json(json!({ "input_tokens": tokens })).into_response(),
-        Err(error) => Refused(error).into_response(),
-    }
+pub async fn count_tokens(
+    State(host): State<Arc<Host>>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>> {
+    let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
+    let (model, conversation) = body::json::<Body>(&bytes)?.conversation(&bytes)?;
+    let count = move |host: &Host, model: Option<&str>| host.count(model, &conversation, &Cancel::new());
+    let tokens = stream::blocking(host, Some(model), count).await?;
+    Ok(Json(json!({ "input_tokens": tokens })))
 }
 
 fn message(id: &str, model: &str, content: Value, usage: Usage) -> Value {

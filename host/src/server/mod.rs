@@ -13,10 +13,12 @@ mod listen;
 mod messages;
 mod observe;
 mod openai;
+mod openapi;
 mod page;
 mod params;
 mod request_log;
 mod responses;
+mod routes;
 mod sse;
 mod stream;
 mod tokens;
@@ -25,14 +27,14 @@ mod tools;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware;
-use axum::routing::{get, post};
+use axum::middleware::Next;
+use axum::{Extension, Router, middleware};
 use pajamas_plugin_api::Cancel;
 
 pub use error::http_status;
 use request_log::RequestLog;
+pub use routes::{Route, table};
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -82,37 +84,15 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
 /// All routes over a host.
 fn router(host: Arc<Host>, log: Arc<RequestLog>) -> Router {
     let max_body = host.config().server.max_body.as_usize();
-    let page = page::PATHS.iter().fold(Router::new(), |router, path| router.route(path, get(page::asset)));
-    let events = get(admin::events).with_state((Arc::clone(&host), Arc::clone(&log)));
-    page.route("/healthz", get(health::healthz))
-        .route("/readyz", get(admin::readyz))
-        .route("/metrics", get(admin::metrics))
-        .route("/v1/models", get(health::models))
-        .route("/v1/chat/completions", post(chat::completions))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/responses", post(responses::create))
-        .route("/v1/messages", post(messages::create))
-        .route("/v1/messages/count_tokens", post(messages::count_tokens))
-        .route("/v1/embeddings", post(embeddings::embeddings))
-        .route("/v1/rerank", post(embeddings::rerank))
-        .route("/v1/images/detect", post(images::detect))
-        .route("/v1/images/classify", post(images::classify))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .route("/apply-template", post(tokens::apply_template))
-        .route("/admin/models", get(admin::models))
-        .route("/admin/models/{id}/load", post(admin::load))
-        .route("/admin/models/{id}/unload", post(admin::unload))
-        .route("/admin/models/{id}/pin", post(admin::pin))
-        .route("/admin/models/{id}/unpin", post(admin::unpin))
-        .route("/admin/plugins", get(admin::plugins))
-        .route("/admin/config", get(admin::config))
-        .route("/admin/events", events)
+    routes::router()
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&host), body::within_time))
         .layer(DefaultBodyLimit::max(max_body))
+        .layer(Extension(Arc::clone(&log)))
         .layer(middleware::from_fn_with_state(Arc::clone(&host), access::check))
+        .layer(middleware::from_fn(|request, next: Next| observe::unpanicked(next.run(request))))
+        .layer(middleware::from_fn(messages::refusals))
         .layer(middleware::from_fn_with_state((Arc::clone(&host), log), observe::request))
         .with_state(host)
 }

@@ -1,16 +1,21 @@
 //! One line in the log for each request, its id in the answer, and its refusal in the metrics.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use super::access::Caller;
 use super::request_log::{RequestLog, Trace};
+use crate::error::Error;
 use crate::host::Host;
 
 /// The header with the request's id: the client's own when it sent one.
@@ -20,7 +25,7 @@ const LONGEST_ID: usize = 128;
 
 /// Marks a response as an error of ours.
 #[derive(Debug, Clone)]
-pub struct Refusal(pub String);
+pub struct Refusal(pub Error);
 
 /// Measures a request until its answer begins; what follows of a stream is in the metrics and in the request log.
 pub async fn request(
@@ -35,7 +40,7 @@ pub async fn request(
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let trace = Trace::begin(&log, id.to_str().unwrap_or_default(), &method, &route);
     let mut response = Arc::clone(&trace).within(next.run(request)).await;
-    let refusal = response.extensions().get::<Refusal>().map(|refusal| refusal.0.clone());
+    let refusal = response.extensions().get::<Refusal>().map(|refusal| refusal.0.code().to_owned());
     if let Some(code) = &refusal {
         host.metrics().refused(code);
     }
@@ -55,6 +60,19 @@ pub async fn request(
     response
 }
 
+/// A fault of ours is an answer with a code like every other, and not a connection that breaks.
+pub async fn unpanicked(answer: impl Future<Output = Response>) -> Response {
+    let mut answer = pin!(answer);
+    let whole = poll_fn(|context| {
+        // Nothing of the request is used again after a panic.
+        match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Error::new("internal", "the request's handler panicked"))),
+        }
+    });
+    whole.await.unwrap_or_else(IntoResponse::into_response)
+}
+
 fn is_plain(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     (1..=LONGEST_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
@@ -72,6 +90,13 @@ fn new_id() -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let response = unpanicked(async { panic!("on purpose") }).await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.extensions().get::<Refusal>().unwrap().0.code(), "internal");
+    }
 
     #[test]
     fn an_id_of_the_client_is_kept_when_it_is_plain() {

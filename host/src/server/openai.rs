@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pajamas_plugin_api::{FinishReason, GenerateSummary, Usage};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,7 +21,8 @@ pub fn identity(prefix: &str) -> (String, u64) {
 }
 
 /// One turn of a conversation, as clients write it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatTurn")]
 pub struct Turn {
     role: String,
     #[serde(default)]
@@ -36,14 +38,16 @@ pub struct Turn {
 }
 
 /// A call that an earlier answer made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCall")]
 struct TurnCall {
     #[serde(default)]
     id: String,
     function: Function,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "CalledFunction")]
 struct Function {
     name: String,
     #[serde(default)]
@@ -67,8 +71,9 @@ pub fn arguments(text: String) -> Value {
 }
 
 /// A text, or parts of one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or a list of parts")]
+#[schemars(rename = "TextOrParts")]
 pub enum Content {
     /// The whole.
     Text(String),
@@ -77,8 +82,10 @@ pub enum Content {
 }
 
 /// A part of a turn; only those of text are read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "TextPart")]
 pub struct Part {
+    /// `text`, `input_text` or `output_text`: others are not read.
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]

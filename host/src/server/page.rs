@@ -43,6 +43,14 @@ const ASSETS: [Asset; 4] = [
 /// The paths of the page's files. They hold nothing secret, and whoever has a key has to see where to put it.
 pub const PATHS: [&str; 4] = [ASSETS[0].path, ASSETS[1].path, ASSETS[2].path, ASSETS[3].path];
 
+/// Each path with its media type.
+pub const FILES: [(&str, &str); 4] = [
+    (ASSETS[0].path, ASSETS[0].kind),
+    (ASSETS[1].path, ASSETS[1].kind),
+    (ASSETS[2].path, ASSETS[2].kind),
+    (ASSETS[3].path, ASSETS[3].kind),
+];
+
 /// Nothing from elsewhere, nothing inline, and no text that becomes markup; pictures are also those that a person chose.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \

@@ -1,19 +1,31 @@
 //! What all requests for text share: how tokens are chosen, when the answer ends, what it must look like.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use pajamas_plugin_api::{Constraint, Grammar, Sampling};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::body;
+use crate::config::Server;
 use crate::error::{Error, Result};
 use crate::pipeline::Params;
 
 /// The fields, read from the same body as those of the family: a field that is wrong is named with its path.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Fields {
-    #[serde(alias = "max_completion_tokens", alias = "max_output_tokens")]
+    /// The most tokens of the answer.
+    #[schemars(range(min = 1))]
     max_tokens: Option<u32>,
+    /// OpenAI's newer name of `max_tokens`.
+    #[schemars(range(min = 1))]
+    max_completion_tokens: Option<u32>,
+    /// The name of `max_tokens` in OpenAI's responses.
+    #[schemars(range(min = 1))]
+    max_output_tokens: Option<u32>,
     temperature: Option<f32>,
     top_p: Option<f32>,
     top_k: Option<u32>,
@@ -22,8 +34,12 @@ pub struct Fields {
     frequency_penalty: Option<f32>,
     repeat_penalty: Option<f32>,
     seed: Option<u64>,
-    #[serde(alias = "stop_sequences")]
+    /// Texts that end the answer, and are no part of it.
     stop: Option<Stop>,
+    /// Anthropic's name of `stop`.
+    stop_sequences: Option<Stop>,
+    /// What is added to the logits of tokens, by their ids.
+    #[schemars(with = "Option<BTreeMap<String, f32>>")]
     logit_bias: Option<Map<String, Value>>,
     response_format: Option<Format>,
     /// Where OpenAI's responses have it.
@@ -36,34 +52,63 @@ pub struct Fields {
     priority: i32,
 }
 
-#[derive(Debug, Deserialize)]
+/// How long a request may take, read from the same body as the rest.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Patience {
+    /// Seconds after which the request ends with `request-timeout`, waiting included; at most `server.request_timeout`,
+    /// which counts without it.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    timeout: Option<f64>,
+}
+
+impl Patience {
+    /// The limit of a request with this body.
+    ///
+    /// # Errors
+    /// `invalid-input` when it is no time, or longer than the server's own.
+    pub fn limit(bytes: &[u8], server: &Server) -> Result<Duration> {
+        let most = server.request_timeout.duration();
+        let Some(seconds) = body::json::<Self>(bytes)?.timeout else { return Ok(most) };
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(limit) if !limit.is_zero() && limit <= most => Ok(limit),
+            _ => Err(Error::new("invalid-input", format!("`timeout` is {seconds}, in seconds"))
+                .help(format!("more than 0, and {} at most", most.as_secs_f64()))),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text or a list of texts")]
 enum Stop {
     One(String),
     Many(Vec<String>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ResponseFormat")]
 struct Format {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["text", "json_object", "json_schema"]))]
     kind: String,
     json_schema: Option<NamedSchema>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct TextFormat {
     format: Option<FlatFormat>,
 }
 
 /// As [`Format`], with the schema beside the type.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct FlatFormat {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["text", "json_object", "json_schema"]))]
     kind: String,
     schema: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct NamedSchema {
     schema: Option<Value>,
 }
@@ -76,6 +121,7 @@ impl Fields {
     pub fn params(bytes: &[u8]) -> Result<Params> {
         let fields: Self = body::json(bytes)?;
         fields.check_finite()?;
+        let max_tokens = fields.max_tokens()?;
         let defaults = Sampling::default();
         let constraint = fields.constraint()?;
         let logit_bias = fields.logit_bias.unwrap_or_default();
@@ -86,7 +132,7 @@ impl Fields {
             })
         });
         Ok(Params {
-            max_tokens: fields.max_tokens,
+            max_tokens,
             sampling: Sampling {
                 temperature: fields.temperature.unwrap_or(defaults.temperature),
                 top_p: fields.top_p.unwrap_or(defaults.top_p),
@@ -99,7 +145,7 @@ impl Fields {
                 logit_bias: logit_bias.collect::<Result<_>>()?,
                 ..defaults
             },
-            stop: match fields.stop {
+            stop: match fields.stop.or(fields.stop_sequences) {
                 None => Vec::new(),
                 Some(Stop::One(text)) => vec![text],
                 Some(Stop::Many(texts)) => texts,
@@ -109,6 +155,19 @@ impl Fields {
             ignore_eos: fields.ignore_eos,
             ..Params::default()
         })
+    }
+
+    /// The limit, whichever family's name it has. One that is wrong is refused also beside one that counts.
+    fn max_tokens(&self) -> Result<Option<u32>> {
+        let names = [
+            ("max_tokens", self.max_tokens),
+            ("max_completion_tokens", self.max_completion_tokens),
+            ("max_output_tokens", self.max_output_tokens),
+        ];
+        match names.iter().find(|(_, limit)| *limit == Some(0)) {
+            Some((name, _)) => Err(Error::new("invalid-input", format!("`{name}` is 0: 1 is the least"))),
+            None => Ok(names.iter().find_map(|(_, limit)| *limit)),
+        }
     }
 
     /// JSON has larger numbers than fit, and none for what they become.
@@ -128,16 +187,14 @@ impl Fields {
     }
 
     fn constraint(&self) -> Result<Option<Constraint>> {
-        let format = match (&self.response_format, self.text.as_ref().and_then(|text| text.format.as_ref())) {
-            (Some(Format { kind, json_schema }), _) => schema(
-                "response_format",
-                "json_schema.schema",
-                kind,
-                json_schema.as_ref().and_then(|s| s.schema.as_ref()),
-            )?,
-            (None, Some(format)) => schema("text.format", "schema", &format.kind, format.schema.as_ref())?,
-            (None, None) => None,
-        };
+        let text = self.text.as_ref().and_then(|text| text.format.as_ref());
+        let text = text.map(|f| schema("text.format", "schema", &f.kind, f.schema.as_ref())).transpose()?;
+        let response = self.response_format.as_ref().map(|Format { kind, json_schema }| {
+            let written = json_schema.as_ref().and_then(|named| named.schema.as_ref());
+            schema("response_format", "json_schema.schema", kind, written)
+        });
+        // Both are looked at, though only one counts.
+        let format = response.transpose()?.or(text).flatten();
         let grammar = match (format, &self.grammar) {
             (Some(_), Some(_)) => {
                 return Err(Error::new(
@@ -178,6 +235,18 @@ mod tests {
     }
 
     #[test]
+    fn a_field_has_the_names_of_all_families_and_may_be_null_under_the_others() {
+        let params = |body: Value| Fields::params(body.to_string().as_bytes()).unwrap();
+        for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+            let mut body =
+                json!({ "max_tokens": null, "max_completion_tokens": null, "max_output_tokens": null });
+            body[name] = json!(5);
+            assert_eq!(params(body).max_tokens, Some(5), "{name}");
+        }
+        assert_eq!(params(json!({ "stop": null, "stop_sequences": ["a"] })).stop, ["a"]);
+    }
+
+    #[test]
     fn formats_become_grammars() {
         let grammar = |body: Value| {
             Fields::params(body.to_string().as_bytes())
@@ -206,6 +275,7 @@ mod tests {
             (json!({ "stop": 7 }), "`stop`"),
             (json!({ "temperature": "hot" }), "`temperature`"),
             (json!({ "seed": -1 }), "`seed`"),
+            (json!({ "max_tokens": 1, "max_output_tokens": 0 }), "`max_output_tokens`"),
             (json!({ "max_tokens": 1e30 }), "`max_tokens`"),
             (json!({ "logit_bias": { "x": 1 } }), "`logit_bias.x`"),
             (json!({ "logit_bias": { "1": 1e300 } }), "`logit_bias.1`"),

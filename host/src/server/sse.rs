@@ -62,12 +62,17 @@ pub trait Protocol: Send + 'static {
 ///
 /// # Errors
 /// Those of the request, until its first token.
-pub async fn answer(mut running: Running, mut protocol: impl Protocol, server: &Server) -> Result<Response> {
-    let deadline = Instant::now() + server.request_timeout.duration();
+pub async fn answer(
+    mut running: Running,
+    mut protocol: impl Protocol,
+    limit: Duration,
+    server: &Server,
+) -> Result<Response> {
+    let deadline = Instant::now() + limit;
     let mut route = None;
     let first = loop {
         let next = tokio::time::timeout_at(deadline, running.next()).await;
-        match next.map_err(|_| timed_out(server.request_timeout.duration()))? {
+        match next.map_err(|_| timed_out(limit))? {
             Happened::Route(chosen) => route = Some(chosen),
             Happened::Done(result) => break Happened::Done(Box::new(Ok((*result)?))),
             first @ (Happened::Token(_) | Happened::Parts(_)) => break first,
@@ -76,11 +81,7 @@ pub async fn answer(mut running: Running, mut protocol: impl Protocol, server: &
     let route = route.ok_or_else(|| Error::new("internal", "the request ended before it was routed"))?;
     let lines = protocol.begin(&route);
     let (sender, receiver) = mpsc::channel(1);
-    let limits = Limits {
-        deadline,
-        request: server.request_timeout.duration(),
-        client: server.client_timeout.duration(),
-    };
+    let limits = Limits { deadline, request: limit, client: server.client_timeout.duration() };
     tokio::spawn(forward(running, first, protocol, lines, sender, limits));
     let events = ReceiverStream::new(receiver).map(|line| Ok::<_, Infallible>(Event::from(line)));
     let sse = Sse::new(events).keep_alive(KeepAlive::default());

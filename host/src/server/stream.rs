@@ -188,8 +188,8 @@ impl Drop for Running {
 
 /// The request took too long.
 pub fn timed_out(limit: Duration) -> Error {
-    Error::new("request-timeout", format!("the request took longer than {} s", limit.as_secs()))
-        .help("raise `server.request_timeout`, or ask for less")
+    Error::new("request-timeout", format!("the request took longer than {} s", limit.as_secs_f64()))
+        .help("raise the request's `timeout` or `server.request_timeout`, or ask for less")
 }
 
 /// Does something that is no request of a pipeline, with a model of the configuration, on a thread that may block.

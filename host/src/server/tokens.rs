@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use pajamas_plugin_api::{Cancel, Prompt};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,8 +15,9 @@ use super::{body, chat, stream};
 use crate::error::Result;
 use crate::host::Host;
 
-#[derive(Debug, Deserialize)]
-struct TokenizeBody {
+/// What is read of a text to be cut into tokens.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct TokenizeBody {
     model: Option<String>,
     content: String,
     #[serde(default)]
@@ -53,8 +55,9 @@ pub async fn tokenize(
     Ok(Json(json!({ "tokens": tokens })))
 }
 
-#[derive(Debug, Deserialize)]
-struct DetokenizeBody {
+/// What is read of tokens to be put together.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct DetokenizeBody {
     model: Option<String>,
     tokens: Vec<u32>,
 }

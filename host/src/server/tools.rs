@@ -1,5 +1,6 @@
 //! Functions that an answer may call, in the shapes of all three families.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -12,11 +13,13 @@ const MOST_TOOLS: usize = 128;
 const LONGEST_NAME: usize = 128;
 
 /// The fields about calls and about the model's template, read from the same body as those of the family.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Tools {
-    tools: Option<Vec<Value>>,
-    tool_choice: Value,
+    /// The functions that may be called.
+    tools: Option<Vec<Written>>,
+    /// Whether one has to be called, and which.
+    tool_choice: Option<Choice>,
     parallel_tool_calls: Option<bool>,
     /// Variables for the model's template, as llama-server and vLLM take them.
     chat_template_kwargs: Option<Map<String, Value>>,
@@ -28,16 +31,66 @@ pub struct Tools {
     thinking: Option<Thinking>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Reasoning {
     effort: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
+}
+
+/// A function: OpenAI's with `function`, OpenAI's newer one without, or Anthropic's with `input_schema`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(rename = "Tool")]
+struct Written {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    function: Option<Box<Self>>,
+    name: Option<String>,
+    description: Option<String>,
+    parameters: Option<Map<String, Value>>,
+    input_schema: Option<Map<String, Value>>,
+    strict: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "auto, none, required, or an object with the name of a function")]
+#[schemars(rename = "ToolChoice")]
+enum Choice {
+    Word(Kind),
+    Object(ChosenTool),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "ToolChoiceKind")]
+enum Kind {
+    Auto,
+    None,
+    Required,
+    Any,
+    Function,
+    Tool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ChosenTool {
+    #[serde(rename = "type")]
+    kind: Kind,
+    name: Option<String>,
+    function: Option<ChosenFunction>,
+    /// Anthropic's.
+    disable_parallel_tool_use: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ChosenFunction {
+    name: String,
 }
 
 impl Tools {
@@ -50,16 +103,19 @@ impl Tools {
         if tools.len() > MOST_TOOLS {
             return Err(invalid(format!("`tools`: {} are more than {MOST_TOOLS}", tools.len())));
         }
-        conversation.tools =
-            tools.into_iter().enumerate().map(|(index, value)| tool(index, value)).collect::<Result<_>>()?;
-        conversation.choice = choice(&self.tool_choice)?;
+        conversation.tools = tools
+            .into_iter()
+            .enumerate()
+            .map(|(index, written)| written.tool(index))
+            .collect::<Result<_>>()?;
+        let alone = self.tool_choice.as_ref().and_then(Choice::alone);
+        conversation.choice = self.tool_choice.map_or(Ok(ToolChoice::Auto), Choice::read)?;
         if conversation.tools.is_empty()
             && matches!(conversation.choice, ToolChoice::Required | ToolChoice::Named(_))
         {
             return Err(invalid("`tool_choice` wants a call, and there are no `tools`".into()));
         }
-        let alone = self.tool_choice["disable_parallel_tool_use"].as_bool().map(|alone| !alone);
-        conversation.parallel = self.parallel_tool_calls.or(alone).unwrap_or(true);
+        conversation.parallel = self.parallel_tool_calls.or(alone.map(|alone| !alone)).unwrap_or(true);
         let effort = self.reasoning_effort.or_else(|| self.reasoning.and_then(|r| r.effort));
         if let Some(effort) = effort {
             conversation.variables.insert("enable_thinking".into(), json!(effort != "none"));
@@ -73,54 +129,61 @@ impl Tools {
     }
 }
 
-/// One function: OpenAI's with `function`, OpenAI's newer one without, or Anthropic's with `input_schema`.
-fn tool(index: usize, mut value: Value) -> Result<Tool> {
-    let place = format!("tools[{index}]");
-    let kind = value["type"].as_str().unwrap_or("function").to_owned();
-    if !matches!(&*kind, "function" | "custom") || (kind == "custom" && value["input_schema"].is_null()) {
-        return Err(Error::new(
-            "unsupported",
-            format!("`{place}.type`: tools of type `{kind}` are not known"),
-        )
-        .help("tools of type `function`, which the client carries out"));
+impl Written {
+    fn tool(self, index: usize) -> Result<Tool> {
+        let place = format!("tools[{index}]");
+        let kind = self.kind.as_deref().unwrap_or("function");
+        if !matches!(kind, "function" | "custom") || (kind == "custom" && self.input_schema.is_none()) {
+            return Err(Error::new(
+                "unsupported",
+                format!("`{place}.type`: tools of type `{kind}` are not known"),
+            )
+            .help("tools of type `function`, which the client carries out"));
+        }
+        let (place, function) = match self.function {
+            Some(function) => (format!("{place}.function"), *function),
+            None => (place, self),
+        };
+        let name = function.name.unwrap_or_default();
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
+            return Err(invalid(format!(
+                "`{place}.name`: 1 to {LONGEST_NAME} letters, digits, `_`, `-`, `.` or `/`"
+            )));
+        }
+        let schema = function.parameters.or(function.input_schema).filter(|schema| !schema.is_empty());
+        Ok(Tool {
+            name,
+            description: function.description,
+            parameters: schema.map_or_else(|| json!({ "type": "object", "properties": {} }), Value::Object),
+            strict: function.strict.unwrap_or(false),
+        })
     }
-    let (place, mut function) = match value["function"].take() {
-        function @ Value::Object(_) => (format!("{place}.function"), function),
-        _ => (place, value),
-    };
-    let name = function["name"].as_str().unwrap_or_default().to_owned();
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
-        return Err(invalid(format!(
-            "`{place}.name`: 1 to {LONGEST_NAME} letters, digits, `_`, `-`, `.` or `/`"
-        )));
-    }
-    let schema = ["parameters", "input_schema"].map(|key| function[key].take());
-    let parameters = schema.into_iter().find(|schema| !schema.is_null()).unwrap_or_else(|| json!({}));
-    if !parameters.is_object() {
-        return Err(invalid(format!("`{place}.parameters` is no JSON Schema of an object")));
-    }
-    let empty = parameters.as_object().is_some_and(Map::is_empty);
-    Ok(Tool {
-        name,
-        description: function["description"].as_str().map(str::to_owned),
-        parameters: if empty { json!({ "type": "object", "properties": {} }) } else { parameters },
-        strict: function["strict"].as_bool().unwrap_or(false),
-    })
 }
 
-fn choice(value: &Value) -> Result<ToolChoice> {
-    let kind = value.as_str().or_else(|| value["type"].as_str());
-    let name = value["function"]["name"].as_str().or_else(|| value["name"].as_str());
-    match (kind, name) {
-        (None, _) if value.is_null() => Ok(ToolChoice::Auto),
-        (Some("auto"), _) => Ok(ToolChoice::Auto),
-        (Some("none"), _) => Ok(ToolChoice::None),
-        (Some("required" | "any"), _) => Ok(ToolChoice::Required),
-        (Some("function" | "tool"), Some(name)) => Ok(ToolChoice::Named(name.to_owned())),
-        _ => Err(invalid(
-            "`tool_choice`: auto, none, required, or an object with the name of a function".into(),
-        )),
+impl Choice {
+    /// Whether only one function may be called at a time.
+    fn alone(&self) -> Option<bool> {
+        match self {
+            Self::Word(_) => None,
+            Self::Object(chosen) => chosen.disable_parallel_tool_use,
+        }
+    }
+
+    fn read(self) -> Result<ToolChoice> {
+        let (kind, name) = match self {
+            Self::Word(kind) => (kind, None),
+            Self::Object(chosen) => (chosen.kind, chosen.function.map(|f| f.name).or(chosen.name)),
+        };
+        match (kind, name) {
+            (Kind::Auto, _) => Ok(ToolChoice::Auto),
+            (Kind::None, _) => Ok(ToolChoice::None),
+            (Kind::Required | Kind::Any, _) => Ok(ToolChoice::Required),
+            (Kind::Function | Kind::Tool, Some(name)) => Ok(ToolChoice::Named(name)),
+            (Kind::Function | Kind::Tool, None) => {
+                Err(invalid("`tool_choice` lacks the name of a function".into()))
+            }
+        }
     }
 }
 
@@ -134,7 +197,7 @@ mod tests {
 
     fn apply(body: Value) -> Result<Conversation> {
         let mut conversation = Conversation::default();
-        serde_json::from_value::<Tools>(body).unwrap().apply(&mut conversation)?;
+        crate::server::body::json::<Tools>(body.to_string().as_bytes())?.apply(&mut conversation)?;
         Ok(conversation)
     }
 
@@ -169,6 +232,8 @@ mod tests {
             (json!({ "tools": [{ "name": "a b" }] }), "tools[0].name"),
             (json!({ "tools": [{ "name": "f", "parameters": 3 }] }), "tools[0].parameters"),
             (json!({ "tools": [{ "type": "web_search" }] }), "tools[0].type"),
+            (json!({ "tools": [{ "name": "f", "description": 3 }] }), "tools[0].description"),
+            (json!({ "tools": ["f"] }), "tools[0]"),
             (json!({ "tool_choice": "sometimes" }), "tool_choice"),
             (json!({ "tool_choice": "required" }), "tool_choice"),
         ] {

@@ -10,13 +10,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use answer::Answer;
 use events::Events;
 
 use super::openai::{Content, arguments, summary, turn};
-use super::params::Fields;
+use super::params::{Fields, Patience};
 use super::stream::{Running, route_header};
 use super::tools::Tools;
 use super::{body, sse};
@@ -27,27 +28,32 @@ use crate::host::Host;
 use crate::pipeline::{Input, Request};
 
 /// What is read of a request beside the [`Fields`] of all text.
-#[derive(Debug, Deserialize)]
-struct Body {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Body {
     model: Option<String>,
     input: Said,
     instructions: Option<String>,
+    /// Responses are not kept: null.
+    #[schemars(with = "Option<()>")]
     previous_response_id: Option<String>,
     #[serde(default)]
     stream: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or a list of items")]
+#[schemars(rename = "ResponseInput")]
 enum Said {
     Text(String),
     Items(Vec<Item>),
 }
 
 /// One item of the conversation: a message, a call, or what a call gave.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ResponseInputItem")]
 struct Item {
     #[serde(rename = "type", default)]
+    #[schemars(extend("enum" = ["message", "function_call", "function_call_output", "reasoning", null]))]
     kind: Option<String>,
     #[serde(default)]
     role: String,
@@ -133,12 +139,13 @@ pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let streamed = body.stream;
     let request = body.request(&bytes)?;
     let server = host.config().server.clone();
+    let limit = Patience::limit(&bytes, &server)?;
     let running = Running::start(host, request);
     let mut answer = Answer::new();
     if streamed {
-        return sse::answer(running, Events::new(answer), &server).await;
+        return sse::answer(running, Events::new(answer), limit, &server).await;
     }
-    let finished = running.finish(server.request_timeout.duration()).await?;
+    let finished = running.finish(limit).await?;
     let summary = summary(&finished.outcome.output)?;
     answer.model.clone_from(&finished.outcome.route.model);
     answer.items = answer::items(&finished.said);

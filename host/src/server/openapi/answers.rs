@@ -1,0 +1,272 @@
+//! What the routes answer, in the [notation](super::notation): the handlers write JSON, and a test with the document
+//! compares what they write with this.
+
+use serde_json::{Map, Value, json};
+
+use super::notation;
+
+/// The name of the error that all routes share.
+pub const ERROR: &str = "Error";
+/// The name of the error at Anthropic's routes.
+pub const ANTHROPIC_ERROR: &str = "AnthropicError";
+/// The name of an event of a stream.
+pub const EVENT: &str = "Event";
+
+/// The schemas by their names.
+pub fn schemas() -> Map<String, Value> {
+    let shapes = [errors(), openai(), responses(), anthropic(), vectors(), pictures(), operating()];
+    shapes
+        .into_iter()
+        .filter_map(|shapes| match shapes {
+            Value::Object(shapes) => Some(shapes),
+            _ => None,
+        })
+        .flatten()
+        .map(|(name, shape)| (name, notation::schema(&shape)))
+        .collect()
+}
+
+fn errors() -> Value {
+    json!({
+        ERROR: { "error": { "message": "string", "type": "string", "code": "string", "param": "null" } },
+        ANTHROPIC_ERROR: {
+            "type": "=error",
+            "error": { "type": "string", "message": "string", "code": "string" },
+        },
+    })
+}
+
+fn openai() -> Value {
+    let likely = json!({ "token": "string", "logprob": "number", "bytes": ["integer"] });
+    let mut token = likely.clone();
+    token["top_logprobs"] = json!([likely]);
+    json!({
+        "Usage": {
+            "prompt_tokens": "integer",
+            "completion_tokens": "integer",
+            "total_tokens": "integer",
+            "prompt_tokens_details": { "cached_tokens": "integer" },
+        },
+        "Timings": { "queue_ms": "number", "prompt_ms": "number", "decode_ms": "number" },
+        "Logprobs": { "content": [token], "refusal": "null" },
+        "AssistantMessage": {
+            "role": "=assistant",
+            "content": "string|null",
+            "reasoning_content?": "string",
+            "tool_calls?": [{
+                "id": "string",
+                "type": "=function",
+                "function": { "name": "string", "arguments": "string" },
+            }],
+        },
+        "ChatCompletion": {
+            "id": "string",
+            "object": "=chat.completion",
+            "created": "integer",
+            "model": "string",
+            "choices": [{
+                "index": "integer",
+                "message": "#AssistantMessage",
+                "logprobs": "#Logprobs|null",
+                "finish_reason": "=stop|length|tool_calls",
+            }],
+            "usage": "#Usage",
+            "timings": "#Timings",
+        },
+        "TextLogprobs": {
+            "tokens": ["string"],
+            "token_logprobs": ["number"],
+            "top_logprobs": [{ "*": "number" }],
+            "text_offset": ["integer"],
+        },
+        "Completion": {
+            "id": "string",
+            "object": "=text_completion",
+            "created": "integer",
+            "model": "string",
+            "choices": [{
+                "index": "integer",
+                "text": "string",
+                "logprobs": "#TextLogprobs|null",
+                "finish_reason": "=stop|length",
+            }],
+            "usage": "#Usage",
+        },
+        "Models": {
+            "object": "=list",
+            "data": [{
+                "id": "string",
+                "object": "=model",
+                "created": "integer",
+                "owned_by": "string",
+                "task": "string|null",
+                "description": "string|null",
+            }],
+        },
+    })
+}
+
+fn responses() -> Value {
+    let status = "=completed|incomplete|in_progress";
+    json!({
+        "ResponseOutput": { "|": [
+            {
+                "id": "string",
+                "type": "=message",
+                "role": "=assistant",
+                "status": status,
+                "content": [{ "type": "=output_text", "text": "string", "annotations": ["any"] }],
+            },
+            {
+                "id": "string",
+                "type": "=reasoning",
+                "summary": ["any"],
+                "content": [{ "type": "=reasoning_text", "text": "string" }],
+                "status": status,
+            },
+            {
+                "id": "string",
+                "type": "=function_call",
+                "call_id": "string",
+                "name": "string",
+                "arguments": "string",
+                "status": status,
+            },
+        ] },
+        "Response": {
+            "id": "string",
+            "object": "=response",
+            "created_at": "integer",
+            "status": "=completed|incomplete",
+            "model": "string",
+            "output": ["#ResponseOutput"],
+            "error": "null",
+            "incomplete_details": { "|": [{ "reason": "string" }, "null"] },
+            "instructions": "null",
+            "metadata": {},
+            "parallel_tool_calls": "boolean",
+            "tool_choice": "string",
+            "tools": ["any"],
+            "temperature": "null",
+            "top_p": "null",
+            "usage": {
+                "input_tokens": "integer",
+                "input_tokens_details": { "cached_tokens": "integer" },
+                "output_tokens": "integer",
+                "output_tokens_details": { "reasoning_tokens": "integer" },
+                "total_tokens": "integer",
+            },
+        },
+    })
+}
+
+fn anthropic() -> Value {
+    json!({
+        "AnthropicMessage": {
+            "id": "string",
+            "type": "=message",
+            "role": "=assistant",
+            "model": "string",
+            "content": [{ "|": [
+                { "type": "=text", "text": "string" },
+                { "type": "=thinking", "thinking": "string", "signature": "string" },
+                { "type": "=tool_use", "id": "string", "name": "string", "input": "any" },
+            ] }],
+            "stop_reason": "=end_turn|max_tokens|stop_sequence|tool_use",
+            "stop_sequence": "string|null",
+            "usage": {
+                "input_tokens": "integer",
+                "cache_read_input_tokens": "integer",
+                "cache_creation_input_tokens": "integer",
+                "output_tokens": "integer",
+            },
+        },
+        "AnthropicCount": { "input_tokens": "integer" },
+    })
+}
+
+fn vectors() -> Value {
+    json!({
+        "InputUsage": { "prompt_tokens": "integer", "total_tokens": "integer" },
+        "Embeddings": {
+            "object": "=list",
+            "data": [{
+                "object": "=embedding",
+                "index": "integer",
+                "embedding": { "|": [["number"], "string"] },
+            }],
+            "model": "string",
+            "usage": "#InputUsage",
+        },
+        "Ranking": {
+            "object": "=list",
+            "model": "string",
+            "results": [{
+                "index": "integer",
+                "relevance_score": "number",
+                "document?": { "text": "string" },
+            }],
+            "usage": "#InputUsage",
+        },
+        "Tokens": { "tokens": [{ "|": ["integer", { "id": "integer", "piece": "string" }] }] },
+        "Text": { "content": "string" },
+        "Prompt": { "prompt": "string" },
+    })
+}
+
+fn pictures() -> Value {
+    json!({
+        "Detections": {
+            "image": "string",
+            "width": "integer",
+            "height": "integer",
+            "detections": [{
+                "label": "string",
+                "class_id": "integer",
+                "score": "number",
+                "box": ["number"],
+            }],
+            "model": "string",
+        },
+        "Classes": {
+            "image": "string",
+            "classes": [{ "label": "string", "class_id": "integer", "score": "number" }],
+            "model": "string",
+        },
+    })
+}
+
+fn operating() -> Value {
+    let state = "=unloaded|loading|ready|busy|failed|quarantined";
+    json!({
+        "Health": { "status": "=ok", "version": "string" },
+        "Failure": { "code": "string", "message": "string" },
+        "Readiness": {
+            "status": "=ready|not ready",
+            "waiting_for": [{ "model": "string", "state": state, "failure": "#Failure|null" }],
+        },
+        "ModelState": {
+            "id": "string",
+            "state": state,
+            "pinned": "boolean",
+            "in_flight": "integer",
+            "backend": "string|null",
+            "device": "string|null",
+            "memory": [{ "device": "string", "*": "integer" }],
+            "load_ms": "number|null",
+            "failure": "#Failure|null",
+        },
+        "ModelStates": {
+            "models": ["#ModelState"],
+            "devices": [{ "device": "string", "total": "integer", "used": "integer" }],
+        },
+        "Plugins": {
+            "plugins": ["object"],
+            "backends": [{ "plugin": "string", "backend": "object", "probe": "any" }],
+        },
+        "Settings": { "settings": ["object"] },
+        "Document": "object",
+        // Of a stream each event.
+        EVENT: { "event?": "string", "data": "string" },
+    })
+}
