@@ -35,6 +35,8 @@ pub struct Server {
     pub max_queue: u32,
     /// How long requests under way may still take when the server is told to stop.
     pub drain_timeout: Period,
+    /// Take over the configuration file whenever it was changed.
+    pub watch: bool,
 }
 
 impl Default for Server {
@@ -48,6 +50,7 @@ impl Default for Server {
             max_connections: 4096,
             max_queue: 64,
             drain_timeout: Period::seconds(30),
+            watch: true,
         }
     }
 }
