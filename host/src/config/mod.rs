@@ -40,7 +40,7 @@ pub use layers::{LoadOptions, Override, Stamp};
 pub use origin::{Origin, Place};
 pub use problem::{Problem, Problems};
 pub use quantity::{ByteSize, Period};
-pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages};
+pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
 pub use task::Task;
 pub use text::{Address, BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};
 

@@ -2,6 +2,7 @@
 
 mod reload;
 mod setup;
+mod waiting;
 mod work;
 
 use std::ops::ControlFlow;
@@ -23,6 +24,7 @@ use crate::router::{self, Candidate, Decision, Snapshot};
 use crate::stages::Stages;
 pub use reload::{Cause, Refused, Reload};
 use setup::{Current, Setup};
+use waiting::Ahead;
 use work::Work;
 
 /// A running host. Share it behind an `Arc`; every method may be called from any thread, and blocks it.
@@ -37,6 +39,7 @@ pub struct Host {
     models: Arc<Models>,
     admission: Arc<Admission>,
     metrics: Metrics,
+    ahead: Ahead,
 }
 
 /// What is told while a request is carried out; `Break` cancels it.
@@ -67,6 +70,7 @@ impl Host {
             models,
             admission: Arc::default(),
             metrics: Metrics::default(),
+            ahead: Ahead::default(),
         })
     }
 

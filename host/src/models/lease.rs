@@ -17,7 +17,8 @@ impl Claim<'_> {
     /// The model is there, and its first request uses it. Others do, too, unless it became another one meanwhile.
     pub(super) fn fulfil(self, loaded: &Arc<Loaded>) {
         let mut shelf = self.models.shelf();
-        *shelf.loads.entry(self.id.to_owned()).or_default() += 1;
+        let (count, latest) = shelf.loads.entry(self.id.to_owned()).or_default();
+        (*count, *latest) = (*count + 1, loaded.load_time);
         shelf.slots.insert(self.id.to_owned(), Slot::Ready(Arc::clone(loaded)));
         shelf.ledger.enter(self.id);
         // Panics count until a request goes well; a failure to load is over.

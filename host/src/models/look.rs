@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::shelf::Slot;
-use super::status::{Change, Status};
+use super::status::{Change, Failure, State, Status};
 use super::store::{Loaded, Models};
 
 impl Models {
@@ -29,6 +30,17 @@ impl Models {
         self.shelf().slots.values().filter_map(ready).collect()
     }
 
+    /// What one model is doing, and why it failed if it did; asks no plugin.
+    pub fn state(&self, id: &str) -> (State, Option<Failure>) {
+        let shelf = self.shelf();
+        (shelf.state(id), shelf.failures.get(id).cloned())
+    }
+
+    /// How long loading a model took the latest time.
+    pub fn took_to_load(&self, id: &str) -> Option<Duration> {
+        self.shelf().loads.get(id).map(|(_, latest)| *latest)
+    }
+
     /// What these models are doing, and all others that are in memory.
     pub fn status<'i>(&self, ids: impl IntoIterator<Item = &'i str>) -> Vec<Status> {
         let mut known: BTreeMap<String, Status> = {
@@ -38,7 +50,7 @@ impl Models {
                 let status = Status {
                     id: id.clone(),
                     state: shelf.state(&id),
-                    loads: shelf.loads.get(&id).copied().unwrap_or_default(),
+                    loads: shelf.loads.get(&id).map_or(0, |(count, _)| *count),
                     pinned: shelf.ledger.is_pinned(&id),
                     in_flight: shelf.ledger.in_flight(&id),
                     failure: shelf.failures.get(&id).cloned(),

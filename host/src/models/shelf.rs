@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::ledger::Ledger;
 use super::status::{Change, Failure, State};
@@ -22,8 +23,8 @@ pub(super) struct Shelf {
     pub(super) ledger: Ledger,
     /// Why the latest load of a model, or its latest request, ended badly.
     pub(super) failures: BTreeMap<String, Failure>,
-    /// How often each model was loaded.
-    pub(super) loads: BTreeMap<String, u64>,
+    /// How often each model was loaded, and how long it took the latest time.
+    pub(super) loads: BTreeMap<String, (u64, Duration)>,
     /// The generation of the configuration in which a model last became another one.
     pub(super) outdated: BTreeMap<String, u64>,
     /// Told about every change of a state; those that nobody reads any more are dropped.

@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::request_log::{RequestLog, Told};
+use super::request_log::{self, RequestLog, Told};
 use crate::error::{Error, Result};
 use crate::host::Host;
 
@@ -145,7 +145,7 @@ pub async fn events(State((host, log)): State<(Arc<Host>, Arc<RequestLog>)>) -> 
 
 async fn tell_requests(
     recent: Vec<Told>,
-    requests: Option<broadcast::Receiver<(&'static str, Told)>>,
+    requests: Option<broadcast::Receiver<request_log::Event>>,
     sender: mpsc::Sender<Event>,
 ) {
     for entry in recent {

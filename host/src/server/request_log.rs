@@ -28,6 +28,9 @@ tokio::task_local! {
 /// One entry, as it is told.
 pub type Told = Arc<Value>;
 
+/// The name of an event, and what is told.
+pub type Event = (&'static str, Told);
+
 /// The latest requests, and those who watch.
 #[derive(Debug)]
 pub struct RequestLog(Mutex<Kept>);
@@ -36,7 +39,7 @@ pub struct RequestLog(Mutex<Kept>);
 struct Kept {
     recent: VecDeque<Told>,
     /// `None` once the server stops: then watchers are let go.
-    watchers: Option<broadcast::Sender<(&'static str, Told)>>,
+    watchers: Option<broadcast::Sender<Event>>,
 }
 
 impl Default for RequestLog {
@@ -57,7 +60,7 @@ impl Kept {
 
 impl RequestLog {
     /// The latest entries, and all events that follow, with their names; none once the server stops.
-    pub fn watch(&self) -> (Vec<Told>, Option<broadcast::Receiver<(&'static str, Told)>>) {
+    pub fn watch(&self) -> (Vec<Told>, Option<broadcast::Receiver<Event>>) {
         let kept = self.kept();
         (kept.recent.iter().cloned().collect(), kept.watchers.as_ref().map(broadcast::Sender::subscribe))
     }
