@@ -130,6 +130,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("route-not-found", Class::NotFound, "the server has nothing at this path"),
     ("method-not-allowed", Class::Invalid, "the server has something at this path, but not for this method"),
     ("request-timeout", Class::Unavailable, "the request took longer than server.request_timeout"),
+    (
+        "model-loading",
+        Class::Unavailable,
+        "the model is being loaded, and server.while_loading lets no request wait for it",
+    ),
     ("queue-full", Class::Busy, "server.max_queue requests run and wait for the model already"),
     (
         "client-too-slow",

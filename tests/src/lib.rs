@@ -5,3 +5,4 @@ pub mod browser;
 pub mod fixtures;
 pub mod geometry;
 pub mod product;
+pub mod server;

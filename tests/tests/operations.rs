@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use pajamas_journeys::fixtures::repository;
-use pajamas_journeys::product::{House, Server, chat_entry, model_entry, never_end, run};
+use pajamas_journeys::product::{Answer, House, Server, chat_entry, model_entry, never_end, run};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -207,6 +207,46 @@ fn a_full_queue_refuses_and_says_when_to_come_back() {
         (429, Some("queue-full"), Some("rate_limit_error"))
     );
     assert_eq!(answer.retry_after.as_deref(), Some("1"));
+}
+
+#[test]
+fn who_may_not_wait_for_a_load_is_told_to_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.gguf");
+    let whole = std::fs::read(repository().join("models/chat/model.gguf")).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let refuse = "[server]\nwhile_loading = \"refuse\"\n";
+    let server = server(&format!("{refuse}{}{}", chat_entry("chat"), model_entry("cut", &path, "")));
+    let loading = |answer: &Answer| {
+        let (status, error) = answer.refusal().unwrap();
+        assert_eq!((status, error["code"].as_str()), (503, Some("model-loading")));
+        assert!(answer.retry_after.as_deref().unwrap().parse::<u64>().unwrap() >= 1);
+    };
+    loading(&server.post_json(CHAT, &question()).unwrap());
+    let answer = loop {
+        let answer = server.post_json(CHAT, &question()).unwrap();
+        if answer.status == 200 {
+            break answer;
+        }
+        loading(&answer);
+    };
+    assert!(answer.json().unwrap()["choices"][0]["message"]["content"].as_str().unwrap().contains('5'));
+    assert_eq!(metric(&server, "pajamas_model_loads_total{model=\"chat\"}"), Some(1.0));
+    // What can never be loaded says why as soon as that is known.
+    let mut body = question();
+    body["model"] = json!("cut");
+    loading(&server.post_json(CHAT, &body).unwrap());
+    let code = loop {
+        let code = server.post_json(CHAT, &body).unwrap().refusal().unwrap().1["code"].clone();
+        if code != "model-loading" {
+            break code;
+        }
+    };
+    assert_eq!(code, "model-invalid");
+    // Tokens need the model, too.
+    let post = |path: &str| server.post(path, "application/json", b"").unwrap();
+    assert_eq!(post("/admin/models/chat/unload").status, 200);
+    loading(&server.post_json("/tokenize", &json!({ "model": "chat", "content": "a" })).unwrap());
 }
 
 #[test]

@@ -38,6 +38,32 @@ pub struct LoadOptions {
     pub folder: PathBuf,
 }
 
+/// What tells one state of a file from another without reading it. A symbolic link is followed: what it leads to counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    modified: Option<std::time::SystemTime>,
+    length: u64,
+    /// Device, number and time of the latest change of the file's entry: another file may have taken the name and kept
+    /// the rest.
+    #[cfg(unix)]
+    identity: (u64, u64, i64, i64),
+}
+
+impl Stamp {
+    /// That of the file at `path` now; `None` when there is none.
+    pub fn of(path: &Path) -> Option<Self> {
+        let data = std::fs::metadata(path).ok()?;
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt;
+        Some(Self {
+            modified: data.modified().ok(),
+            length: data.len(),
+            #[cfg(unix)]
+            identity: (data.dev(), data.ino(), data.ctime(), data.ctime_nsec()),
+        })
+    }
+}
+
 /// One key that a command-line flag sets.
 #[derive(Debug, Clone)]
 pub struct Override {

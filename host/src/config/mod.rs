@@ -6,6 +6,7 @@
 //! A new key is a new field of the section's type, with a `serde` default and a doc comment: reading, the "did you
 //! mean", the explanation and the JSON Schema follow from it.
 
+mod changes;
 mod check;
 mod de;
 mod entries;
@@ -26,18 +27,20 @@ mod tree;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use changes::{Changes, Entries};
 pub use entries::{Model, Pipeline, StageStep, Step, StepLimits, Wiring};
 pub use explain::{Explanation, Setting};
 pub use keys::{Key, Scope, Sha256};
-pub use layers::{LoadOptions, Override};
+pub use layers::{LoadOptions, Override, Stamp};
 pub use origin::{Origin, Place};
 pub use problem::{Problem, Problems};
 pub use quantity::{ByteSize, Period};
-pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages};
+pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
 pub use task::Task;
 pub use text::{Address, BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};
 
@@ -70,8 +73,14 @@ pub struct Config {
     /// The file it was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// What that file was like when it was read.
+    #[serde(skip)]
+    pub stamp: Option<Stamp>,
     #[serde(skip)]
     written: Node,
+    /// Where it was read from, to do it again.
+    #[serde(skip)]
+    options: Arc<LoadOptions>,
 }
 
 impl Default for Config {
@@ -86,7 +95,9 @@ impl Default for Config {
             models: Vec::new(),
             pipelines: Vec::new(),
             file: None,
+            stamp: None,
             written: Node::default(),
+            options: Arc::default(),
         }
     }
 }
@@ -106,6 +117,8 @@ impl Config {
             problems
         };
         let file = options.find_file().map_err(&mut report)?;
+        // Looked at before it is read: what is written to it from now on is seen as a change.
+        let stamp = file.as_deref().and_then(Stamp::of);
         let mut tree = match &file {
             Some(path) => Node::parse(&layers::read_file(path).map_err(&mut report)?, &mut problems),
             None => Node::default(),
@@ -115,8 +128,31 @@ impl Config {
         let mut config: Self = de::read(&mut tree, &options.folders(), &mut problems);
         check::check(&config, &tree, &mut problems);
         config.file = file;
+        config.stamp = stamp;
         config.written = tree;
+        config.options = Arc::new(options.clone());
         problems.none_or(config)
+    }
+
+    /// Reads the same file again and lays the same environment and flags over it.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load); `config-file-missing` when the file is gone, rather than to go on without one.
+    pub fn again(&self) -> Result<Self, Problems> {
+        let mut options = LoadOptions::clone(&self.options);
+        if let Some(file) = &self.file {
+            if !file.is_file() {
+                let message = format!("{}: the file is gone", file.display());
+                let mut problems = Problems::default();
+                problems.push(
+                    Problem::new("config-file-missing", &Origin::Default, message)
+                        .help("put it back; until then the configuration stays as it is"),
+                );
+                return problems.none_or(Self::default());
+            }
+            options.file = Some(file.clone());
+        }
+        Self::load(&options)
     }
 
     /// The model of this id.

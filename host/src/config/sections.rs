@@ -35,6 +35,21 @@ pub struct Server {
     pub max_queue: u32,
     /// How long requests under way may still take when the server is told to stop.
     pub drain_timeout: Period,
+    /// What becomes of a request whose model is not in memory.
+    pub while_loading: WhileLoading,
+    /// Take over the configuration file whenever it was changed.
+    pub watch: bool,
+}
+
+/// What becomes of a request whose model is not in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WhileLoading {
+    /// It waits until the model is loaded.
+    #[default]
+    Wait,
+    /// It is refused with status 503, and the model is loaded for those that come later.
+    Refuse,
 }
 
 impl Default for Server {
@@ -48,6 +63,8 @@ impl Default for Server {
             max_connections: 4096,
             max_queue: 64,
             drain_timeout: Period::seconds(30),
+            while_loading: WhileLoading::Wait,
+            watch: true,
         }
     }
 }

@@ -193,6 +193,33 @@ impl Node {
         }
     }
 
+    /// Takes over what `other` has at `path`, also that it has nothing there.
+    pub(super) fn graft(&mut self, other: &Self, path: &[&str]) {
+        let (Some((first, rest)), Content::Table(table)) = (path.split_first(), &mut self.content) else {
+            return;
+        };
+        let theirs = match &other.content {
+            Content::Table(table) => table.get(*first),
+            _ => None,
+        };
+        match (theirs, rest.is_empty()) {
+            (Some(theirs), true) => drop(table.insert((*first).to_owned(), theirs.clone())),
+            (None, true) => drop(table.remove(*first)),
+            (theirs, false) => {
+                if let Some(theirs) = theirs {
+                    let empty = Entry {
+                        key: theirs.key.clone(),
+                        node: Self::new(theirs.node.origin.clone(), Content::default()),
+                    };
+                    table.entry((*first).to_owned()).or_insert(empty);
+                }
+                if let Some(ours) = table.get_mut(*first) {
+                    ours.node.graft(theirs.map_or(&Self::default(), |theirs| &theirs.node), rest);
+                }
+            }
+        }
+    }
+
     fn remove(&mut self, segment: &Segment) {
         match (&mut self.content, segment) {
             (Content::List(items), Segment::Index(i)) => {

@@ -110,6 +110,40 @@ impl Ledger {
         self.holdings.remove(model);
     }
 
+    /// Another model takes this one's id. While requests use it, what it holds stays counted, as `name`.
+    pub fn retire(&mut self, model: &str, name: &str) {
+        if let Some(holding) = self.holdings.remove(model).filter(|holding| holding.in_flight > 0) {
+            self.holdings.insert(name.to_owned(), holding);
+        }
+    }
+
+    /// A request is done with a retired model: the last one gives the memory back.
+    pub fn leave_retired(&mut self, name: &str) {
+        self.leave(name);
+        if self.in_flight(name) == 0 {
+            self.release(name);
+        }
+    }
+
+    /// Lets idle models go until every device is within its budget, the least recently used first, and says which. Only
+    /// those go that `may` go: one that is being loaded is idle, too.
+    pub fn shrink(&mut self, may: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut gone = Vec::new();
+        for (device, budget) in self.budgets.clone() {
+            while self.held(&device) > budget {
+                let idle = self.holdings.iter().filter(|(id, holding)| {
+                    let idle = holding.in_flight == 0 && !self.pinned.contains(*id) && may(id);
+                    idle && holding.bytes.contains_key(&device)
+                });
+                let Some((id, _)) = idle.min_by_key(|(_, holding)| holding.last_used) else { break };
+                let id = id.clone();
+                self.holdings.remove(&id);
+                gone.push(id);
+            }
+        }
+        gone
+    }
+
     /// Keeps a model from giving way to others, or no longer.
     pub fn pin(&mut self, model: &str, pinned: bool) {
         if pinned {

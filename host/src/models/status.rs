@@ -93,6 +93,8 @@ pub struct Status {
     pub memory: Vec<Memory>,
     /// How long loading took, in milliseconds.
     pub load_ms: Option<f64>,
+    /// How often it was loaded since the start.
+    pub loads: u64,
     /// Why it failed, until it is loaded again or a request goes well.
     pub failure: Option<Failure>,
 }

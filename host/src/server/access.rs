@@ -23,7 +23,8 @@ pub struct Caller(pub String);
 
 /// Lets a request through, or refuses it.
 pub async fn check(State(host): State<Arc<Host>>, mut request: Request, next: Next) -> Response {
-    let keys = &host.config().server.keys;
+    let config = host.config();
+    let keys = &config.server.keys;
     let caller = match scope(request.uri().path()) {
         None => Ok(None),
         Some(_) if keys.is_empty() => same_machine(request.headers()).map(|()| None),

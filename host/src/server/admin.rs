@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::request_log::{RequestLog, Told};
+use super::request_log::{self, RequestLog, Told};
 use crate::error::{Error, Result};
 use crate::host::Host;
 
@@ -28,7 +28,8 @@ const WATCH_POLL: Duration = Duration::from_millis(500);
 
 /// `GET /readyz`: 503 until the models that are loaded at the start are in memory.
 pub async fn readyz(State(host): State<Arc<Host>>) -> Response {
-    let wanted: Vec<&str> = host.config().models.iter().filter(|m| m.preload).map(|m| &*m.id).collect();
+    let config = host.config();
+    let wanted: Vec<&str> = config.models.iter().filter(|m| m.preload).map(|m| &*m.id).collect();
     let missing: Vec<Value> = host
         .models()
         .status(wanted.iter().copied())
@@ -122,13 +123,15 @@ pub async fn plugins(State(host): State<Arc<Host>>) -> Json<Value> {
     Json(json!({ "plugins": host.plugins().reports(), "backends": backends }))
 }
 
-/// `GET /admin/config`: every value in force, and where it comes from. Keys are only there as hashes.
+/// `GET /admin/config`: every value in force, and where it comes from; what became of reading it again
+/// the last time. Keys are only there as hashes.
 pub async fn config(State(host): State<Arc<Host>>) -> Json<Value> {
-    Json(json!({ "settings": host.config().explain().0 }))
+    let config = host.config();
+    Json(json!({ "settings": config.explain().0, "file": config.file, "reload": host.last_reload() }))
 }
 
 /// `GET /admin/events`: the state of every model, then each change (`model`); the latest requests, then each that ends
-/// (`request`), as server-sent events.
+/// (`request`) and each reload (`config`), as server-sent events.
 pub async fn events(State(host): State<Arc<Host>>, Extension(log): Extension<Arc<RequestLog>>) -> Response {
     let (sender, receiver) = mpsc::channel(64);
     let (recent, requests) = log.watch();
@@ -156,7 +159,7 @@ pub async fn events(State(host): State<Arc<Host>>, Extension(log): Extension<Arc
 
 async fn tell_requests(
     recent: Vec<Told>,
-    requests: Option<broadcast::Receiver<Told>>,
+    requests: Option<broadcast::Receiver<request_log::Event>>,
     sender: mpsc::Sender<Event>,
 ) {
     for entry in recent {
@@ -171,7 +174,7 @@ async fn tell_requests(
             () = sender.closed() => return,
         };
         match entry {
-            Ok(entry) if sender.send(event("request", &entry)).await.is_err() => return,
+            Ok((name, data)) if sender.send(event(name, &data)).await.is_err() => return,
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }

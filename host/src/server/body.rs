@@ -19,7 +19,8 @@ use crate::host::Host;
 /// Reads the whole body before a handler begins, so that a client that sends nothing, or a byte at a time, holds no
 /// more than its connection: each part within `server.client_timeout`, all of them within `server.request_timeout`.
 pub async fn within_time(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
-    let server = &host.config().server;
+    let config = host.config();
+    let server = &config.server;
     let (head, body) = request.into_parts();
     let part = server.client_timeout.duration();
     let read = collect(body.into_data_stream(), server.max_body.as_usize(), part);

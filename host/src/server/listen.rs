@@ -13,8 +13,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::config::Server;
 use crate::error::{Error, Result};
+use crate::host::Host;
 
 /// After a failure to accept, for want of file handles for example, nothing better happens at once.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
@@ -34,12 +34,12 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    server: &Server,
+    host: &Host,
     stop: impl Future<Output = ()>,
 ) -> bool {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(server.client_timeout.duration());
-    let places = Arc::new(Semaphore::new(server.max_connections as usize));
+    http.timer(TokioTimer::new());
+    let places = Arc::new(Semaphore::new(host.config().server.max_connections as usize));
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
@@ -62,6 +62,7 @@ pub async fn serve(
         // Tokens are small and should not wait for more.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
+        http.header_read_timeout(host.config().server.client_timeout.duration());
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -71,5 +72,5 @@ pub async fn serve(
         });
     }
     drop(listener);
-    tokio::time::timeout(server.drain_timeout.duration(), graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(host.config().server.drain_timeout.duration(), graceful.shutdown()).await.is_ok()
 }

@@ -16,6 +16,7 @@ mod openai;
 mod openapi;
 mod page;
 mod params;
+mod reload;
 mod request_log;
 mod responses;
 mod routes;
@@ -55,14 +56,17 @@ pub fn serve(host: Arc<Host>, stop: &Cancel) -> Result<()> {
 }
 
 async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
-    let server = host.config().server.clone();
-    let listener = listen::bind(server.listen.0).await?;
-    let actual = listener.local_addr().unwrap_or(server.listen.0);
+    let address = host.config().server.listen.0;
+    let listener = listen::bind(address).await?;
+    let actual = listener.local_addr().unwrap_or(address);
+    let log = Arc::new(RequestLog::default());
+    #[cfg(unix)]
+    reload::on_hangup(Arc::clone(&host), Arc::clone(&log), stop.clone());
+    tokio::spawn(reload::watch(Arc::clone(&host), Arc::clone(&log)));
     // Scripts wait for this line: it says that requests are answered from now on, and where.
     eprintln!("pajamas listens on http://{actual}");
     let preload = Arc::clone(&host);
     tokio::task::spawn_blocking(move || preload.preload(&Cancel::new()));
-    let log = Arc::new(RequestLog::default());
     let watched = Arc::clone(&log);
     let stopped = async move {
         while !stop.is_cancelled() {
@@ -71,8 +75,8 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
         watched.close();
         eprintln!("stopping: no new requests; Ctrl-C again ends at once");
     };
-    if !listen::serve(listener, router(host, log), &server, stopped).await {
-        let limit = server.drain_timeout;
+    if !listen::serve(listener, router(Arc::clone(&host), log), &host, stopped).await {
+        let limit = host.config().server.drain_timeout;
         return Err(Error::new(
             "shutting-down",
             format!("requests were still under way after {limit}, and are lost"),
@@ -83,12 +87,12 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
 
 /// All routes over a host.
 fn router(host: Arc<Host>, log: Arc<RequestLog>) -> Router {
-    let max_body = host.config().server.max_body.as_usize();
     routes::router()
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&host), body::within_time))
-        .layer(DefaultBodyLimit::max(max_body))
+        // The layer before has read the body already, within the limit that held then.
+        .layer(DefaultBodyLimit::disable())
         .layer(Extension(Arc::clone(&log)))
         .layer(middleware::from_fn_with_state(Arc::clone(&host), access::check))
         .layer(middleware::from_fn(|request, next: Next| observe::unpanicked(next.run(request))))

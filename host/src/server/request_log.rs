@@ -28,6 +28,9 @@ tokio::task_local! {
 /// One entry, as it is told.
 pub type Told = Arc<Value>;
 
+/// The name of an event, and what is told.
+pub type Event = (&'static str, Told);
+
 /// The latest requests, and those who watch.
 #[derive(Debug)]
 pub struct RequestLog(Mutex<Kept>);
@@ -36,7 +39,7 @@ pub struct RequestLog(Mutex<Kept>);
 struct Kept {
     recent: VecDeque<Told>,
     /// `None` once the server stops: then watchers are let go.
-    watchers: Option<broadcast::Sender<Told>>,
+    watchers: Option<broadcast::Sender<Event>>,
 }
 
 impl Default for RequestLog {
@@ -46,9 +49,18 @@ impl Default for RequestLog {
     }
 }
 
+impl Kept {
+    fn send(&self, event: &'static str, data: Told) {
+        if let Some(watchers) = &self.watchers {
+            // An error says that nobody watches.
+            let _ = watchers.send((event, data));
+        }
+    }
+}
+
 impl RequestLog {
-    /// The latest entries, and all that follow; none once the server stops.
-    pub fn watch(&self) -> (Vec<Told>, Option<broadcast::Receiver<Told>>) {
+    /// The latest entries, and all events that follow, with their names; none once the server stops.
+    pub fn watch(&self) -> (Vec<Told>, Option<broadcast::Receiver<Event>>) {
         let kept = self.kept();
         (kept.recent.iter().cloned().collect(), kept.watchers.as_ref().map(broadcast::Sender::subscribe))
     }
@@ -70,10 +82,12 @@ impl RequestLog {
             kept.recent.pop_front();
         }
         kept.recent.push_back(Arc::clone(&entry));
-        if let Some(watchers) = &kept.watchers {
-            // An error says that nobody watches.
-            let _ = watchers.send(entry);
-        }
+        kept.send("request", entry);
+    }
+
+    /// Tells watchers of something else than a request.
+    pub fn tell(&self, event: &'static str, data: Value) {
+        self.kept().send(event, Arc::new(data));
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -242,7 +256,7 @@ mod tests {
         drop(first);
         assert!(watcher.try_recv().is_err());
         drop(second);
-        assert_eq!(watcher.try_recv().unwrap()["status"], 200);
+        assert_eq!(watcher.try_recv().unwrap().1["status"], 200);
     }
 
     #[test]

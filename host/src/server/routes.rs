@@ -10,7 +10,8 @@ use axum::routing::{self, MethodRouter};
 
 use super::openapi::body::{self, Body};
 use super::{
-    access, admin, chat, completions, embeddings, health, images, messages, openapi, page, responses, tokens,
+    access, admin, chat, completions, embeddings, health, images, messages, openapi, page, reload, responses,
+    tokens,
 };
 use crate::config::Scope;
 use crate::host::Host;
@@ -202,11 +203,23 @@ fn operating() -> Vec<Route> {
         ),
         model("/admin/models/{id}/unpin", "The model may give way again.", routing::post(admin::unpin)),
         get("/admin/plugins", "Each plugin with each step of opening it.", Json("Plugins"), admin::plugins),
-        get("/admin/config", "Each setting with its source.", Json("Settings"), admin::config),
+        get(
+            "/admin/config",
+            "Each setting with its source, and how the latest reload ended.",
+            Json("Settings"),
+            admin::config,
+        ),
+        post(
+            "/admin/reload",
+            "Reads the configuration again; answers with what is different, or why all stays as it is.",
+            Body::None,
+            Json("Changes"),
+            reload::ask,
+        ),
         get(
             "/admin/events",
             "Server-sent events without an end: `model` for each change of a state, `request` for each request that \
-             ended, with its route and timings.",
+             ended, with its route and timings, `config` for each reload.",
             Events,
             admin::events,
         ),

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::request_log::Trace;
 use crate::chat::Part;
+use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::pipeline::{Event, Input, Outcome, Request, Route};
@@ -114,7 +115,9 @@ impl Running {
                 Err(_) => ControlFlow::Break(()),
             };
             // A caller from elsewhere names models of the configuration; paths are for whoever sits at the machine.
-            if let Some(Err(error)) = request.model.as_deref().map(|id| host.configured(id)) {
+            let model = request.model.as_deref();
+            let known = model.map_or(Ok(()), |id| host.configured(id).map(drop));
+            if let Err(error) = known.and_then(|()| host.may_begin(request.task, model)) {
                 let _ = tell(Happened::Done(Box::new(Err(error))));
                 return;
             }
@@ -204,6 +207,7 @@ pub async fn blocking<T: Send + 'static>(
     let ended = tokio::task::spawn_blocking(move || {
         let model = model.as_deref();
         model.map(|id| host.configured(id)).transpose()?;
+        host.may_begin(Task::Generate, model)?;
         work(&host, model)
     });
     ended.await.unwrap_or_else(|_| Err(Error::new("internal", "the request's thread ended early")))

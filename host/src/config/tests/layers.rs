@@ -93,6 +93,8 @@ fn the_explanation_is_a_table() {
     server.max_connections  4096           built in
     server.max_queue        64             built in
     server.request_timeout  "2m"           built in
+    server.watch            true           built in
+    server.while_loading    "wait"         built in
     plugins.require_hash    true           built in
     plugins.search          []             built in
     plugins.settings        {}             built in

@@ -1,5 +1,6 @@
 //! The configuration as a whole: what is read, and what comes of it.
 
+mod changes;
 mod fuzz;
 mod layers;
 mod messages;

@@ -264,7 +264,8 @@ fn operating() -> Value {
             "plugins": ["object"],
             "backends": [{ "plugin": "string", "backend": "object", "probe": "any" }],
         },
-        "Settings": { "settings": ["object"] },
+        "Settings": { "settings": ["object"], "file": "string|null", "reload": "object|null" },
+        "Changes": { "changes": "object" },
         "Document": "object",
         // Of a stream each event.
         EVENT: { "event?": "string", "data": "string" },

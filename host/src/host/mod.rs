@@ -1,38 +1,45 @@
 //! The façade: configuration in, [`Host::run`] out. What the server and the command line both call.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+mod reload;
+mod setup;
+mod waiting;
+mod work;
 
-use pajamas_plugin_api::{Cancel, EngineStats, LoadRequest, ProgressSink, Prompt, Signature, Token};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use pajamas_plugin_api::{Cancel, EngineStats, LoadRequest, ProgressSink, Prompt, Token};
 
 use crate::admission::Admission;
 use crate::artifact::{self, Reference};
 use crate::chat::Conversation;
-use crate::config::{Config, GrantedFile, Model, Options, Step, Task, suggest};
+use crate::config::{Config, Model, Task, suggest};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
 use crate::metrics::{Metrics, Now};
 use crate::models::{Lease, Loaded, Models, Spec, Status};
-use crate::pipeline::{
-    Event, Input, Outcome, Output, Params, Prepared, Request, Route, Workshop, text, vision,
-};
+use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
 use crate::router::{self, Candidate, Decision, Snapshot};
 use crate::stages::Stages;
+pub use reload::{Cause, Refused, Reload};
+use setup::{Current, Setup};
+use waiting::Ahead;
+use work::Work;
 
 /// A running host. Share it behind an `Arc`; every method may be called from any thread, and blocks it.
 pub struct Host {
-    config: Config,
+    current: Current,
+    /// Held by who exchanges the configuration: one at a time.
+    reloading: Mutex<()>,
+    last_reload: Mutex<Option<Reload>>,
     hardware: Hardware,
     plugins: Plugins,
     stages: Stages,
     models: Arc<Models>,
     admission: Arc<Admission>,
     metrics: Metrics,
-    /// Pipelines without options of a request, by model: their stages are made once.
-    pipelines: Mutex<BTreeMap<String, Arc<Prepared>>>,
+    ahead: Ahead,
 }
 
 /// What is told while a request is carried out; `Break` cancels it.
@@ -54,20 +61,23 @@ impl Host {
             models.expect(&device.id, device.memory_total);
         }
         Ok(Self {
-            config,
+            current: Current::new(config),
+            reloading: Mutex::default(),
+            last_reload: Mutex::default(),
             hardware,
             plugins,
             stages,
             models,
             admission: Arc::default(),
             metrics: Metrics::default(),
-            pipelines: Mutex::default(),
+            ahead: Ahead::default(),
         })
     }
 
-    /// The configuration it runs under.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The configuration it runs under now. Another may take its place at any time: who needs several values that fit
+    /// together takes them from one.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.current.get().config)
     }
 
     /// The machine it runs on.
@@ -102,34 +112,48 @@ impl Host {
     /// `context-length-exceeded`, a stage's or a backend's own, `cancelled`.
     pub fn run(&self, request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
         let Request { task, model, input, params } = request;
-        let (spec, decision) = self.resolve(task, model.as_deref())?;
-        let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
-        let route = route(&spec, &decision, &choice);
-        let _ticket = self.admission.enter(&spec.id, self.config.server.max_queue)?;
-        if events(Event::Route(&route)).is_break() {
-            return Err(Error::new("cancelled", "the request was cancelled"));
-        }
-        let mut meter = self.metrics.begin(task, &route);
-        let mut measured = |event: Event<'_>| {
-            if let Event::Token { .. } = event {
-                meter.token();
+        let mut told = false;
+        loop {
+            let setup = self.current.get();
+            let (spec, decision) = self.resolve(&setup.config, task, model.as_deref())?;
+            let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+            let route = route(&spec, &decision, &choice);
+            let _ticket = self.admission.enter(&spec.id, setup.config.server.max_queue)?;
+            if !told && events(Event::Route(&route)).is_break() {
+                return Err(Error::new("cancelled", "the request was cancelled"));
             }
-            events(event)
-        };
-        let result = self.lease(&spec, &choice, cancel, &mut measured).and_then(|lease| {
-            let result = self.carry_out(task, &spec, &lease, input, &params, cancel, &mut measured);
-            match &result {
-                Ok(_) => self.models.succeeded(&spec.id),
-                Err(e) if matches!(e.code(), "panicked" | "session-poisoned") => {
-                    self.models.panicked(&spec.id, e)
+            told = true;
+            let mut meter = self.metrics.begin(task, &route);
+            let mut measured = |event: Event<'_>| {
+                if let Event::Token { .. } = event {
+                    meter.token();
                 }
-                Err(_) => {}
-            }
-            result
-        });
-        let result = result.map(|(output, steps)| Outcome { route, output, steps });
-        meter.end(&result);
-        result
+                events(event)
+            };
+            let result = match self.lease(&setup, &spec, &choice, cancel, &mut measured) {
+                // The model became another one before this request had it: it begins anew.
+                Ok(None) => {
+                    model.as_deref().map(|id| self.configured(id)).transpose()?;
+                    continue;
+                }
+                Ok(Some(lease)) => {
+                    let work = Work { host: self, setup: &setup, task, spec: &spec, lease: &lease };
+                    let result = work.carry_out(input, &params, cancel, &mut measured);
+                    match &result {
+                        Ok(_) => self.models.succeeded(&spec.id),
+                        Err(e) if matches!(e.code(), "panicked" | "session-poisoned") => {
+                            self.models.panicked(&lease, e);
+                        }
+                        Err(_) => {}
+                    }
+                    result
+                }
+                Err(error) => Err(error),
+            };
+            let result = result.map(|(output, steps)| Outcome { route, output, steps });
+            meter.end(&result);
+            return result;
+        }
     }
 
     /// What has been counted and timed so far, and the state of everything now, in OpenMetrics text.
@@ -158,19 +182,15 @@ impl Host {
 
     /// What the models of the configuration, and others in memory, are doing.
     pub fn models_status(&self) -> Vec<Status> {
-        self.models.status(self.config.models.iter().map(|model| &*model.id))
+        self.models.status(self.config().models.iter().map(|model| &*model.id))
     }
 
     /// A model of the configuration.
     ///
     /// # Errors
     /// `model-not-found` with the nearest name.
-    pub fn configured(&self, id: &str) -> Result<&Model> {
-        let known = self.config.models.iter().map(|model| &*model.id);
-        self.config.model(id).ok_or_else(|| {
-            Error::new("model-not-found", format!("no model `{id}` is configured"))
-                .help(suggest::help(id, "models", known))
-        })
+    pub fn configured(&self, id: &str) -> Result<Model> {
+        configured(&self.config(), id).cloned()
     }
 
     /// Loads a model of the configuration, also one that was quarantined. Blocks until it is ready.
@@ -178,11 +198,12 @@ impl Host {
     /// # Errors
     /// `model-not-found`, and what loading may refuse.
     pub fn load(&self, id: &str, cancel: &Cancel) -> Result<()> {
-        let model = self.configured(id)?;
-        let spec = Spec::of_model(model)?;
-        let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
-        self.models.forgive(id);
-        self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(())).map(drop)
+        let find = |config: &Config| {
+            let spec = Spec::of_model(configured(config, id)?)?;
+            self.models.forgive(id);
+            Ok(spec)
+        };
+        self.lease_of(&find, cancel).map(drop)
     }
 
     /// Turns text into the model's tokens.
@@ -225,15 +246,31 @@ impl Host {
     }
 
     fn text_model(&self, model: Option<&str>, cancel: &Cancel) -> Result<Lease> {
-        let (spec, _) = self.resolve(Task::Generate, model)?;
-        let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
-        self.lease(&spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))
+        self.lease_of(&|config| Ok(self.resolve(config, Task::Generate, model)?.0), cancel)
+    }
+
+    /// The model that `find` finds in the configuration, loaded.
+    fn lease_of(&self, find: &dyn Fn(&Config) -> Result<Spec>, cancel: &Cancel) -> Result<Lease> {
+        loop {
+            let setup = self.current.get();
+            let spec = find(&setup.config)?;
+            let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+            if let Some(lease) =
+                self.lease(&setup, &spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))?
+            {
+                return Ok(lease);
+            }
+        }
     }
 
     /// Loads the models that the configuration wants ready from the start. One that fails is logged: its requests
     /// will say why.
     pub fn preload(&self, cancel: &Cancel) {
-        for model in self.config.models.iter().filter(|m| m.preload) {
+        self.preload_those(|_| true, cancel);
+    }
+
+    fn preload_those(&self, wanted: impl Fn(&str) -> bool, cancel: &Cancel) {
+        for model in self.config().models.iter().filter(|m| m.preload && wanted(&m.id)) {
             if let Err(error) = self.load(&model.id, cancel) {
                 tracing::error!(model = %model.id, code = error.code(), "not preloaded: {}", error.message());
             }
@@ -241,31 +278,32 @@ impl Host {
     }
 
     /// The model for a request: one of the configuration, or a path that the caller gave.
-    fn resolve(&self, task: Task, asked: Option<&str>) -> Result<(Spec, Decision)> {
+    fn resolve(&self, config: &Config, task: Task, asked: Option<&str>) -> Result<(Spec, Decision)> {
         if let Some(word) = asked
-            && let Reference::Path(source) = artifact::resolve(word, &self.config)?
+            && let Reference::Path(source) = artifact::resolve(word, config)?
         {
             let decision = Decision { model: word.to_owned(), reason: "the path asked for".into() };
             return Ok((Spec::of_path(word, &source)?, decision));
         }
         let candidates =
-            self.config.models.iter().map(|m| Candidate { id: m.id.to_string(), task: self.task_of(m) });
+            config.models.iter().map(|m| Candidate { id: m.id.to_string(), task: self.task_of(m) });
         let snapshot = Snapshot {
             models: candidates.collect(),
-            default: self.config.defaults.of(task).map(ToString::to_string),
+            default: config.defaults.of(task).map(ToString::to_string),
         };
         let decision = router::decide(&snapshot, task, asked)?;
-        let model = self.configured(&decision.model)?;
-        Ok((Spec::of_model(model)?, decision))
+        Ok((Spec::of_model(configured(config, &decision.model)?)?, decision))
     }
 
+    /// `None` when the model is another one since the setup.
     fn lease(
         &self,
+        setup: &Setup,
         spec: &Spec,
         choice: &Choice<'_>,
         cancel: &Cancel,
         events: &mut Events<'_>,
-    ) -> Result<Lease> {
+    ) -> Result<Option<Lease>> {
         let request = LoadRequest {
             path: spec.file.clone(),
             format: spec.format.clone(),
@@ -273,84 +311,16 @@ impl Host {
             options: spec.options.clone().into(),
         };
         let mut progress = Progress(events);
-        self.models.lease(&spec.id, choice, &request, &mut progress, cancel)
+        self.models.lease(&spec.id, setup.generation, choice, &request, &mut progress, cancel)
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
-    fn carry_out(
-        &self,
-        task: Task,
-        spec: &Spec,
-        lease: &Lease,
-        input: Input,
-        params: &Params,
-        cancel: &Cancel,
-        events: &mut Events<'_>,
-    ) -> Result<(Output, Vec<crate::pipeline::StepTime>)> {
-        let (session, signature) = (&*lease.session, &lease.signature);
-        match task {
-            Task::Generate | Task::Chat => text::generate(session, signature, input, params, events, cancel),
-            Task::Embed => {
-                text::embed(session, signature, input, params, self.config.stages.limits.output.get(), cancel)
-            }
-            Task::Rerank => {
-                text::rerank(session, signature, input, self.config.stages.limits.output.get(), cancel)
-            }
-            _ => {
-                let Input::Values(values) = input else {
-                    return Err(Error::new("invalid-input", format!("{task} works on values, not on text")));
-                };
-                let pipeline = self.pipeline(task, spec, signature, &params.options)?;
-                let (values, steps) = pipeline.run(values, session, signature, cancel)?;
-                Ok((Output::Values(values), steps))
-            }
-        }
-    }
-
-    /// The pipeline of a model, made once unless the request has options of its own.
-    fn pipeline(
-        &self,
-        task: Task,
-        spec: &Spec,
-        signature: &Signature,
-        options: &Options,
-    ) -> Result<Arc<Prepared>> {
-        let key = format!("{task}/{}", spec.id);
-        let kept =
-            |this: &Self| this.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(pipeline) = kept(self).filter(|_| options.is_empty()) {
-            return Ok(pipeline);
-        }
-        let steps = self.steps(task, spec, signature)?;
-        let read = |file: &GrantedFile| {
-            let path = match file {
-                GrantedFile::Artifact(inside) => spec.folder().join(inside),
-                GrantedFile::Local(path) => PathBuf::from(path.as_ref() as &Path),
-            };
-            std::fs::read(&path).map_err(|e| Error::io(&path, &e))
-        };
-        let workshop = Workshop { stages: &self.stages, limits: self.config.stages.limits, read: &read };
-        let pipeline = Arc::new(Prepared::new(&steps, options, &workshop)?);
-        if options.is_empty() {
-            let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-            pipelines.insert(key, Arc::clone(&pipeline));
-        }
-        Ok(pipeline)
-    }
-
-    fn steps(&self, task: Task, spec: &Spec, signature: &Signature) -> Result<Vec<Step>> {
-        match spec.pipeline.as_deref().and_then(|id| self.config.pipeline(id)) {
-            Some(pipeline) if pipeline.task == task => Ok(pipeline.steps.clone()),
-            Some(pipeline) => Err(Error::new(
-                "task-mismatch",
-                format!(
-                    "the pipeline `{}` of `{}` is for {}, not for {task}",
-                    &*pipeline.id, spec.id, pipeline.task
-                ),
-            )),
-            None => vision::default_steps(task, signature, spec.labels.clone()),
-        }
-    }
+fn configured<'c>(config: &'c Config, id: &str) -> Result<&'c Model> {
+    config.model(id).ok_or_else(|| {
+        let known = config.models.iter().map(|model| &*model.id);
+        Error::new("model-not-found", format!("no model `{id}` is configured"))
+            .help(suggest::help(id, "models", known))
+    })
 }
 
 fn route(spec: &Spec, decision: &Decision, choice: &Choice<'_>) -> Route {

@@ -2,12 +2,13 @@
 //!
 //! Labels name models, tasks, stages, devices and codes: things of the configuration, never of a request.
 
+mod moment;
+
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use pajamas_plugin_api::{EngineStats, Memory};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -17,8 +18,9 @@ use prometheus_client::registry::Registry;
 
 use crate::config::Task;
 use crate::error::Error;
-use crate::models::{State, Status};
 use crate::pipeline::{Outcome, Output, Route};
+use moment::Moment;
+pub use moment::Now;
 
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
@@ -57,33 +59,9 @@ pub struct Metrics {
     routes: Counters,
     refusals: Counters,
     cancelled: Counters,
+    reloads: Counters,
     /// Set anew for each look.
     moment: Mutex<Moment>,
-}
-
-/// Gauges of what is now.
-struct Moment {
-    queue: Gauges,
-    states: Gauges,
-    loads: Seconds,
-    memory: Gauges,
-    budget: Gauges,
-    plugins: Gauges,
-    engine: Gauges,
-}
-
-/// What [`Metrics::encode`] has to be told, since nobody tells it when it changes.
-pub struct Now {
-    /// Requests inside, by model.
-    pub inside: Vec<(String, u32)>,
-    /// All models that are known.
-    pub models: Vec<Status>,
-    /// Engines of loaded models.
-    pub engines: Vec<(String, EngineStats)>,
-    /// Device, what models may hold there, and what they hold.
-    pub devices: Vec<(String, u64, u64)>,
-    /// Name and version of each plugin.
-    pub plugins: Vec<(String, String)>,
 }
 
 impl fmt::Debug for Metrics {
@@ -131,35 +109,16 @@ impl Default for Metrics {
             "Answers that were errors, by code, also those that reached no model",
         );
         let cancelled = counter(&mut registry, "cancelled", "Requests that were stopped before their end");
-        let moment = Moment {
-            queue: gauge(
-                &mut registry,
-                "queue_depth",
-                "Requests that wait for a place in the model's engine",
-            ),
-            states: gauge(&mut registry, "model_state", "1 for the state that the model is in"),
-            loads: seconds(
-                &mut registry,
-                "model_load_seconds",
-                "How long loading took the model that is in memory",
-            ),
-            memory: gauge(
-                &mut registry,
-                "memory_bytes",
-                "Memory that models hold, by device, owner and kind",
-            ),
-            budget: gauge(
-                &mut registry,
-                "vram_bytes",
-                "Memory of a device: what models may hold (total), and what they hold (used)",
-            ),
-            plugins: gauge(&mut registry, "plugin_loaded", "1 for each plugin that is loaded"),
-            engine: gauge(
-                &mut registry,
-                "engine",
-                "What the engine of a text model reports, by the name of the number",
-            ),
-        };
+        let reloads = counter(
+            &mut registry,
+            "config_reloads",
+            "Reloads of the configuration, by result: ok, or failed when the one before it stayed",
+        );
+        for result in ["ok", "failed"] {
+            // There from the start, so that the first one is seen to be an increase.
+            drop(reloads.get_or_create(&vec![("result", result.to_owned())]));
+        }
+        let moment = Moment::new(&mut registry);
         Self {
             registry,
             requests,
@@ -173,6 +132,7 @@ impl Default for Metrics {
             routes,
             refusals,
             cancelled,
+            reloads,
             moment: Mutex::new(moment),
         }
     }
@@ -220,6 +180,12 @@ impl Metrics {
         self.refusals.get_or_create(&vec![("code", code.to_owned())]).inc();
     }
 
+    /// The configuration was read again.
+    pub fn reloaded(&self, ok: bool) {
+        let result = if ok { "ok" } else { "failed" };
+        self.reloads.get_or_create(&vec![("result", result.to_owned())]).inc();
+    }
+
     /// All metrics in OpenMetrics text.
     ///
     /// # Errors
@@ -231,69 +197,6 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
-}
-
-impl Moment {
-    fn set(&self, now: &Now) {
-        for family in [&self.queue, &self.states, &self.memory, &self.budget, &self.plugins, &self.engine] {
-            family.clear();
-        }
-        self.loads.clear();
-        let put = |family: &Gauges, labels: &[(&'static str, &str)], value: u64| {
-            let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-            family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        for (model, inside) in &now.inside {
-            // An engine knows how many wait; of the others all that are inside run.
-            let waiting =
-                now.engines.iter().find(|(id, _)| id == model).map_or(0, |(_, stats)| stats.waiting);
-            put(&self.queue, &[("model", model)], u64::from(waiting.min(*inside)));
-        }
-        for status in &now.models {
-            for state in State::ALL {
-                let is = u64::from(status.state == state);
-                put(&self.states, &[("model", &status.id), ("state", state.name())], is);
-            }
-            if let Some(took) = status.load_ms {
-                self.loads.get_or_create(&vec![("model", status.id.clone())]).set(took / 1e3);
-            }
-            for Memory { device, weights, kv, scratch } in &status.memory {
-                for (kind, bytes) in [("weights", weights), ("kv", kv), ("scratch", scratch)] {
-                    put(&self.memory, &[("device", device), ("owner", &status.id), ("kind", kind)], *bytes);
-                }
-            }
-        }
-        for (device, total, used) in &now.devices {
-            put(&self.budget, &[("device", device), ("kind", "total")], *total);
-            put(&self.budget, &[("device", device), ("kind", "used")], *used);
-        }
-        for (name, version) in &now.plugins {
-            put(&self.plugins, &[("name", name), ("version", version)], 1);
-        }
-        for (model, stats) in &now.engines {
-            for (name, value) in numbers(stats) {
-                put(&self.engine, &[("model", model), ("number", name)], value);
-            }
-        }
-    }
-}
-
-fn numbers(stats: &EngineStats) -> [(&'static str, u64); 13] {
-    [
-        ("slots", stats.slots.into()),
-        ("busy", stats.busy.into()),
-        ("waiting", stats.waiting.into()),
-        ("cache_tokens_total", stats.cache_tokens_total),
-        ("cache_tokens_used", stats.cache_tokens_used),
-        ("prompt_tokens", stats.prompt_tokens),
-        ("cached_tokens", stats.cached_tokens),
-        ("generated_tokens", stats.generated_tokens),
-        ("batches", stats.batches),
-        ("preempted", stats.preempted),
-        ("cancelled", stats.cancelled),
-        ("drafted", stats.drafted),
-        ("accepted", stats.accepted),
-    ]
 }
 
 /// One request being measured. Dropped without [`end`](Self::end), it counts as an internal error.

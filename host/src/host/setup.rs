@@ -1,0 +1,72 @@
+//! The configuration in force, and what was made from it: exchanged as a whole, kept by who began with it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::config::{Changes, Config, Task};
+use crate::pipeline::Prepared;
+
+/// Task and model.
+type Kept = BTreeMap<(Task, String), Arc<Prepared>>;
+
+/// A configuration with what was made from it.
+pub(super) struct Setup {
+    pub(super) config: Arc<Config>,
+    /// How many configurations came before.
+    pub(super) generation: u64,
+    /// Pipelines without options of a request: their stages are made once.
+    pipelines: Mutex<Kept>,
+}
+
+impl Setup {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config: Arc::new(config), generation: 0, pipelines: Mutex::default() }
+    }
+
+    /// The next one. Pipelines go along where nothing about them is different.
+    pub(super) fn next(&self, config: Config, changes: &Changes) -> Self {
+        let limits = config.stages.limits == self.config.stages.limits;
+        let same = |id: &str| {
+            let pipeline = config.model(id).and_then(|model| model.pipeline.as_deref());
+            limits && !changes.models.names(id) && !pipeline.is_some_and(|id| changes.pipelines.names(id))
+        };
+        let mut kept = self.kept().clone();
+        kept.retain(|(_, id), _| same(id));
+        Self { config: Arc::new(config), generation: self.generation + 1, pipelines: Mutex::new(kept) }
+    }
+
+    /// The pipeline that was made for a model.
+    pub(super) fn pipeline(&self, task: Task, model: &str) -> Option<Arc<Prepared>> {
+        self.kept().get(&(task, model.to_owned())).cloned()
+    }
+
+    /// Keeps a pipeline.
+    pub(super) fn keep(&self, task: Task, model: &str, pipeline: &Arc<Prepared>) {
+        self.kept().insert((task, model.to_owned()), Arc::clone(pipeline));
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The setup in force. The lock is held to take or exchange it, never while something is done with it.
+pub(super) struct Current(RwLock<Arc<Setup>>);
+
+impl Current {
+    pub(super) fn new(config: Config) -> Self {
+        Self(RwLock::new(Arc::new(Setup::new(config))))
+    }
+
+    pub(super) fn get(&self) -> Arc<Setup> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another in its place. What `meanwhile` does nobody sees before the new one, nor the new one before it.
+    pub(super) fn exchange<T>(&self, next: Setup, meanwhile: impl FnOnce() -> T) -> T {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let done = meanwhile();
+        *current = Arc::new(next);
+        done
+    }
+}
