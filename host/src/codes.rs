@@ -129,7 +129,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("body-too-large", Class::TooLarge, "the request's body is larger than server.max_body"),
     ("route-not-found", Class::NotFound, "the server has nothing at this path"),
     ("method-not-allowed", Class::Invalid, "the server has something at this path, but not for this method"),
-    ("request-timeout", Class::Unavailable, "the request took longer than server.request_timeout"),
+    (
+        "request-timeout",
+        Class::Unavailable,
+        "the request took longer than server.request_timeout, or than its own timeout",
+    ),
     (
         "model-loading",
         Class::Unavailable,

@@ -101,12 +101,15 @@ fn what_is_documented_is_what_happens() {
     assert!(said.contains(&format!("Selected: {}/{routes}", routes - UNASKED.len())), "{said}");
 }
 
+/// Makes a document wrong.
+type Spoil = fn(&mut Value);
+
 #[test]
 fn what_is_documented_wrongly_is_found() {
     let Some(python) = python() else { return };
     let server = server();
     let document = server.get("/openapi.json").unwrap().json().unwrap();
-    let spoil: [(&str, &str, fn(&mut Value)); 4] = [
+    let spoil: [(&str, &str, Spoil); 4] = [
         ("/tokenize", "Undocumented HTTP status code", |document| {
             document["paths"]["/tokenize"]["post"]["responses"].as_object_mut().unwrap().remove("400");
         }),
