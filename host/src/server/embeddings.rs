@@ -156,6 +156,7 @@ pub struct RerankBody {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or an object with `text`")]
+#[schemars(rename = "RankedDocument")]
 enum Document {
     Text(String),
     Object { text: String },
