@@ -20,6 +20,7 @@ mod request_log;
 mod responses;
 mod sse;
 mod stream;
+mod telemetry;
 mod tokens;
 mod tools;
 
@@ -34,6 +35,7 @@ use pajamas_plugin_api::Cancel;
 
 pub use error::http_status;
 use request_log::RequestLog;
+use telemetry::Telemetry;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -57,7 +59,8 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
     let address = host.config().server.listen.0;
     let listener = listen::bind(address).await?;
     let actual = listener.local_addr().unwrap_or(address);
-    let log = Arc::new(RequestLog::default());
+    let telemetry = host.config().telemetry.otlp.as_ref().map(Telemetry::start).transpose()?.map(Arc::new);
+    let log = Arc::new(RequestLog::new(telemetry.clone()));
     #[cfg(unix)]
     reload::on_hangup(Arc::clone(&host), Arc::clone(&log), stop.clone());
     tokio::spawn(reload::watch(Arc::clone(&host), Arc::clone(&log)));
@@ -73,7 +76,12 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
         watched.close();
         eprintln!("stopping: no new requests; Ctrl-C again ends at once");
     };
-    if !listen::serve(listener, router(Arc::clone(&host), log), &host, stopped).await {
+    let drained = listen::serve(listener, router(Arc::clone(&host), log), &host, stopped).await;
+    if let Some(telemetry) = telemetry {
+        // What was not sent in a while is lost, and the thread that fails to is nobody's concern any more.
+        let _ = tokio::task::spawn_blocking(move || telemetry.stop()).await;
+    }
+    if !drained {
         let limit = host.config().server.drain_timeout;
         return Err(Error::new(
             "shutting-down",
