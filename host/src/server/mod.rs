@@ -24,6 +24,7 @@ mod telemetry;
 mod tokens;
 mod tools;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,8 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
             tokio::time::sleep(STOP_POLL).await;
         }
         watched.close();
-        eprintln!("stopping: no new requests; Ctrl-C again ends at once");
+        // A terminal that was closed takes no words.
+        let _ = writeln!(std::io::stderr(), "stopping: no new requests; Ctrl-C again ends at once");
     };
     let drained = listen::serve(listener, router(Arc::clone(&host), log), &host, stopped).await;
     if let Some(telemetry) = telemetry {
