@@ -10,12 +10,13 @@ use super::problem::{Problem, Problems};
 use super::{Config, Model};
 
 /// What stays as it is while the host runs.
-const FIXED: [&[&str]; 5] = [
+const FIXED: [&[&str]; 6] = [
     &["server", "listen"],
     &["server", "max_connections"],
     &["plugins"],
     &["stages", "search"],
     &["stages", "cache_dir"],
+    &["telemetry"],
 ];
 
 /// The difference of two configurations: names only, never values.
@@ -129,6 +130,7 @@ impl Config {
         self.server.listen = old.server.listen;
         self.server.max_connections = old.server.max_connections;
         self.plugins = old.plugins.clone();
+        self.telemetry = old.telemetry.clone();
         self.stages.search.clone_from(&old.stages.search);
         self.stages.cache_dir.clone_from(&old.stages.cache_dir);
         for path in FIXED {

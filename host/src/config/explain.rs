@@ -10,8 +10,8 @@ use super::origin::Origin;
 use super::tree::Segment;
 
 /// The sections in the order in which the file has them.
-const SECTIONS: [&str; 8] =
-    ["schema", "server", "plugins", "stages", "memory", "defaults", "models", "pipelines"];
+const SECTIONS: [&str; 9] =
+    ["schema", "server", "plugins", "stages", "memory", "telemetry", "defaults", "models", "pipelines"];
 
 /// One value in force.
 #[derive(Debug, Clone)]

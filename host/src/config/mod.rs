@@ -20,6 +20,7 @@ mod schema;
 mod sections;
 pub mod suggest;
 mod task;
+mod telemetry;
 pub(crate) mod text;
 mod tree;
 
@@ -42,6 +43,7 @@ pub use problem::{Problem, Problems};
 pub use quantity::{ByteSize, Period};
 pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
 pub use task::Task;
+pub use telemetry::{Collector, Telemetry};
 pub use text::{Address, BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};
 
 use tree::{Content, Node};
@@ -64,6 +66,8 @@ pub struct Config {
     pub stages: Stages,
     /// How much memory models may take.
     pub memory: Memory,
+    /// Traces of requests.
+    pub telemetry: Telemetry,
     /// The model of each task for whoever names none.
     pub defaults: Defaults,
     /// The models, by id.
@@ -91,6 +95,7 @@ impl Default for Config {
             plugins: Plugins::default(),
             stages: Stages::default(),
             memory: Memory::default(),
+            telemetry: Telemetry::default(),
             defaults: Defaults::default(),
             models: Vec::new(),
             pipelines: Vec::new(),

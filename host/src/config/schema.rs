@@ -64,10 +64,20 @@ mod tests {
     fn it_knows_every_key_and_no_other() {
         let schema = Config::json_schema();
         let keys: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-        for key in ["schema", "server", "plugins", "stages", "memory", "defaults", "models", "pipelines"] {
+        for key in [
+            "schema",
+            "server",
+            "plugins",
+            "stages",
+            "memory",
+            "telemetry",
+            "defaults",
+            "models",
+            "pipelines",
+        ] {
             assert!(keys.contains(&key), "{key} is not in {keys:?}");
         }
-        assert_eq!((keys.len(), &schema["additionalProperties"]), (8, &false.into()));
+        assert_eq!((keys.len(), &schema["additionalProperties"]), (9, &false.into()));
         let types = &schema["$defs"];
         assert_eq!(types["ByteSize"]["type"], "string");
         assert_eq!(types["Model"]["required"], serde_json::json!(["id"]));

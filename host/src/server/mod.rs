@@ -22,9 +22,11 @@ mod responses;
 mod routes;
 mod sse;
 mod stream;
+mod telemetry;
 mod tokens;
 mod tools;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ use pajamas_plugin_api::Cancel;
 pub use error::http_status;
 use request_log::RequestLog;
 pub use routes::{Route, table};
+use telemetry::Telemetry;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -59,7 +62,8 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
     let address = host.config().server.listen.0;
     let listener = listen::bind(address).await?;
     let actual = listener.local_addr().unwrap_or(address);
-    let log = Arc::new(RequestLog::default());
+    let telemetry = host.config().telemetry.otlp.as_ref().map(Telemetry::start).transpose()?.map(Arc::new);
+    let log = Arc::new(RequestLog::new(telemetry.clone()));
     #[cfg(unix)]
     reload::on_hangup(Arc::clone(&host), Arc::clone(&log), stop.clone());
     tokio::spawn(reload::watch(Arc::clone(&host), Arc::clone(&log)));
@@ -73,9 +77,15 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
             tokio::time::sleep(STOP_POLL).await;
         }
         watched.close();
-        eprintln!("stopping: no new requests; Ctrl-C again ends at once");
+        // A terminal that was closed takes no words.
+        let _ = writeln!(std::io::stderr(), "stopping: no new requests; Ctrl-C again ends at once");
     };
-    if !listen::serve(listener, router(Arc::clone(&host), log), &host, stopped).await {
+    let drained = listen::serve(listener, router(Arc::clone(&host), log), &host, stopped).await;
+    if let Some(telemetry) = telemetry {
+        // What was not sent in a while is lost, and the thread that fails to is nobody's concern any more.
+        let _ = tokio::task::spawn_blocking(move || telemetry.stop()).await;
+    }
+    if !drained {
         let limit = host.config().server.drain_timeout;
         return Err(Error::new(
             "shutting-down",

@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
+use opentelemetry::{Context, KeyValue};
 use pajamas_plugin_api::FinishReason;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use super::telemetry::{self, Telemetry};
 use crate::config::Task;
 use crate::error::Result;
 use crate::pipeline::{Outcome, Output, Route};
@@ -33,20 +35,17 @@ pub type Event = (&'static str, Told);
 
 /// The latest requests, and those who watch.
 #[derive(Debug)]
-pub struct RequestLog(Mutex<Kept>);
+pub struct RequestLog {
+    kept: Mutex<Kept>,
+    /// Where spans of requests go, when they go anywhere.
+    telemetry: Option<Arc<Telemetry>>,
+}
 
 #[derive(Debug)]
 struct Kept {
     recent: VecDeque<Told>,
     /// `None` once the server stops: then watchers are let go.
     watchers: Option<broadcast::Sender<Event>>,
-}
-
-impl Default for RequestLog {
-    fn default() -> Self {
-        let watchers = Some(broadcast::Sender::new(KEPT));
-        Self(Mutex::new(Kept { recent: VecDeque::with_capacity(KEPT), watchers }))
-    }
 }
 
 impl Kept {
@@ -59,6 +58,13 @@ impl Kept {
 }
 
 impl RequestLog {
+    /// No entries yet. Those of the requests go to the collector as well, where there is one.
+    pub fn new(telemetry: Option<Arc<Telemetry>>) -> Self {
+        let watchers = Some(broadcast::Sender::new(KEPT));
+        let kept = Mutex::new(Kept { recent: VecDeque::with_capacity(KEPT), watchers });
+        Self { kept, telemetry }
+    }
+
     /// The latest entries, and all events that follow, with their names; none once the server stops.
     pub fn watch(&self) -> (Vec<Told>, Option<broadcast::Receiver<Event>>) {
         let kept = self.kept();
@@ -91,7 +97,7 @@ impl RequestLog {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,6 +106,8 @@ impl RequestLog {
 pub struct Trace {
     log: Arc<RequestLog>,
     begun: Instant,
+    /// The caller's span, when spans are made.
+    parent: Option<Context>,
     entry: Mutex<Entry>,
 }
 
@@ -132,9 +140,66 @@ struct Entry {
     steps: Vec<Value>,
 }
 
+impl Entry {
+    /// As a span, of a request that began at `begun`.
+    fn span(&self, begun: Instant) -> telemetry::Told {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", self.method.clone()),
+            KeyValue::new("http.route", self.path.clone()),
+            KeyValue::new("pajamas.request_id", self.id.clone()),
+        ];
+        let mut add = |name: &'static str, value: Option<opentelemetry::Value>| {
+            attributes.extend(value.map(|value| KeyValue::new(name, value)));
+        };
+        let number = |number: Option<u32>| number.map(|number| i64::from(number).into());
+        let of_route = |key| Some(self.route.as_ref()?[key].as_str()?.to_owned().into());
+        add("http.response.status_code", number(self.status.map(u32::from)));
+        add("error.type", self.code.clone().map(Into::into));
+        add("pajamas.task", self.task.map(|task| task.name().into()));
+        add("gen_ai.request.model", of_route("model"));
+        add("pajamas.backend", of_route("backend"));
+        add("pajamas.device", of_route("device"));
+        add("gen_ai.usage.input_tokens", number(self.prompt_tokens));
+        add("pajamas.cached_tokens", number(self.cached_tokens));
+        add("gen_ai.usage.output_tokens", number(self.completion_tokens));
+        // One after the other, from the choice of the route on.
+        let mut at = self.routed.map(|routed| routed.duration_since(begun)).unwrap_or_default();
+        let stages = |step: &Value| Some((step["step"].as_str()?.to_owned(), step["ms"].as_f64()?));
+        let text = [("queue", self.queue_ms), ("prompt", self.prompt_ms), ("decode", self.decode_ms)];
+        let mut parts: Vec<(String, f64)> =
+            self.load_ms.map(|ms| ("load".to_owned(), ms)).into_iter().collect();
+        match self.queue_ms {
+            Some(_) => parts.extend(text.iter().filter_map(|(name, ms)| Some(((*name).to_owned(), (*ms)?)))),
+            None => parts.extend(self.steps.iter().filter_map(stages)),
+        }
+        let place = |(name, ms): (String, f64)| {
+            let took = Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
+            at += took;
+            (name, at.saturating_sub(took), took)
+        };
+        telemetry::Told {
+            name: format!("{} {}", self.method, self.path),
+            begun: UNIX_EPOCH + Duration::from_millis(self.time),
+            took: Duration::try_from_secs_f64(self.ms / 1e3).unwrap_or_default(),
+            attributes,
+            fault: self
+                .code
+                .clone()
+                .filter(|_| !self.status.is_some_and(|status| (400..500).contains(&status))),
+            parts: parts.into_iter().map(place).collect(),
+        }
+    }
+}
+
 impl Trace {
     /// A request begins.
-    pub fn begin(log: &Arc<RequestLog>, id: &str, method: &Method, path: &str) -> Arc<Self> {
+    pub fn begin(
+        log: &Arc<RequestLog>,
+        id: &str,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Arc<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let entry = Entry {
             id: id.to_owned(),
@@ -143,7 +208,8 @@ impl Trace {
             path: path.to_owned(),
             ..Entry::default()
         };
-        Arc::new(Self { log: Arc::clone(log), begun: Instant::now(), entry: Mutex::new(entry) })
+        let parent = log.telemetry.as_ref().map(|_| Telemetry::parent(headers));
+        Arc::new(Self { log: Arc::clone(log), begun: Instant::now(), parent, entry: Mutex::new(entry) })
     }
 
     /// Answers a request as the current one, so that what runs for it is written down with it.
@@ -232,6 +298,9 @@ impl Drop for Trace {
         entry.ms = ms;
         // Those who only look, at probes, metrics or this log, would fill it with themselves.
         if !matches!(entry.method.as_str(), "GET" | "HEAD") || entry.code.is_some() {
+            if let (Some(telemetry), Some(parent)) = (&self.log.telemetry, &self.parent) {
+                telemetry.tell(entry.span(self.begun), parent);
+            }
             self.log.add(json!(&*entry));
         }
     }
@@ -242,12 +311,12 @@ mod tests {
     use super::*;
 
     fn trace(log: &Arc<RequestLog>, method: &Method) -> Arc<Trace> {
-        Trace::begin(log, "7", method, "/v1/models")
+        Trace::begin(log, "7", method, "/v1/models", &HeaderMap::new())
     }
 
     #[test]
     fn a_request_is_told_when_nothing_of_it_is_left() {
-        let log = Arc::new(RequestLog::default());
+        let log = Arc::new(RequestLog::new(None));
         let (_, watcher) = log.watch();
         let mut watcher = watcher.unwrap();
         let first = trace(&log, &Method::POST);
@@ -261,7 +330,7 @@ mod tests {
 
     #[test]
     fn looking_leaves_no_entry_and_refusals_do() {
-        let log = Arc::new(RequestLog::default());
+        let log = Arc::new(RequestLog::new(None));
         trace(&log, &Method::GET).answered(StatusCode::OK, None, None);
         assert!(log.watch().0.is_empty());
         trace(&log, &Method::GET).answered(StatusCode::NOT_FOUND, Some("route-not-found".into()), None);
@@ -270,7 +339,7 @@ mod tests {
 
     #[test]
     fn only_the_latest_are_kept_and_a_slow_watcher_stops_nobody() {
-        let log = Arc::new(RequestLog::default());
+        let log = Arc::new(RequestLog::new(None));
         let (_, watcher) = log.watch();
         for _ in 0..3 * KEPT {
             drop(trace(&log, &Method::POST));
