@@ -92,7 +92,8 @@ impl Architecture {
             Self::Bert => &["embeddings.word_embeddings.weight", "attention.self.query.weight"],
             Self::Llama | Self::Mistral => &["model.embed_tokens.weight", "self_attn.q_proj.weight"],
         };
-        for mark in marks {
+        let tied = source.output_is_embeddings();
+        for mark in marks.iter().filter(|m| !(tied && **m == "model.embed_tokens.weight")) {
             if !source.weights.iter().any(|t| t.info.name.ends_with(mark)) {
                 let what = format!(
                     "config.json says {} ({}), but no tensor is called *{mark}",

@@ -134,7 +134,7 @@ impl<'a> Conversion<'a> {
         let mut counted = Counter(0);
         let skip = |tensor: &TensorInfo, out: &mut dyn io::Write| {
             // The counter looks at lengths only.
-            const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+            static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
             let mut left = tensor.bytes;
             while left > 0 {
                 let n = left.min(ZEROS.len() as u64);
@@ -226,6 +226,6 @@ fn size(recipes: &[Recipe]) -> Size {
             _ => size.shared += elements,
         }
     }
-    size.experts = if tensors == 0 { 0 } else { experts / tensors };
+    size.experts = experts.checked_div(tensors).unwrap_or(0);
     size
 }

@@ -80,7 +80,11 @@ mod tests {
         assert_eq!(error.unwrap_err().code, "cancelled");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
-        assert_eq!(whole(&path, |out| Ok(out.write_all(b"whole").unwrap())).unwrap(), 5);
+        let written = whole(&path, |out| {
+            out.write_all(b"whole").unwrap();
+            Ok(())
+        });
+        assert_eq!(written.unwrap(), 5);
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(whole(&folder.path().join("no/a"), |_| Ok(())).unwrap_err().code, "write-failed");

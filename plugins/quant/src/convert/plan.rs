@@ -138,6 +138,11 @@ impl Planner<'_> {
     fn plain_name(&self, name: &str) -> String {
         let name = name.replace("language_model.", "");
         match self.architecture {
+            // llama.cpp takes embeddings for a missing output, and not the other way: what its own converter
+            // makes of such a model does not load.
+            _ if name == "lm_head.weight" && self.source.output_is_embeddings() => {
+                "model.embed_tokens.weight".to_owned()
+            }
             Architecture::GptOss if name.contains("sinks") => format!("{name}.weight"),
             Architecture::Bert => {
                 let name = name.strip_prefix("bert.").unwrap_or(&name);
@@ -154,7 +159,7 @@ impl Planner<'_> {
     /// Tensors that this family's file does without.
     fn is_left_out(&self, name: &str) -> bool {
         match self.architecture {
-            Architecture::Gemma2 => name == "lm_head.weight",
+            Architecture::Gemma2 => name == "lm_head.weight" && !self.source.output_is_embeddings(),
             Architecture::GptOss => name.ends_with("_blocks") || name.ends_with("_scales"),
             Architecture::Bert => {
                 let name = name.strip_prefix("bert.").unwrap_or(name);

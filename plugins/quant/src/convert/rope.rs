@@ -135,7 +135,9 @@ pub(super) fn tensors(architecture: Architecture, config: &Config) -> Result<Vec
     }
 }
 
-/// Factors of Llama 3's scaling. In 32 bits throughout: the reference is, and its last bit counts.
+/// Factors of Llama 3's scaling (conversion/llama.py, `generate_extra_tensors`). In 32 bits and in the reference's order
+/// of operations: its last bit counts. torch's own power is off by one in the last place for some bases, of which
+/// Llama 3's is none; there ours is the nearer.
 fn llama3(rope: &Rope, dimensions: u32) -> Result<Vec<f32>> {
     let or = |key: &str, default: f64| rope.number(key).map(|v| v.unwrap_or(default) as f32);
     let base = or("rope_theta", 10000.0)?;
@@ -144,13 +146,14 @@ fn llama3(rope: &Rope, dimensions: u32) -> Result<Vec<f32>> {
     let (longest, shortest) = (context / low, context / high);
     let factor_of = |index: u32| {
         let frequency = 1.0 / base.powf(index as f32 / dimensions as f32);
-        let length = (2.0 * std::f64::consts::PI) as f32 / frequency;
+        // torch divides a number by a tensor as the number times the tensor's reciprocal.
+        let length = (1.0 / frequency) * std::f32::consts::TAU;
         if length < shortest {
             1.0
         } else if length > longest {
             factor
         } else {
-            let smooth = (context / length - low) / (high - low);
+            let smooth = ((1.0 / length) * context - low) / (high - low);
             1.0 / ((1.0 - smooth) / factor + smooth)
         }
     };
@@ -201,4 +204,29 @@ pub(super) fn phi3_attention_factor(rope: &Rope, config: &Config) -> Result<Opti
         }
     };
     Ok(Some(factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Llama 3.2's own settings, and what torch 2.9 computes of them.
+    #[test]
+    fn factors_of_llama_3_are_the_references_to_the_bit() {
+        let global = json!({
+            "rope_theta": 500_000.0, "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192
+        });
+        let rope = Rope { global: global.as_object().unwrap().clone(), local_base: None };
+        let bits: Vec<u32> = llama3(&rope, 64).unwrap().iter().map(|f| f.to_bits()).collect();
+        let wanted = [
+            0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000,
+            0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3f800000, 0x3fd35ec2,
+            0x4052b46f, 0x411aaaee, 0x42000000, 0x42000000, 0x42000000, 0x42000000, 0x42000000, 0x42000000,
+            0x42000000, 0x42000000, 0x42000000, 0x42000000, 0x42000000, 0x42000000, 0x42000000, 0x42000000,
+        ];
+        assert_eq!(bits, wanted);
+    }
 }

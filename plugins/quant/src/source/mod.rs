@@ -58,6 +58,14 @@ impl Source {
         self.folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    /// Whether the weights hold the output only, and the configuration says that the embeddings are the same.
+    pub fn output_is_embeddings(&self) -> bool {
+        let has = |end: &str| self.weights.iter().any(|t| t.info.name.ends_with(end));
+        self.config.flag("tie_word_embeddings") == Some(true)
+            && has("lm_head.weight")
+            && !has("embed_tokens.weight")
+    }
+
     /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

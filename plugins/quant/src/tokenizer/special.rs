@@ -45,7 +45,7 @@ impl Special {
             let added = described.as_ref().and_then(|d| d.get("added_tokens")).and_then(Value::as_array);
             special.named(config, added.map_or(&[][..], Vec::as_slice))?;
         }
-        special.from_model(source)?;
+        special.by_id(source)?;
         if merges && special.merges.is_empty() {
             special.merges = merges_file(source)?;
         }
@@ -266,7 +266,7 @@ impl Special {
     }
 
     /// Ids that `config.json` names.
-    fn from_model(&mut self, source: &Source) -> Result<()> {
+    fn by_id(&mut self, source: &Source) -> Result<()> {
         let given = source.config.given();
         for kind in self.kinds.clone() {
             let key = format!("{kind}_token_id");
