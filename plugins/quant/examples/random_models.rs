@@ -3,7 +3,6 @@
 //!     cargo run --release -p pajamas-quant --example random_models -- FOLDER
 
 #[path = "../tests/support/mod.rs"]
-#[allow(clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests")]
 mod support;
 
 use std::error::Error;

@@ -1,5 +1,10 @@
 //! What is wrong with a model is refused before anything is written, with a code of its own.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of the functions that clippy knows as tests"
+)]
+
 mod support;
 
 use std::fs;

@@ -1,6 +1,11 @@
 //! Files equal those of llama.cpp's own converter, whose parts were recorded: `golden/*.json`, written by
 //! `tests/peers/gguf_parity.py golden`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of the functions that clippy knows as tests"
+)]
+
 mod support;
 
 use std::fs;

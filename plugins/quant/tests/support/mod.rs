@@ -1,7 +1,7 @@
 //! Models of every family, small and random, the same on every machine: what a file made of them must be was
 //! recorded from llama.cpp's own converter (tests/peers/gguf_parity.py).
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and all are helpers of tests")]
 
 pub mod families;
 pub mod gguf;

@@ -48,13 +48,9 @@ pub fn bpe(split: &str, bos: bool) -> Files {
     let mut vocab: Vec<String> = bytes.iter().map(char::to_string).collect();
     let mut merges = Vec::new();
     for word in [" t", " th", " the", "in", "er", " a", "  ", "    ", "33", "'s", "ing"] {
-        let at = word.char_indices().last().unwrap().0;
-        let at = if word == "    " {
-            2
-        } else if word == "ing" {
-            2
-        } else {
-            at
+        let at = match word {
+            "    " | "ing" => 2,
+            _ => word.char_indices().last().unwrap().0,
         };
         merges.push(json!([text(&word[..at]), text(&word[at..])]));
         vocab.push(text(word));
