@@ -89,6 +89,19 @@ mod tests {
         assert_eq!(name(json!({"type": "Whitespace"})), None);
     }
 
+    /// A published tokenizer, where the test data beside the repository is at hand.
+    #[test]
+    fn a_published_tokenizer_is_known_by_its_hash() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/assets/tokenizers/roberta-base");
+        let path = std::path::Path::new(folder).join("tokenizer.json");
+        if !path.is_file() {
+            eprintln!("skipped: no {}", path.display());
+            return;
+        }
+        let tokenizer = Tokenizer::from_file(path).unwrap();
+        assert_eq!(of(&tokenizer, &Map::new()).unwrap(), "roberta-bpe");
+    }
+
     #[test]
     fn hashes_are_hashes() {
         for (hash, name) in HASHES {
