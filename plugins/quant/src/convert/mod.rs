@@ -1,0 +1,231 @@
+//! From a Hugging Face folder to a GGUF file: the same tensors and the same metadata as llama.cpp's own converter
+//! (`convert_hf_to_gguf.py`) writes.
+//!
+//! A conversion is planned first, without a look at the weights' values, so that its exact size is known and what
+//! cannot be converted is refused before anything is written. Then tensors stream through, one at a time.
+
+mod encode;
+mod mxfp4;
+mod names;
+mod output;
+mod params;
+mod plan;
+mod recipe;
+mod rope;
+
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+
+use pajamas_llama_cpp::gguf::{TensorInfo, Writer};
+use pajamas_plugin_api::{Cancel, PluginError, Result, codes};
+
+use crate::architecture::Architecture;
+use crate::general::{self, Size};
+use crate::source::Source;
+use crate::tokenizer::Vocabulary;
+use recipe::Recipe;
+
+/// The version of quantized blocks (`GGML_QNT_VERSION`, ggml.h).
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// How matrices are stored: what the converter calls `--outtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// The upper half of 32-bit floats.
+    Bf16,
+    /// Blocks of 32 signed bytes with one 16-bit scale.
+    Q8_0,
+}
+
+impl OutType {
+    /// Every type.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// The number of `general.file_type` (`llama_ftype`, llama.h).
+    fn file_type(self, family: &str) -> u32 {
+        match self {
+            Self::Q8_0 => 7,
+            // Experts stay in their four-bit blocks, which names the file.
+            _ if family == Architecture::GptOss.gguf() => 38,
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Bf16 => 32,
+        }
+    }
+}
+
+impl FromStr for OutType {
+    type Err = PluginError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|t| t.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            PluginError::new(codes::INVALID_OPTION, format!("`{}` is no type of a file", name.escape_debug()))
+                .help(format!("types are: {names}"))
+        })
+    }
+}
+
+/// A conversion that was planned.
+#[derive(Debug)]
+pub struct Conversion<'a> {
+    source: &'a Source,
+    writer: Writer,
+    recipes: Vec<Recipe>,
+    notes: Vec<String>,
+    allow_non_finite: bool,
+}
+
+impl<'a> Conversion<'a> {
+    /// Plans a conversion. `pre` is llama.cpp's name for how the tokenizer splits text, where it cannot be found out.
+    ///
+    /// # Errors
+    /// What the model lacks, or has too much of, each with a code of its own ([`crate::error::codes`]).
+    pub fn plan(source: &'a Source, out_type: OutType, pre: Option<&str>) -> Result<Self> {
+        let architecture = Architecture::detect(source)?;
+        refuse_quantized(source, architecture)?;
+        let vocabulary = Vocabulary::of(source, architecture, pre)?;
+        let plan = plan::plan(source, architecture, out_type, Some(vocabulary.len() as u64))?;
+        let mut writer = Writer::new(architecture.gguf());
+        params::early(source, architecture, &mut writer)?;
+        general::write(source, size(&plan.recipes), &mut writer)?;
+        params::write(source, architecture, out_type, &mut writer)?;
+        writer.set("general.quantization_version", QUANTIZATION_VERSION);
+        vocabulary.write(source, architecture, &mut writer)?;
+        for recipe in &plan.recipes {
+            let inner: Vec<u64> = recipe.shape.iter().rev().copied().collect();
+            writer.tensor(&recipe.name, recipe.to, &inner);
+        }
+        Ok(Self { source, writer, recipes: plan.recipes, notes: plan.notes, allow_non_finite: false })
+    }
+
+    /// Converts weights that are no finite numbers too, instead of refusing them.
+    #[must_use]
+    pub fn allow_non_finite(mut self, allow: bool) -> Self {
+        self.allow_non_finite = allow;
+        self
+    }
+
+    /// What a person should know.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The file's exact size.
+    ///
+    /// # Errors
+    /// `internal` when the plan does not hold together.
+    pub fn bytes(&self) -> Result<u64> {
+        let mut counted = Counter(0);
+        let skip = |tensor: &TensorInfo, out: &mut dyn io::Write| {
+            // The counter looks at lengths only.
+            static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+            let mut left = tensor.bytes;
+            while left > 0 {
+                let n = left.min(ZEROS.len() as u64);
+                out.write_all(&ZEROS[..n as usize])?;
+                left -= n;
+            }
+            Ok(())
+        };
+        let written = self.writer.write(&mut counted, skip);
+        written.map_err(|e| PluginError::new(codes::INTERNAL, format!("the plan of the file: {e}")))?;
+        Ok(counted.0)
+    }
+
+    /// Writes the file: whole, or not at all. `progress` is told of bytes of tensors, written and in all.
+    ///
+    /// # Errors
+    /// `weight-not-finite`, `write-failed`, `cancelled`.
+    pub fn write(&self, path: &Path, cancel: &Cancel, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
+        let total: u64 = self.recipes.iter().map(|r| r.elements()).sum();
+        let mut done = 0;
+        let mut recipes = self.recipes.iter();
+        output::whole(path, |out| {
+            let mut refused = None;
+            let result = self.writer.write(out, |_, out| {
+                let Some(recipe) = recipes.next() else { return Ok(()) };
+                let written = recipe.write(self.source, self.allow_non_finite, &mut |bytes| {
+                    if cancel.is_cancelled() {
+                        return Err(PluginError::cancelled());
+                    }
+                    out.write_all(bytes).map_err(|e| crate::error::unwritable(path, &e))
+                });
+                done += recipe.elements();
+                progress(done, total);
+                written.map_err(|e| {
+                    let stopped = io::Error::other(e.to_string());
+                    refused = Some(e);
+                    stopped
+                })
+            });
+            match (result, refused) {
+                (_, Some(error)) => Err(error),
+                (Err(error), None) => Err(crate::error::unwritable(path, &error)),
+                (Ok(()), None) => Ok(()),
+            }
+        })
+    }
+}
+
+/// Counts what is written.
+struct Counter(u64);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Weights that were quantized already are other numbers than the names of their tensors promise.
+fn refuse_quantized(source: &Source, architecture: Architecture) -> Result<()> {
+    let Some(quantization) = source.config.get("quantization_config") else { return Ok(()) };
+    let method = quantization.get("quant_method").and_then(|m| m.as_str()).unwrap_or("unknown");
+    if architecture == Architecture::GptOss && method == "mxfp4" {
+        return Ok(());
+    }
+    let what = format!("the model is quantized already, with the method `{}`", method.escape_debug());
+    Err(PluginError::new(crate::error::codes::TENSOR_DTYPE_UNSUPPORTED, what)
+        .help("take the model in F32, F16 or BF16"))
+}
+
+/// Counts parameters the way that the converter's size label wants them (gguf-py/gguf/gguf_writer.py,
+/// `get_total_parameter_count`).
+fn size(recipes: &[Recipe]) -> Size {
+    let mut size = Size::default();
+    let (mut experts, mut tensors) = (0, 0);
+    for recipe in recipes {
+        let elements = recipe.elements();
+        size.total += elements;
+        match (recipe.name.contains("_exps."), &recipe.shape[..]) {
+            (true, [.., count, _, _]) if !recipe.name.contains(".bias") => {
+                size.expert += elements / count.max(&1);
+                experts += count;
+                tensors += 1;
+            }
+            _ => size.shared += elements,
+        }
+    }
+    size.experts = experts.checked_div(tensors).unwrap_or(0);
+    size
+}

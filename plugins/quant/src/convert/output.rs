@@ -1,0 +1,92 @@
+//! Files that appear whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use pajamas_plugin_api::{PluginError, Result};
+
+use crate::error::{codes, unwritable};
+
+/// Bytes that are gathered before they are written.
+const BUFFER: usize = 1 << 20;
+
+/// Writes a file under another name beside its place, and renames it once it is safe on the disk. Returns its size.
+///
+/// # Errors
+/// Those of `write`; `write-failed`. Nothing is left behind then.
+pub(super) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
+    let Some(name) = path.file_name() else {
+        return Err(PluginError::new(codes::WRITE_FAILED, format!("{} names no file", path.display())));
+    };
+    let mut draft_name = std::ffi::OsString::from(".");
+    draft_name.push(name);
+    draft_name.push(format!(".{}.part", std::process::id()));
+    let draft = Draft { path: path.with_file_name(draft_name), kept: false };
+    // Another run of this process into the same place must not be overwritten.
+    let file = OpenOptions::new().write(true).create_new(true).open(&draft.path);
+    let file = file.map_err(|e| unwritable(&draft.path, &e))?;
+    let mut out = BufWriter::with_capacity(BUFFER, file);
+    write(&mut out)?;
+    let file = out.into_inner().map_err(|e| unwritable(path, e.error()))?;
+    file.sync_all().map_err(|e| unwritable(path, &e))?;
+    let bytes = file.metadata().map_err(|e| unwritable(path, &e))?.len();
+    draft.keep(path)?;
+    Ok(bytes)
+}
+
+/// A file that goes away unless it is kept.
+struct Draft {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Draft {
+    fn keep(mut self, path: &Path) -> Result<()> {
+        fs::rename(&self.path, path).map_err(|e| unwritable(path, &e))?;
+        self.kept = true;
+        // The name itself is safe once its folder is; not every system can sync a folder.
+        if cfg!(unix)
+            && let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty())
+        {
+            let synced = File::open(folder).and_then(|f| f.sync_all());
+            synced.map_err(|e| unwritable(folder, &e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Of a file that was never made there is nothing to remove.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        let error = whole(&path, |out| {
+            out.write_all(b"half").unwrap();
+            Err(PluginError::cancelled())
+        });
+        assert_eq!(error.unwrap_err().code, "cancelled");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        let written = whole(&path, |out| {
+            out.write_all(b"whole").unwrap();
+            Ok(())
+        });
+        assert_eq!(written.unwrap(), 5);
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(whole(&folder.path().join("no/a"), |_| Ok(())).unwrap_err().code, "write-failed");
+    }
+}

@@ -1,0 +1,77 @@
+//! How this crate refuses: stable codes, and the shapes that its messages share.
+
+use std::io;
+use std::path::Path;
+
+use pajamas_plugin_api::PluginError;
+pub use pajamas_plugin_api::Result;
+
+/// Codes of this crate's own, beside those of [`pajamas_plugin_api::codes`].
+pub mod codes {
+    /// A folder lacks a file that a model needs, or a file cannot be read.
+    pub const SOURCE_NOT_FOUND: &str = "source-not-found";
+    /// `config.json` does not parse, or lacks a value, or holds one of another type.
+    pub const CONFIG_INVALID: &str = "config-invalid";
+    /// A weights file ends before what its header promises.
+    pub const SAFETENSORS_TRUNCATED: &str = "safetensors-truncated";
+    /// The header of a weights file is no header.
+    pub const SAFETENSORS_INVALID: &str = "safetensors-invalid";
+    /// The header of a weights file is longer than any sane one.
+    pub const SAFETENSORS_HEADER_TOO_LARGE: &str = "safetensors-header-too-large";
+    /// Two tensors share bytes, or bytes belong to no tensor.
+    pub const SAFETENSORS_OVERLAP: &str = "safetensors-overlap";
+    /// A tensor's bytes are not what its type and shape ask for.
+    pub const SAFETENSORS_SIZE_MISMATCH: &str = "safetensors-size-mismatch";
+    /// A name stands twice, in one file or in two.
+    pub const SAFETENSORS_DUPLICATE: &str = "safetensors-duplicate";
+    /// The index names a file that is not there.
+    pub const SHARD_MISSING: &str = "shard-missing";
+    /// The index does not parse, or tells another story than the files.
+    pub const INDEX_MISMATCH: &str = "index-mismatch";
+    /// A model of a family that is not converted.
+    pub const ARCHITECTURE_UNSUPPORTED: &str = "architecture-unsupported";
+    /// The model lacks a tensor that its family has.
+    pub const TENSOR_MISSING: &str = "tensor-missing";
+    /// The model has a tensor that its family does not know.
+    pub const TENSOR_UNEXPECTED: &str = "tensor-unexpected";
+    /// A tensor has another shape than the configuration promises.
+    pub const TENSOR_SHAPE: &str = "tensor-shape";
+    /// A tensor's element type cannot be converted.
+    pub const TENSOR_DTYPE_UNSUPPORTED: &str = "tensor-dtype-unsupported";
+    /// A weight is not a number, or infinite.
+    pub const WEIGHT_NOT_FINITE: &str = "weight-not-finite";
+    /// The folder has no tokenizer of a kind that the family uses.
+    pub const TOKENIZER_MISSING: &str = "tokenizer-missing";
+    /// The tokenizer does not parse, or contradicts itself.
+    pub const TOKENIZER_INVALID: &str = "tokenizer-invalid";
+    /// How the tokenizer splits text before merging is none of the ways that llama.cpp knows.
+    pub const PRE_TOKENIZER_UNKNOWN: &str = "pre-tokenizer-unknown";
+    /// A file cannot be written.
+    pub const WRITE_FAILED: &str = "write-failed";
+}
+
+/// An error about a file.
+pub(crate) fn at(code: &str, path: &Path, what: impl std::fmt::Display) -> PluginError {
+    PluginError::new(code, format!("{}: {what}", path.display()))
+}
+
+/// A file that cannot be read.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> PluginError {
+    at(codes::SOURCE_NOT_FOUND, path, format!("cannot be read: {error}"))
+}
+
+/// A file that cannot be written.
+pub(crate) fn unwritable(path: &Path, error: &io::Error) -> PluginError {
+    at(codes::WRITE_FAILED, path, format!("cannot be written: {error}"))
+        .help("check the folder's permissions and the space on its disk")
+}
+
+/// An error about `config.json`.
+pub(crate) fn config(what: impl std::fmt::Display) -> PluginError {
+    PluginError::new(codes::CONFIG_INVALID, format!("config.json: {what}"))
+}
+
+/// An error about the tokenizer's files.
+pub(crate) fn tokenizer(what: impl std::fmt::Display) -> PluginError {
+    PluginError::new(codes::TOKENIZER_INVALID, format!("the tokenizer {what}"))
+}
