@@ -120,6 +120,32 @@ streamed = list(client.completions.create(model="chat", prompt="A llama", max_to
 assert "A llama" + "".join(c.choices[0].text for c in streamed) == text.choices[0].text
 refused(openai.BadRequestError, "unsupported", lambda: client.completions.create(model="chat", prompt="a", suffix="b"))
 
+# Several answers in one stream are those of the whole answer, each in its order.
+def told(stream, text):
+    texts, reasons, usage = {}, {}, None
+    for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + (text(choice) or "")
+            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
+    return [texts[i] for i in sorted(texts)], [reasons[i] for i in sorted(texts)], usage
+
+many = dict(model="chat", messages=[{"role": "user", "content": "Tell me a story."}], n=3, seed=5, temperature=2, max_tokens=12)
+whole = client.chat.completions.create(**many)
+texts, reasons, usage = told(
+    client.chat.completions.create(**many, stream=True, stream_options={"include_usage": True}), lambda c: c.delta.content)
+assert texts == [c.message.content for c in whole.choices] and reasons == [c.finish_reason for c in whole.choices]
+assert len(set(texts)) > 1, texts
+assert (usage.prompt_tokens, usage.completion_tokens) == (whole.usage.prompt_tokens, whole.usage.completion_tokens)
+many = dict(model="chat", prompt=["A llama", "The sky"], n=2, seed=5, temperature=1.5, max_tokens=6, echo=True)
+whole = client.completions.create(**many)
+texts, reasons, usage = told(
+    client.completions.create(**many, stream=True, stream_options={"include_usage": True}), lambda c: c.text)
+assert texts == [c.text for c in whole.choices] and reasons == [c.finish_reason for c in whole.choices]
+assert [t[:7] for t in texts] == ["A llama"] * 2 + ["The sky"] * 2 and len(set(texts)) == 4, texts
+assert usage.prompt_tokens == whole.usage.prompt_tokens and usage.completion_tokens == whole.usage.completion_tokens
+refused(openai.BadRequestError, "invalid-input", lambda: client.completions.create(model="chat", prompt="a", n=17))
+
 # Embeddings: the client asks for base64 unless told otherwise.
 vectors = client.embeddings.create(model="chat", input=["a llama", "a pajama"])
 assert len(vectors.data) == 2 and abs(math.hypot(*vectors.data[0].embedding) - 1) < 1e-4

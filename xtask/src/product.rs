@@ -34,6 +34,7 @@ pub const CRATES: &[&str] = &["--workspace", "--exclude", "xtask"];
 /// Builds the program and its plugins, and packs the plugins where the program looks first: `plugins/` beside
 /// itself.
 pub fn build(project: &Project) -> Result<()> {
+    remove_dangling_links(&project.release())?;
     let mut cargo = project.cargo();
     cargo.args(["build", "--release"]).args(CRATES);
     let label = "Building the host and its plugins";
@@ -46,6 +47,23 @@ pub fn build(project: &Project) -> Result<()> {
     }
     if !packed.is_empty() {
         progress::done("Packed the plugins", &packed.join(", "));
+    }
+    Ok(())
+}
+
+/// Removes links that lead nowhere from where the build of llama.cpp leaves its libraries. Its script links
+/// `libllama.so -> libllama.so.0` there without the latter, takes the link for absent when it runs again (after a change of
+/// compiler or path), and ends in `File exists`.
+fn remove_dangling_links(release: &Path) -> Result<()> {
+    for folder in [release.to_path_buf(), release.join("deps"), release.join("examples")] {
+        if !folder.exists() {
+            continue;
+        }
+        for path in files::sorted(&folder)? {
+            if path.is_symlink() && !path.exists() {
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
     }
     Ok(())
 }

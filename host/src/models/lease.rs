@@ -20,7 +20,6 @@ impl Claim<'_> {
         let (count, latest) = shelf.loads.entry(self.id.to_owned()).or_default();
         (*count, *latest) = (*count + 1, loaded.load_time);
         shelf.slots.insert(self.id.to_owned(), Slot::Ready(Arc::clone(loaded)));
-        shelf.ledger.enter(self.id);
         // Panics count until a request goes well; a failure to load is over.
         if shelf.failures.get(self.id).is_some_and(|failure| failure.panics == 0) {
             shelf.failures.remove(self.id);

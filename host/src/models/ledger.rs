@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub struct Holding {
     /// Bytes by device.
     pub bytes: BTreeMap<String, u64>,
-    /// Requests that use it now: one with any is never evicted.
+    /// Requests that use it now, or load it: one with any is never evicted.
     pub in_flight: usize,
     /// When it was last used, as a count of uses: the smallest goes first.
     pub last_used: u64,
@@ -51,7 +51,8 @@ impl Ledger {
         self.holdings.values().filter_map(|h| h.bytes.get(device)).sum()
     }
 
-    /// Reserves memory for `model` and says which idle models have to go first, the least recently used first.
+    /// Reserves memory for `model`, which the first request enters by that, and says which idle models have to go first, the
+    /// least recently used first.
     ///
     /// # Errors
     /// `out-of-memory` with the numbers when it does not fit even then; nothing is reserved.
@@ -79,7 +80,7 @@ impl Ledger {
             self.holdings.remove(id);
         }
         self.uses += 1;
-        let holding = Holding { bytes, in_flight: 0, last_used: self.uses };
+        let holding = Holding { bytes, in_flight: 1, last_used: self.uses };
         self.holdings.insert(model.to_owned(), holding);
         Ok(evicted)
     }
@@ -125,14 +126,13 @@ impl Ledger {
         }
     }
 
-    /// Lets idle models go until every device is within its budget, the least recently used first, and says which. Only
-    /// those go that `may` go: one that is being loaded is idle, too.
-    pub fn shrink(&mut self, may: impl Fn(&str) -> bool) -> Vec<String> {
+    /// Lets idle models go until every device is within its budget, the least recently used first, and says which.
+    pub fn shrink(&mut self) -> Vec<String> {
         let mut gone = Vec::new();
         for (device, budget) in self.budgets.clone() {
             while self.held(&device) > budget {
                 let idle = self.holdings.iter().filter(|(id, holding)| {
-                    let idle = holding.in_flight == 0 && !self.pinned.contains(*id) && may(id);
+                    let idle = holding.in_flight == 0 && !self.pinned.contains(*id);
                     idle && holding.bytes.contains_key(&device)
                 });
                 let Some((id, _)) = idle.min_by_key(|(_, holding)| holding.last_used) else { break };
@@ -201,6 +201,7 @@ mod tests {
         let mut ledger = ledger(100);
         for model in ["a", "b", "c"] {
             assert!(ledger.admit(model, cpu(30)).unwrap().is_empty());
+            ledger.leave(model);
         }
         ledger.enter("a");
         ledger.leave("a");
@@ -212,7 +213,6 @@ mod tests {
     fn a_running_model_is_never_evicted_and_the_refusal_has_the_numbers() {
         let mut ledger = ledger(100 << 20);
         ledger.admit("a", cpu(60 << 20)).unwrap();
-        ledger.enter("a");
         let error = ledger.admit("b", cpu(50 << 20)).unwrap_err();
         assert_eq!(error.code(), "out-of-memory");
         assert!(
@@ -249,8 +249,9 @@ mod tests {
                 if let Ok(evicted) = ledger.admit(&id, cpu(bytes)) {
                     prop_assert!(evicted.iter().all(|e| !busy.contains(e)));
                     if enter {
-                        ledger.enter(&id);
                         busy.insert(id);
+                    } else {
+                        ledger.leave(&id);
                     }
                 }
                 prop_assert!(ledger.held("cpu") <= 100);

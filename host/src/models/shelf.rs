@@ -102,8 +102,7 @@ impl Shelf {
         for (device, total) in self.totals.clone() {
             self.budget(&device, total);
         }
-        let slots = &self.slots;
-        let evicted = self.ledger.shrink(|id| matches!(slots.get(id), Some(Slot::Ready(_))));
+        let evicted = self.ledger.shrink();
         self.clear(&evicted)
     }
 }

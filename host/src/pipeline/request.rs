@@ -60,6 +60,16 @@ pub struct Params {
     pub options: Options,
 }
 
+impl Params {
+    /// For one of several answers to the same question: with a seed of its own where a seed is given.
+    #[must_use]
+    pub fn for_answer(&self, index: u32) -> Self {
+        let mut params = self.clone();
+        params.sampling.seed = params.sampling.seed.map(|seed| seed.wrapping_add(index.into()));
+        params
+    }
+}
+
 /// What is told while a request is carried out.
 #[derive(Debug)]
 pub enum Event<'a> {

@@ -8,12 +8,12 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use pajamas_plugin_api::Usage;
+use pajamas_plugin_api::{GenerateSummary, Usage};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::openai::{Turn, finish, identity, logprobs, messages, summary, usage};
+use super::openai::{StreamOptions, Turn, answers, finish, identity, logprobs, messages, summary, usage};
 use super::params::{Fields, Patience};
 use super::sse::{self, Line};
 use super::stream::{Piece, Running, Said, route_header};
@@ -23,7 +23,7 @@ use crate::chat::{Conversation, Part};
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Outcome, Request, Route};
+use crate::pipeline::{Input, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text. Unknown fields are ignored, as OpenAI does; wrong types
 /// are refused with their path.
@@ -51,30 +51,14 @@ pub struct Body {
 
 /// Alternatives that are told of a token: OpenAI's limit.
 const MOST_LOGPROBS: u32 = 20;
-/// Answers to one request.
-const MOST_ANSWERS: u32 = 16;
-
-#[derive(Debug, Deserialize, JsonSchema)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
-}
 
 impl Body {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let body: Self = body::json(bytes)?;
-        let invalid = |words: String| Err(Error::new("invalid-input", words));
-        match body.n {
-            Some(n) if !(1..=MOST_ANSWERS).contains(&n) => {
-                return invalid(format!("`n` is {n}: 1 to {MOST_ANSWERS} answers are possible"));
-            }
-            Some(n) if n > 1 && body.stream => {
-                return Err(Error::new("unsupported", "`n`: only one answer per stream is made"));
-            }
-            _ => {}
-        }
+        answers(body.n)?;
         if body.top_logprobs.is_some_and(|n| n > MOST_LOGPROBS || !body.logprobs) {
-            return invalid(format!("`top_logprobs`: 0 to {MOST_LOGPROBS}, and only with `logprobs`"));
+            let words = format!("`top_logprobs`: 0 to {MOST_LOGPROBS}, and only with `logprobs`");
+            return Err(Error::new("invalid-input", words));
         }
         Ok(body)
     }
@@ -91,19 +75,14 @@ impl Body {
     fn requests(mut self, bytes: &[u8]) -> Result<Vec<Request>> {
         let mut params = Fields::params(bytes)?;
         params.logprobs = self.logprobs.then(|| self.top_logprobs.unwrap_or(0));
-        let seed = params.sampling.seed;
         let conversation = self.conversation(bytes)?;
-        let request = |answer: u32| {
-            let mut params = params.clone();
-            params.sampling.seed = seed.map(|seed| seed.wrapping_add(answer.into()));
-            Request {
-                task: Task::Chat,
-                model: self.model.clone(),
-                input: Input::Conversation(conversation.clone()),
-                params,
-            }
+        let request = |answer| Request {
+            task: Task::Chat,
+            model: self.model.clone(),
+            input: Input::Conversation(conversation.clone()),
+            params: params.for_answer(answer),
         };
-        Ok((0..self.n.unwrap_or(1)).map(request).collect())
+        Ok((0..answers(self.n)?).map(request).collect())
     }
 }
 
@@ -125,15 +104,15 @@ pub async fn completions(
     let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
     let body = Body::parse(&bytes)?;
     let (streamed, with_usage) = (body.stream, body.stream_options.as_ref().is_some_and(|o| o.include_usage));
-    let mut requests = body.requests(&bytes)?;
+    let requests = body.requests(&bytes)?;
     let server = host.config().server.clone();
     let limit = Patience::limit(&bytes, &server)?;
-    if streamed && let Some(request) = requests.pop() {
-        let protocol = Chunks { answer: Answer::new(), with_usage, logprobs: Vec::new(), called: false };
-        return sse::answer(Running::start(host, request), protocol, limit, &server).await;
-    }
     let running: Vec<Running> =
         requests.into_iter().map(|request| Running::start(Arc::clone(&host), request)).collect();
+    if streamed {
+        let protocol = Chunks::new(running.len(), with_usage);
+        return sse::answer(running, protocol, limit, &server).await;
+    }
     whole(running, limit).await
 }
 
@@ -154,9 +133,9 @@ impl Answer {
         json!({ "id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices })
     }
 
-    fn chunk(&self, delta: &Value, logprobs: &Value, finish_reason: Option<&str>) -> Line {
+    fn chunk(&self, index: usize, delta: &Value, logprobs: &Value, finish_reason: Option<&str>) -> Line {
         let choice =
-            json!({ "index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason });
+            json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason });
         Line::data(self.object("chat.completion.chunk", json!([choice])))
     }
 }
@@ -173,9 +152,7 @@ async fn whole(running: Vec<Running>, limit: Duration) -> Result<Response> {
         answer.model.clone_from(&finished.outcome.route.model);
         route = route_header(&finished.outcome.route);
         timings = json!(summary.timings);
-        total.prompt_tokens = summary.usage.prompt_tokens;
-        total.cached_tokens = total.cached_tokens.max(summary.usage.cached_tokens);
-        total.completion_tokens += summary.usage.completion_tokens;
+        add(&mut total, summary.usage);
         choices.push(json!({
             "index": index,
             "message": message(&finished.said),
@@ -187,6 +164,13 @@ async fn whole(running: Vec<Running>, limit: Duration) -> Result<Response> {
     object["usage"] = usage(&total);
     object["timings"] = timings;
     Ok(([("x-pajamas-route", route)], Json(object)).into_response())
+}
+
+/// Counts one more answer to the same prompt.
+fn add(total: &mut Usage, answer: Usage) {
+    total.prompt_tokens = answer.prompt_tokens;
+    total.cached_tokens = total.cached_tokens.max(answer.cached_tokens);
+    total.completion_tokens += answer.completion_tokens;
 }
 
 /// The assistant's turn.
@@ -225,51 +209,73 @@ fn delta(part: &Part) -> Value {
     }
 }
 
-/// An answer in pieces.
+/// Answers in pieces.
 struct Chunks {
     answer: Answer,
+    choices: Vec<Choice>,
     with_usage: bool,
+    total: Usage,
+    timings: Value,
+}
+
+/// One of the answers.
+#[derive(Clone, Default)]
+struct Choice {
     /// The tokens that the next chunk tells of.
     logprobs: Vec<Piece>,
     called: bool,
 }
 
+impl Chunks {
+    fn new(answers: usize, with_usage: bool) -> Self {
+        let (choices, total) = (vec![Choice::default(); answers], Usage::default());
+        Self { answer: Answer::new(), choices, with_usage, total, timings: Value::Null }
+    }
+}
+
 impl sse::Protocol for Chunks {
     fn begin(&mut self, route: &Route) -> Vec<Line> {
         self.answer.model.clone_from(&route.model);
-        vec![self.answer.chunk(&json!({ "role": "assistant", "content": "" }), &Value::Null, None)]
+        let first = json!({ "role": "assistant", "content": "" });
+        (0..self.choices.len()).map(|index| self.answer.chunk(index, &first, &Value::Null, None)).collect()
     }
 
-    fn piece(&mut self, piece: &Piece) -> Vec<Line> {
-        self.logprobs.push(piece.clone());
+    fn piece(&mut self, answer: usize, piece: &Piece) -> Vec<Line> {
+        self.choices[answer].logprobs.push(piece.clone());
         Vec::new()
     }
 
-    fn parts(&mut self, parts: &[Part]) -> Vec<Line> {
-        self.called |= parts.iter().any(|part| matches!(part, Part::Call { .. }));
-        let line =
-            |part| self.answer.chunk(&delta(part), &logprobs(&std::mem::take(&mut self.logprobs)), None);
-        parts.iter().map(line).collect()
+    fn parts(&mut self, answer: usize, parts: &[Part]) -> Vec<Line> {
+        let choice = &mut self.choices[answer];
+        choice.called |= parts.iter().any(|part| matches!(part, Part::Call { .. }));
+        let mut line = |part| {
+            let logprobs = logprobs(&std::mem::take(&mut choice.logprobs));
+            self.answer.chunk(answer, &delta(part), &logprobs, None)
+        };
+        parts.iter().map(&mut line).collect()
     }
 
-    fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
-        let mut lines = match result.and_then(|outcome| summary(&outcome.output).cloned()) {
-            Ok(summary) => {
-                let reason = finish(summary.finish_reason, self.called);
-                let rest = logprobs(&self.logprobs);
-                let mut lines = vec![self.answer.chunk(&json!({}), &rest, Some(reason))];
-                if self.with_usage {
-                    let mut object = self.answer.object("chat.completion.chunk", json!([]));
-                    object["usage"] = usage(&summary.usage);
-                    object["timings"] = json!(summary.timings);
-                    lines.push(Line::data(object));
-                }
-                lines
-            }
-            Err(error) => vec![Line::data(error::body(&error))],
-        };
-        lines.push(Line::data("[DONE]"));
-        lines
+    fn end(&mut self, answer: usize, summary: &GenerateSummary) -> Vec<Line> {
+        add(&mut self.total, summary.usage);
+        self.timings = json!(summary.timings);
+        let choice = &self.choices[answer];
+        let reason = finish(summary.finish_reason, choice.called);
+        vec![self.answer.chunk(answer, &json!({}), &logprobs(&choice.logprobs), Some(reason))]
+    }
+
+    fn fail(&mut self, refused: &Error) -> Vec<Line> {
+        self.with_usage = false;
+        vec![Line::data(error::body(refused))]
+    }
+
+    fn close(&mut self) -> Vec<Line> {
+        let usage = self.with_usage.then(|| {
+            let mut object = self.answer.object("chat.completion.chunk", json!([]));
+            object["usage"] = usage(&self.total);
+            object["timings"] = self.timings.clone();
+            Line::data(object)
+        });
+        usage.into_iter().chain([Line::data("[DONE]")]).collect()
     }
 }
 

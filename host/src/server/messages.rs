@@ -26,7 +26,7 @@ use crate::chat::{Call, Conversation, Message, Part};
 use crate::config::Task;
 use crate::error::{Class, Error, Result};
 use crate::host::Host;
-use crate::pipeline::{Input, Outcome, Request, Route};
+use crate::pipeline::{Input, Request, Route};
 
 /// What is read of a request beside the [`Fields`] of all text.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -184,7 +184,7 @@ pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let running = Running::start(host, request);
     let (id, _) = identity("msg_");
     if streamed {
-        return sse::answer(running, Events { id, open: None, index: 0, called: false }, limit, &server)
+        return sse::answer([running], Events { id, open: None, index: 0, called: false }, limit, &server)
             .await;
     }
     let finished = running.finish(limit).await?;
@@ -278,7 +278,7 @@ impl Events {
         Line::named(name, data)
     }
 
-    fn close(&mut self, lines: &mut Vec<Line>) {
+    fn end_block(&mut self, lines: &mut Vec<Line>) {
         if self.open.take().is_some() {
             lines.push(self.line("content_block_stop", json!({ "index": self.index })));
             self.index += 1;
@@ -286,7 +286,7 @@ impl Events {
     }
 
     fn begin_block(&mut self, lines: &mut Vec<Line>, kind: &'static str, block: Value) {
-        self.close(lines);
+        self.end_block(lines);
         self.open = Some(kind);
         let start = json!({ "index": self.index, "content_block": block });
         lines.push(self.line("content_block_start", start));
@@ -324,29 +324,28 @@ impl sse::Protocol for Events {
         vec![self.line("message_start", json!({ "message": empty }))]
     }
 
-    fn piece(&mut self, _: &Piece) -> Vec<Line> {
+    fn piece(&mut self, _: usize, _: &Piece) -> Vec<Line> {
         Vec::new()
     }
 
-    fn parts(&mut self, parts: &[Part]) -> Vec<Line> {
+    fn parts(&mut self, _: usize, parts: &[Part]) -> Vec<Line> {
         let mut lines = Vec::new();
         parts.iter().for_each(|part| self.part(&mut lines, part));
         lines
     }
 
-    fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
-        match result.and_then(|outcome| summary(&outcome.output).cloned()) {
-            Ok(summary) => {
-                let mut lines = Vec::new();
-                self.close(&mut lines);
-                let reason = stop_reason(&summary, self.called);
-                let delta = json!({ "stop_reason": reason, "stop_sequence": summary.stop_string });
-                let end = json!({ "delta": delta, "usage": tokens(summary.usage) });
-                lines.push(self.line("message_delta", end));
-                lines.push(self.line("message_stop", json!({})));
-                lines
-            }
-            Err(error) => vec![Line::named("error", refusal(&error))],
-        }
+    fn end(&mut self, _: usize, summary: &GenerateSummary) -> Vec<Line> {
+        let mut lines = Vec::new();
+        self.end_block(&mut lines);
+        let reason = stop_reason(summary, self.called);
+        let delta = json!({ "stop_reason": reason, "stop_sequence": summary.stop_string });
+        let end = json!({ "delta": delta, "usage": tokens(summary.usage) });
+        lines.push(self.line("message_delta", end));
+        lines.push(self.line("message_stop", json!({})));
+        lines
+    }
+
+    fn fail(&mut self, error: &Error) -> Vec<Line> {
+        vec![Line::named("error", refusal(error))]
     }
 }

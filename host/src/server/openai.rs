@@ -20,6 +20,30 @@ pub fn identity(prefix: &str) -> (String, u64) {
     (format!("{prefix}{:x}{:x}", now.as_nanos(), COUNT.fetch_add(1, Ordering::Relaxed)), now.as_secs())
 }
 
+/// Answers to one prompt.
+const MOST_ANSWERS: u32 = 16;
+
+/// How many answers are wanted.
+///
+/// # Errors
+/// `invalid-input` for none, or too many.
+pub fn answers(n: Option<u32>) -> Result<u32> {
+    match n.unwrap_or(1) {
+        n @ 1..=MOST_ANSWERS => Ok(n),
+        n => {
+            Err(Error::new("invalid-input", format!("`n` is {n}: 1 to {MOST_ANSWERS} answers are possible")))
+        }
+    }
+}
+
+/// What a stream tells beside the answer.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct StreamOptions {
+    /// What was used, before the end.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
 /// One turn of a conversation, as clients write it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "ChatTurn")]

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use pajamas_plugin_api::GenerateSummary;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, StreamMap};
 
+use super::openai::summary;
 use super::stream::{Happened, Piece, Running, route_header, timed_out};
 use crate::chat::Part;
 use crate::config::Server;
 use crate::error::{Error, Result};
-use crate::pipeline::{Outcome, Route};
+use crate::pipeline::Route;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,40 +47,48 @@ impl From<Line> for Event {
     }
 }
 
-/// How a family writes an answer.
+/// How a family writes the answers of one stream, which are numbered from 0 in the order of their requests.
 pub trait Protocol: Send + 'static {
     /// What comes first.
     fn begin(&mut self, route: &Route) -> Vec<Line>;
     /// A token.
-    fn piece(&mut self, piece: &Piece) -> Vec<Line>;
+    fn piece(&mut self, answer: usize, piece: &Piece) -> Vec<Line>;
     /// Parts of the answer to a conversation.
-    fn parts(&mut self, parts: &[Part]) -> Vec<Line>;
-    /// What comes last. A stream that breaks says why.
-    fn end(&mut self, result: Result<Outcome>) -> Vec<Line>;
+    fn parts(&mut self, answer: usize, parts: &[Part]) -> Vec<Line>;
+    /// An answer is complete.
+    fn end(&mut self, answer: usize, summary: &GenerateSummary) -> Vec<Line>;
+    /// The stream breaks, and says why.
+    fn fail(&mut self, error: &Error) -> Vec<Line>;
+    /// What comes last, after all answers or the failure of one.
+    fn close(&mut self) -> Vec<Line> {
+        Vec::new()
+    }
 }
 
-/// Answers with a stream. Waits for the first token before it does, so that a request that is refused (an unknown model,
-/// a prompt that is too long) gets its status.
+/// Answers requests of one model with one stream. Waits for the first token before it does, so that a request that is
+/// refused (an unknown model, a prompt that is too long) gets its status.
 ///
 /// # Errors
-/// Those of the request, until its first token.
+/// Those of the requests, until the first token.
 pub async fn answer(
-    mut running: Running,
+    requests: impl IntoIterator<Item = Running>,
     mut protocol: impl Protocol,
     limit: Duration,
     server: &Server,
 ) -> Result<Response> {
     let deadline = Instant::now() + limit;
+    let mut running: StreamMap<usize, Running> = requests.into_iter().enumerate().collect();
+    let unrouted = || Error::new("internal", "the request ended before it was routed");
     let mut route = None;
     let first = loop {
         let next = tokio::time::timeout_at(deadline, running.next()).await;
-        match next.map_err(|_| timed_out(limit))? {
-            Happened::Route(chosen) => route = Some(chosen),
-            Happened::Done(result) => break Happened::Done(Box::new(Ok((*result)?))),
-            first @ (Happened::Token(_) | Happened::Parts(_)) => break first,
+        match next.map_err(|_| timed_out(limit))?.ok_or_else(unrouted)? {
+            (_, Happened::Route(chosen)) => route = Some(chosen),
+            (answer, Happened::Done(result)) => break (answer, Happened::Done(Box::new(Ok((*result)?)))),
+            first => break first,
         }
     };
-    let route = route.ok_or_else(|| Error::new("internal", "the request ended before it was routed"))?;
+    let route = route.ok_or_else(unrouted)?;
     let lines = protocol.begin(&route);
     let (sender, receiver) = mpsc::channel(1);
     let limits = Limits { deadline, request: limit, client: server.client_timeout.duration() };
@@ -95,23 +105,30 @@ struct Limits {
     client: Duration,
 }
 
-/// Writes until the end, or until the client has gone or takes nothing: then dropping `running` cancels the request.
+/// Writes until the end, or until the client has gone or takes nothing: then dropping `running` cancels the requests.
 async fn forward(
-    mut running: Running,
-    mut happened: Happened,
+    mut running: StreamMap<usize, Running>,
+    first: (usize, Happened),
     mut protocol: impl Protocol,
     mut lines: Vec<Line>,
     sender: mpsc::Sender<Line>,
     limits: Limits,
 ) {
+    let mut happened = Ok(Some(first));
     loop {
-        let last = matches!(happened, Happened::Done(_));
-        match happened {
-            Happened::Route(_) => {}
-            Happened::Token(piece) => lines.extend(protocol.piece(&piece)),
-            Happened::Parts(parts) => lines.extend(protocol.parts(&parts)),
-            Happened::Done(result) => lines.extend(protocol.end(*result)),
-        }
+        let mut last = false;
+        let added = match happened {
+            Ok(Some((answer, happened))) => said(&mut protocol, answer, happened),
+            Ok(None) => {
+                last = true;
+                Ok(protocol.close())
+            }
+            Err(error) => Err(error),
+        };
+        lines.extend(added.unwrap_or_else(|error| {
+            last = true;
+            [protocol.fail(&error), protocol.close()].concat()
+        }));
         for line in lines.drain(..) {
             match tokio::time::timeout(limits.client, sender.send(line)).await {
                 Ok(Ok(())) => {}
@@ -129,11 +146,19 @@ async fn forward(
             return;
         }
         happened = tokio::select! {
-            next = running.next() => next,
+            next = running.next() => Ok(next),
             () = sender.closed() => return,
-            () = tokio::time::sleep_until(limits.deadline) => {
-                Happened::Done(Box::new(Err(timed_out(limits.request))))
-            }
+            () = tokio::time::sleep_until(limits.deadline) => Err(timed_out(limits.request)),
         };
     }
+}
+
+/// What the family writes of it.
+fn said(protocol: &mut impl Protocol, answer: usize, happened: Happened) -> Result<Vec<Line>> {
+    Ok(match happened {
+        Happened::Route(_) => Vec::new(),
+        Happened::Token(piece) => protocol.piece(answer, &piece),
+        Happened::Parts(parts) => protocol.parts(answer, &parts),
+        Happened::Done(result) => protocol.end(answer, summary(&(*result)?.output)?),
+    })
 }

@@ -1,12 +1,15 @@
 //! A request on a thread of its own, with its events as a stream: the host is synchronous, HTTP is not.
 
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pajamas_plugin_api::Cancel;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt};
 
 use super::request_log::Trace;
 use crate::chat::Part;
@@ -93,10 +96,12 @@ impl Said {
     }
 }
 
-/// A running request. Dropping it, as happens when the client goes away, cancels it.
+/// A running request, as the stream of what happens; the last is [`Happened::Done`]. Dropping it, as happens when the
+/// client goes away, cancels the request.
 pub struct Running {
     events: mpsc::Receiver<Happened>,
     cancel: Cancel,
+    over: bool,
 }
 
 /// Events that may wait for a slow client before the model waits, too.
@@ -150,14 +155,7 @@ impl Running {
             // When nobody listens any more, nobody misses the end.
             let _ = tell(Happened::Done(Box::new(result)));
         });
-        Self { events, cancel }
-    }
-
-    /// The next event; the last one is [`Happened::Done`].
-    pub async fn next(&mut self) -> Happened {
-        self.events.recv().await.unwrap_or_else(|| {
-            Happened::Done(Box::new(Err(Error::new("internal", "the request ended without an answer"))))
-        })
+        Self { events, cancel, over: false }
     }
 
     /// Waits for the end.
@@ -168,8 +166,8 @@ impl Running {
         let whole = async {
             let mut pieces = Vec::new();
             let mut said = Said::default();
-            loop {
-                match self.next().await {
+            while let Some(happened) = self.next().await {
+                match happened {
                     Happened::Route(_) => {}
                     Happened::Token(piece) => pieces.push(piece),
                     Happened::Parts(parts) => parts.iter().for_each(|part| said.add(part)),
@@ -178,9 +176,28 @@ impl Running {
                     }
                 }
             }
+            Err(unanswered())
         };
         tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| Err(timed_out(limit)))
     }
+}
+
+impl Stream for Running {
+    type Item = Happened;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Happened>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let next = std::task::ready!(self.events.poll_recv(context));
+        let next = next.unwrap_or_else(|| Happened::Done(Box::new(Err(unanswered()))));
+        self.over = matches!(next, Happened::Done(_));
+        Poll::Ready(Some(next))
+    }
+}
+
+fn unanswered() -> Error {
+    Error::new("internal", "the request ended without an answer")
 }
 
 impl Drop for Running {

@@ -91,6 +91,7 @@ fn openai() -> Value {
                 "finish_reason": "=stop|length",
             }],
             "usage": "#Usage",
+            "timings": "#Timings",
         },
         "Models": {
             "object": "=list",
@@ -254,6 +255,7 @@ fn operating() -> Value {
             "device": "string|null",
             "memory": [{ "device": "string", "*": "integer" }],
             "load_ms": "number|null",
+            "loads": "integer",
             "failure": "#Failure|null",
         },
         "ModelStates": {

@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod body;
+mod examples;
 mod notation;
 
 use std::sync::Arc;
@@ -73,7 +74,10 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, keys: bool) -> Valu
             "description": "The id of a configured model.",
         }]);
     }
-    let content = route.body.content(generator);
+    let mut content = route.body.content(generator);
+    if let Some(json) = content.get_mut("application/json") {
+        json["examples"] = Value::Object(examples::of(route.path));
+    }
     if !content.is_empty() {
         operation["requestBody"] = json!({ "required": true, "content": content });
     }
@@ -211,6 +215,17 @@ mod tests {
         }
         let methods = document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object());
         assert_eq!(methods.map(Map::len).sum::<usize>(), count);
+    }
+
+    #[test]
+    fn every_json_body_has_an_example() {
+        for (path, methods) in document(true)["paths"].as_object().unwrap() {
+            let json = &methods["post"]["requestBody"]["content"]["application/json"];
+            assert!(
+                json.is_null() || json["examples"].as_object().is_some_and(|map| !map.is_empty()),
+                "{path}"
+            );
+        }
     }
 
     #[test]

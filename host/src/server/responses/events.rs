@@ -1,14 +1,13 @@
 //! A response as events.
 
-use pajamas_plugin_api::FinishReason;
+use pajamas_plugin_api::{FinishReason, GenerateSummary};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Item, Kind, part};
 use crate::chat::Part;
-use crate::error::Result;
-use crate::pipeline::{Outcome, Route};
+use crate::error::Error;
+use crate::pipeline::Route;
 use crate::server::error;
-use crate::server::openai::summary;
 use crate::server::sse::{self, Line};
 use crate::server::stream::Piece;
 
@@ -51,7 +50,7 @@ impl Events {
     }
 
     fn open(&mut self, lines: &mut Vec<Line>, item: Item) {
-        self.close(lines, "completed");
+        self.end_item(lines, "completed");
         let message = item.kind == Kind::Message;
         self.answer.items.push(item);
         lines.push(self.item("response.output_item.added", "in_progress"));
@@ -60,7 +59,7 @@ impl Events {
         }
     }
 
-    fn close(&mut self, lines: &mut Vec<Line>, status: &str) {
+    fn end_item(&mut self, lines: &mut Vec<Line>, status: &str) {
         let Some(item) = self.answer.items.last() else { return };
         let (text, kind) = (json!(item.text), item.kind.clone());
         match kind {
@@ -114,39 +113,35 @@ impl sse::Protocol for Events {
         vec![self.line("response.created", response.clone()), self.line("response.in_progress", response)]
     }
 
-    fn piece(&mut self, _: &Piece) -> Vec<Line> {
+    fn piece(&mut self, _: usize, _: &Piece) -> Vec<Line> {
         Vec::new()
     }
 
-    fn parts(&mut self, parts: &[Part]) -> Vec<Line> {
+    fn parts(&mut self, _: usize, parts: &[Part]) -> Vec<Line> {
         let mut lines = Vec::new();
         parts.iter().for_each(|part| self.part(&mut lines, part));
         lines
     }
 
-    fn end(&mut self, result: Result<Outcome>) -> Vec<Line> {
-        match result.and_then(|outcome| summary(&outcome.output).cloned()) {
-            Ok(summary) => {
-                let mut lines = Vec::new();
-                if self.answer.items.is_empty() {
-                    self.open(&mut lines, Item::new(Kind::Message));
-                }
-                let cut = summary.finish_reason == FinishReason::Length;
-                let (status, last) = match cut {
-                    true => ("incomplete", "response.incomplete"),
-                    false => ("completed", "response.completed"),
-                };
-                self.close(&mut lines, status);
-                let whole = self.answer.whole(&summary);
-                lines.push(self.line(last, json!({ "response": whole })));
-                lines
-            }
-            Err(refused) => {
-                let said = error::body(&refused)["error"].clone();
-                let mut response = self.answer.object("failed", json!([]));
-                response["error"] = json!({ "code": refused.code(), "message": said["message"] });
-                vec![self.line("response.failed", json!({ "response": response }))]
-            }
+    fn end(&mut self, _: usize, summary: &GenerateSummary) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if self.answer.items.is_empty() {
+            self.open(&mut lines, Item::new(Kind::Message));
         }
+        let (status, last) = match summary.finish_reason {
+            FinishReason::Length => ("incomplete", "response.incomplete"),
+            _ => ("completed", "response.completed"),
+        };
+        self.end_item(&mut lines, status);
+        let whole = self.answer.whole(summary);
+        lines.push(self.line(last, json!({ "response": whole })));
+        lines
+    }
+
+    fn fail(&mut self, refused: &Error) -> Vec<Line> {
+        let said = error::body(refused)["error"].clone();
+        let mut response = self.answer.object("failed", json!([]));
+        response["error"] = json!({ "code": refused.code(), "message": said["message"] });
+        vec![self.line("response.failed", json!({ "response": response }))]
     }
 }

@@ -143,7 +143,7 @@ pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let running = Running::start(host, request);
     let mut answer = Answer::new();
     if streamed {
-        return sse::answer(running, Events::new(answer), limit, &server).await;
+        return sse::answer([running], Events::new(answer), limit, &server).await;
     }
     let finished = running.finish(limit).await?;
     let summary = summary(&finished.outcome.output)?;
