@@ -122,7 +122,9 @@ impl Check<'_> {
                 _ => {}
             }
         }
-        for (key, path) in [("artifact", &model.artifact), ("path", &model.path)] {
+        let files =
+            [("artifact", &model.artifact), ("path", &model.path), ("chat_template", &model.chat_template)];
+        for (key, path) in files {
             if let Some(path) = path {
                 self.exists(&at(key), &format!("model `{id}`"), path);
             }

@@ -44,6 +44,9 @@ pub struct Model {
     /// The precision to take of an artifact that has several, for example `q4_k_m`.
     #[serde(default)]
     pub precision: Option<String>,
+    /// A file with a Jinja template for conversations, in place of the model's own. It is read when the model is loaded.
+    #[serde(default)]
+    pub chat_template: Option<LocalPath>,
     /// The backend's options.
     #[serde(default)]
     pub options: Options,

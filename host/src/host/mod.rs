@@ -17,7 +17,7 @@ use crate::config::{Config, Model, Task, suggest};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
 use crate::metrics::{Metrics, Now};
-use crate::models::{Lease, Loaded, Models, Spec, Status};
+use crate::models::{Lease, Loaded, Models, Order, Spec, Status};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
 use crate::router::{self, Candidate, Decision, Snapshot};
@@ -311,7 +311,14 @@ impl Host {
             options: spec.options.clone().into(),
         };
         let mut progress = Progress(events);
-        self.models.lease(&spec.id, setup.generation, choice, &request, &mut progress, cancel)
+        let order = Order {
+            id: &spec.id,
+            generation: setup.generation,
+            choice,
+            request: &request,
+            chat_template: spec.chat_template.as_deref(),
+        };
+        self.models.lease(order, &mut progress, cancel)
     }
 }
 

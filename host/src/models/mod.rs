@@ -14,4 +14,4 @@ pub use lease::Lease;
 pub use ledger::{Holding, Ledger, by_device};
 pub use spec::Spec;
 pub use status::{Change, Failure, State, Status};
-pub use store::{Loaded, Models};
+pub use store::{Loaded, Models, Order};

@@ -27,6 +27,8 @@ pub struct Spec {
     pub backend: BackendChoice,
     /// Where it may run.
     pub device: DeviceChoice,
+    /// A template for conversations, in place of the model's own.
+    pub chat_template: Option<PathBuf>,
     /// The backend's options.
     pub options: Options,
     folder: PathBuf,
@@ -48,6 +50,7 @@ impl Spec {
         spec.pipeline = model.pipeline.as_ref().map(|id| id.to_string());
         spec.backend = model.backend.clone();
         spec.device = model.device.clone();
+        spec.chat_template = model.chat_template.as_deref().map(Path::to_path_buf);
         spec.options = model.options.clone();
         Ok(spec)
     }
@@ -81,6 +84,7 @@ impl Spec {
             pipeline: None,
             backend: BackendChoice::Auto,
             device: DeviceChoice::Auto,
+            chat_template: None,
             options: Options::new(),
         })
     }

@@ -1,5 +1,8 @@
 //! Loaded models: loaded once however many ask, given out as leases, evicted when memory is needed.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +42,24 @@ impl Loaded {
     }
 }
 
+/// What is to be loaded, and how.
+#[derive(Clone, Copy)]
+pub struct Order<'o> {
+    /// What callers name it by.
+    pub id: &'o str,
+    /// Of the configuration that the request was made from.
+    pub generation: u64,
+    /// Who loads it.
+    pub choice: &'o Choice<'o>,
+    /// What the backend is told.
+    pub request: &'o LoadRequest,
+    /// A file with a template for conversations, in place of the model's own.
+    pub chat_template: Option<&'o Path>,
+}
+
+/// A file of templates is text for people: what is larger is something else.
+const MOST_TEMPLATE: u64 = 1 << 20;
+
 /// All loaded models of a host.
 pub struct Models {
     shelf: Mutex<Shelf>,
@@ -59,20 +80,17 @@ impl Models {
     }
 
     /// A loaded model for one request: at once when it is ready, after waiting when somebody loads it, after
-    /// loading it when nobody does. `generation` is that of the configuration that the request was made from; `None`
-    /// when the model became another one since.
+    /// loading it when nobody does. `None` when the model became another one since the order's generation.
     ///
     /// # Errors
     /// The backend's (`model-invalid`, `invalid-option`, …), `out-of-memory` with numbers, `cancelled`.
     pub fn lease(
         self: &Arc<Self>,
-        id: &str,
-        generation: u64,
-        choice: &Choice<'_>,
-        request: &LoadRequest,
+        order: Order<'_>,
         progress: &mut dyn ProgressSink,
         cancel: &Cancel,
     ) -> Result<Option<Lease>> {
+        let Order { id, generation, .. } = order;
         let mut shelf = self.shelf();
         loop {
             if shelf.is_outdated(id, generation) {
@@ -106,7 +124,7 @@ impl Models {
         drop(shelf);
         // Whatever happens now, the slot must not stay `Loading`: the guard clears it unless loading succeeds.
         let claim = Claim { models: self, id, generation };
-        let loaded = Arc::new(self.load(id, choice, request, progress, cancel).inspect_err(|error| {
+        let loaded = Arc::new(self.load(order, progress, cancel).inspect_err(|error| {
             let mut shelf = self.shelf();
             if error.code() != "cancelled" && !shelf.is_outdated(id, generation) {
                 shelf.failures.insert(id.to_owned(), Failure::of(error, 0));
@@ -116,14 +134,9 @@ impl Models {
         Ok(Some(Lease { model: loaded, models: Arc::clone(self) }))
     }
 
-    fn load(
-        &self,
-        id: &str,
-        choice: &Choice<'_>,
-        request: &LoadRequest,
-        progress: &mut dyn ProgressSink,
-        cancel: &Cancel,
-    ) -> Result<Loaded> {
+    fn load(&self, order: Order<'_>, progress: &mut dyn ProgressSink, cancel: &Cancel) -> Result<Loaded> {
+        let Order { id, choice, request, .. } = order;
+        let template = order.chat_template.map(template).transpose()?;
         let context = |e| Error::from(e).within(format_args!("model `{id}`"));
         let backend = &choice.backend.backend;
         let estimate = backend.estimate(request).map_err(context)?;
@@ -149,11 +162,15 @@ impl Models {
             "loaded in {:.0?}",
             started.elapsed()
         );
+        let mut signature = session.signature();
+        if let (Some(text), Some(template)) = (&mut signature.text, template) {
+            text.chat_template = Some(template);
+        }
         Ok(Loaded {
             id: id.to_owned(),
             backend: choice.backend.full_id(),
             device,
-            signature: session.signature(),
+            signature,
             session,
             load_time: started.elapsed(),
             serial: self.serials.fetch_add(1, Ordering::Relaxed),
@@ -235,6 +252,20 @@ impl Models {
     pub(super) fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn template(file: &Path) -> Result<String> {
+    let read = || {
+        let mut text = String::new();
+        File::open(file)?.take(MOST_TEMPLATE + 1).read_to_string(&mut text)?;
+        match text.len() as u64 {
+            ..=MOST_TEMPLATE => Ok(text),
+            _ => {
+                Err(io::Error::other(format!("it is no template: those have {MOST_TEMPLATE} bytes at most")))
+            }
+        }
+    };
+    read().map_err(|e| Error::io(file, &e))
 }
 
 fn quarantined(id: &str) -> Error {

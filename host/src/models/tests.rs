@@ -8,7 +8,7 @@ use pajamas_plugin_api::{
     Backend, BackendInfo, Cancel, LoadRequest, Memory, PluginError, Probe, ProgressSink, Session, Signature,
 };
 
-use super::{Lease, Models};
+use super::{Lease, Models, Order};
 use crate::config;
 use crate::error::Result;
 use crate::plugins::{ActiveBackend, Choice};
@@ -94,7 +94,8 @@ impl Bench {
             options: serde_json::Value::Null,
         };
         let mut progress = |_: f32, _: &str| ControlFlow::Continue(());
-        self.models.lease("m", generation, &choice, &request, &mut progress, cancel)
+        let order = Order { id: "m", generation, choice: &choice, request: &request, chat_template: None };
+        self.models.lease(order, &mut progress, cancel)
     }
 }
 
