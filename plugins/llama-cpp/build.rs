@@ -25,8 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&staged)?;
 
     for folder in [built.join("lib"), built.join("lib64"), built.join("bin"), backends.clone()] {
-        println!("cargo:rerun-if-changed={}", folder.display());
+        // A folder that is named and is not there would be a change at every build.
         if folder.is_dir() {
+            println!("cargo:rerun-if-changed={}", folder.display());
             stage(&folder, &staged)?;
         }
     }
