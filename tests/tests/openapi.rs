@@ -29,7 +29,9 @@ fn server() -> Server {
         |id, file: &str, task| model_entry(id, &repository().join(file), &format!("task = \"{task}\""));
     let shapes = model("shapes", "models/detect/model.onnx", "detect");
     let kinds = model("kinds", "models/classify/model.onnx", "classify");
-    Server::start(House::new(&format!("{key}{}{shapes}{kinds}", chat_entry("chat"))).unwrap()).unwrap()
+    let ranker = model("ranker", "tests/fixtures/ranker.gguf", "rerank");
+    Server::start(House::new(&format!("{key}{}{shapes}{kinds}{ranker}", chat_entry("chat"))).unwrap())
+        .unwrap()
 }
 
 /// The Python that `cargo xtask peers` prepares, when schemathesis is there.

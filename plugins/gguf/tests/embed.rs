@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use pajamas_plugin_api::{Cancel, EmbedRequest, Prompt, Session, codes};
 use serde_json::json;
 use support::{Rows, greedy, load, run, tiny};
@@ -158,6 +160,20 @@ fn pairs_are_scored_by_the_head() {
     assert_eq!(refuse(&*session, vec![pair("h")], "mean"), codes::UNSUPPORTED);
     assert_eq!(refuse(&*plain, vec![pair("h")], "rank"), codes::UNSUPPORTED);
     assert_eq!(refuse(&*plain, vec![pair("h")], "mean"), codes::UNSUPPORTED);
+}
+
+/// The journeys ask a ranking model over HTTP; it is kept, for they do not write models.
+#[test]
+fn the_journeys_ranker_is_this_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = folder.path().join("ranker.gguf");
+    support::bert::write_ranker(&written);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/ranker.gguf");
+    if !kept.exists() {
+        std::fs::copy(&written, &kept).unwrap();
+        panic!("{} was missing; it is written now: commit it", kept.display());
+    }
+    assert!(std::fs::read(&written).unwrap() == std::fs::read(&kept).unwrap(), "delete {}", kept.display());
 }
 
 #[test]
