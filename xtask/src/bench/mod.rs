@@ -26,6 +26,9 @@ pub struct Options {
     /// A GGUF model to measure text with, besides the repository's own.
     #[arg(long, value_name = "FILE")]
     gguf: Option<PathBuf>,
+    /// llama.cpp's own `llama-server`, to be asked by many clients in turn with ours.
+    #[arg(long, value_name = "FILE")]
+    llama_server: Option<PathBuf>,
     /// Threads of both sides.
     #[arg(long, default_value_t = 1)]
     threads: u32,
