@@ -61,6 +61,15 @@ impl Server {
         self.address.trim_start_matches("http://")
     }
 
+    /// What the system allows its process, as Linux writes it.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    #[cfg(target_os = "linux")]
+    pub fn limits(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(format!("/proc/{}/limits", self.child.id()))?)
+    }
+
     /// Bytes of memory that its process has.
     ///
     /// # Errors

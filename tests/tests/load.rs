@@ -81,13 +81,31 @@ fn counted(server: &Server, line: &str) -> u64 {
 /// How many connections may idle beside the active ones.
 fn idle_allowed() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
-    let soft = files.split_whitespace().next().unwrap();
-    let idle = soft.parse().map_or(IDLE, |files: usize| IDLE.min(files.saturating_sub(OTHERS)));
+    let (soft, _) = open_files(&limits);
+    let idle = IDLE.min((soft as usize).saturating_sub(OTHERS));
     if idle < IDLE {
         eprintln!("{idle} idle connections instead of {IDLE}: `ulimit -n` is {soft}");
     }
     idle
+}
+
+/// The limit on open files of a process, as the system now has it: soft and hard.
+fn open_files(limits: &str) -> (u64, u64) {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(u64::MAX));
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+#[test]
+fn as_many_connections_as_are_configured_have_file_handles() {
+    let toml = "[server]\nmax_connections = 900\n";
+    let server = Server::start(House::new(toml).unwrap()).unwrap();
+    let (soft, hard) = open_files(&server.limits().unwrap());
+    assert!(soft > hard.min(900), "{soft} of {hard}");
+    let toml = "[server]\nmax_connections = 3000\n";
+    let server = Server::start(House::new(toml).unwrap()).unwrap();
+    let (soft, hard) = open_files(&server.limits().unwrap());
+    assert!(soft > hard.saturating_sub(1).min(3000), "{soft} of {hard}");
 }
 
 #[test]

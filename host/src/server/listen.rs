@@ -19,15 +19,42 @@ use crate::host::Host;
 /// After a failure to accept, for want of file handles for example, nothing better happens at once.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Takes the address.
+/// Takes the address, for so many connections at the same time.
 ///
 /// # Errors
 /// `listen-failed`.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+pub async fn bind(address: SocketAddr, connections: u32) -> Result<TcpListener> {
+    #[cfg(unix)]
+    reserve_files(connections.into());
     TcpListener::bind(address).await.map_err(|e| {
         Error::new("listen-failed", format!("{address}: {e}"))
             .help("choose another address with --listen, or stop what uses this one")
     })
+}
+
+/// File handles for all that is no connection: models, libraries, the log.
+#[cfg(unix)]
+const OTHER_FILES: u64 = 256;
+
+/// Sees to it that so many connections have file handles: many systems give a program 1,024 and more when it asks.
+#[cfg(unix)]
+fn reserve_files(connections: u64) {
+    let wanted = connections.saturating_add(OTHER_FILES) as libc::rlim_t;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the structure that it is given, which lives on this stack.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
+    if !known || limit.rlim_cur >= wanted {
+        return;
+    }
+    limit.rlim_cur = wanted.min(limit.rlim_max);
+    // SAFETY: the call reads the structure that it is given.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0;
+    if !raised || limit.rlim_cur < wanted {
+        tracing::warn!(
+            "`server.max_connections` needs {wanted} file handles, and this program may have {}: `ulimit -Hn` raises that",
+            limit.rlim_cur
+        );
+    }
 }
 
 /// Serves connections until `stop` is done, then lets the requests under way end. Says whether all did in time.

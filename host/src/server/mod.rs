@@ -60,7 +60,7 @@ pub fn serve(host: Arc<Host>, stop: &Cancel) -> Result<()> {
 
 async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
     let address = host.config().server.listen.0;
-    let listener = listen::bind(address).await?;
+    let listener = listen::bind(address, host.config().server.max_connections).await?;
     let actual = listener.local_addr().unwrap_or(address);
     let telemetry = host.config().telemetry.otlp.as_ref().map(Telemetry::start).transpose()?.map(Arc::new);
     let log = Arc::new(RequestLog::new(telemetry.clone()));
