@@ -165,7 +165,7 @@ fn numbers_are_quantized_as_mlx_quantizes_them() {
         let float = Float::from_name(text(1)).unwrap();
         let mut out = Quantized::default();
         let source = bytes(&weights(text(0), 16 * 256), float);
-        Affine { bits, group }.quantize(&source, float, float, &mut out);
+        Affine::new(bits, group).unwrap().quantize(&source, float, float, &mut out);
         let ours = [out.codes, bytes(&out.scales, float), bytes(&out.biases, float)].map(|b| short_hash(&b));
         assert_eq!(ours, [text(4), text(5), text(6)], "{case}");
     }

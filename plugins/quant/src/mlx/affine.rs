@@ -10,10 +10,10 @@ use super::numbers::{self, Float};
 pub const BITS: [u32; 6] = [2, 3, 4, 5, 6, 8];
 /// Weights that can share a scale.
 pub const GROUPS: [u32; 3] = [32, 64, 128];
-/// The largest of [`GROUPS`].
-const LARGEST: usize = 128;
-/// Codes that are packed at a time: every group is a multiple of it.
-const LANES: usize = 32;
+/// Weights that are in work at a time: they stay in the processor's nearest memory.
+const BATCH: usize = 1024;
+/// The most groups of a batch.
+const MOST: usize = BATCH / 32;
 /// The least scale.
 const EPSILON: f32 = 1e-7;
 /// From here on 32-bit floats are whole numbers: adding it rounds what is smaller, ties to even, into the lowest bits.
@@ -23,9 +23,9 @@ const WHOLE: f32 = 8_388_608.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Affine {
     /// Bits of a code: one of [`BITS`].
-    pub bits: u32,
+    pub(super) bits: u32,
     /// Weights with a common scale: one of [`GROUPS`].
-    pub group: u32,
+    pub(super) group: u32,
 }
 
 /// What weights become.
@@ -49,14 +49,19 @@ impl Quantized {
 }
 
 impl Affine {
+    /// A way to quantize, when MLX has it: one of [`BITS`] and one of [`GROUPS`].
+    pub fn new(bits: u32, group: u32) -> Option<Self> {
+        (BITS.contains(&bits) && GROUPS.contains(&group)).then_some(Self { bits, group })
+    }
+
     /// Bytes of the codes of so many weights.
     pub fn code_bytes(self, weights: u64) -> u64 {
         weights * u64::from(self.bits) / 8
     }
 
     /// Quantizes weights of one type, rounded to another before, and appends the result. A rest that is no whole group
-    /// is left out. What is no number gets the lowest code.
-    pub fn quantize(self, bytes: &[u8], from: Float, to: Float, out: &mut Quantized) {
+    /// is left out. Tells whether all were finite numbers: the codes of a group with another mean nothing.
+    pub fn quantize(self, bytes: &[u8], from: Float, to: Float, out: &mut Quantized) -> bool {
         let run = match self.bits {
             2 => run::<2>,
             3 => run::<3>,
@@ -65,87 +70,122 @@ impl Affine {
             6 => run::<6>,
             _ => run::<8>,
         };
-        run(bytes, (from, to), (self.group as usize).min(LARGEST), out);
+        run(bytes, (from, to), self.group as usize, out)
     }
 }
 
 /// Runs the loop in the widest vectors that this processor has.
-fn run<const BITS: usize>(bytes: &[u8], types: (Float, Float), group: usize, out: &mut Quantized) {
+fn run<const BITS: usize>(bytes: &[u8], types: (Float, Float), group: usize, out: &mut Quantized) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
-        fn wide<const BITS: usize>(bytes: &[u8], types: (Float, Float), group: usize, out: &mut Quantized) {
-            groups::<BITS>(bytes, types, group, out);
+        fn wide<const BITS: usize>(
+            bytes: &[u8],
+            types: (Float, Float),
+            group: usize,
+            out: &mut Quantized,
+        ) -> bool {
+            groups::<BITS>(bytes, types, group, out)
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has the instructions that the function is compiled for.
             return unsafe { wide::<BITS>(bytes, types, group, out) };
         }
     }
-    groups::<BITS>(bytes, types, group, out);
+    groups::<BITS>(bytes, types, group, out)
 }
 
 #[inline(always)]
-fn groups<const BITS: usize>(bytes: &[u8], types: (Float, Float), group: usize, out: &mut Quantized) {
+fn groups<const BITS: usize>(bytes: &[u8], types: (Float, Float), group: usize, out: &mut Quantized) -> bool {
     let (from, to) = types;
-    let mut values = [0.0; LARGEST];
-    let values = &mut values[..group];
-    let group_codes = group * BITS / 8;
+    let bytes = &bytes[..bytes.len() / (group * from.bytes()) * group * from.bytes()];
     let mut at = out.codes.len();
-    out.codes.resize(at + bytes.len() / (group * from.bytes()) * group_codes, 0);
-    for bytes in bytes.chunks_exact(group * from.bytes()) {
+    let end = at + bytes.len() / from.bytes() * BITS / 8;
+    // Eight codes are written as eight bytes, of which those behind the codes are overwritten by the next.
+    out.codes.resize(end + 8, 0);
+    let mut values = [0.0; BATCH];
+    let mut codes = [0; BATCH];
+    let mut fits = Fits::default();
+    let mut finite = true;
+    for bytes in bytes.chunks(BATCH * from.bytes()) {
+        let values = &mut values[..bytes.len() / from.bytes()];
         numbers::decode(from, bytes, values);
         if from != to {
             numbers::round(to, values);
         }
-        let (scale, bias) = fit(values, ((1u32 << BITS) - 1) as f32);
-        for values in values.as_chunks::<LANES>().0 {
-            encode::<BITS>(values, scale, bias, &mut out.codes[at..at + LANES * BITS / 8]);
-            at += LANES * BITS / 8;
+        finite &= fits.find(values, group, ((1u32 << BITS) - 1) as f32);
+        for (i, values) in values.chunks_exact(group).enumerate() {
+            encode::<BITS>(values, fits.scales[i], fits.biases[i], &mut codes[i * group..][..group]);
         }
-        out.scales.push(scale);
-        out.biases.push(bias);
+        for codes in codes[..values.len()].as_chunks::<8>().0 {
+            out.codes[at..at + 8].copy_from_slice(&pack::<BITS>(u64::from_le_bytes(*codes)).to_le_bytes());
+            at += BITS;
+        }
+        out.scales.extend_from_slice(&fits.scales[..values.len() / group]);
+        out.biases.extend_from_slice(&fits.biases[..values.len() / group]);
+    }
+    out.codes.truncate(end);
+    finite
+}
+
+/// Scales and biases of the groups of a batch. They hang on divisions, one after the other: groups take them side by
+/// side.
+struct Fits {
+    scales: [f32; MOST],
+    biases: [f32; MOST],
+}
+
+impl Default for Fits {
+    fn default() -> Self {
+        Self { scales: [0.0; MOST], biases: [0.0; MOST] }
     }
 }
 
-/// The scale and the bias of a group: one end of its range is met exactly, and zero too.
-#[inline(always)]
-fn fit(values: &[f32], bins: f32) -> (f32, f32) {
-    let mut low = [f32::INFINITY; 16];
-    let mut high = [f32::NEG_INFINITY; 16];
-    for values in values.as_chunks::<16>().0 {
-        for lane in 0..16 {
-            low[lane] = if values[lane] < low[lane] { values[lane] } else { low[lane] };
-            high[lane] = if values[lane] > high[lane] { values[lane] } else { high[lane] };
+impl Fits {
+    /// One end of a group's range is met exactly, and zero too. Tells whether all are finite numbers.
+    #[inline(always)]
+    fn find(&mut self, values: &[f32], group: usize, bins: f32) -> bool {
+        let (mut lows, mut highs) = ([0.0f32; MOST], [0.0f32; MOST]);
+        for ((values, low), high) in values.chunks_exact(group).zip(&mut lows).zip(&mut highs) {
+            (*low, *high) = range(values);
         }
-    }
-    let low = low.iter().fold(f32::INFINITY, |a, b| if *b < a { *b } else { a });
-    let high = high.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
-
-    let below = low.abs() > high.abs();
-    let step = (high - low) / bins;
-    let step = if step < EPSILON { EPSILON } else { step };
-    let step = if below { step } else { -step };
-    let edge = if below { low } else { high };
-    match (edge / step).round_ties_even() {
-        0.0 => (step, 0.0),
-        whole => (edge / whole, edge),
+        for i in 0..MOST {
+            let (low, high) = (lows[i], highs[i]);
+            let below = low.abs() > high.abs();
+            let step = (high - low) / bins;
+            let step = if step < EPSILON { EPSILON } else { step };
+            let step = if below { step } else { -step };
+            let edge = if below { low } else { high };
+            let whole = (edge / step).round_ties_even();
+            let exact = edge / whole;
+            self.scales[i] = if whole == 0.0 { step } else { exact };
+            self.biases[i] = if whole == 0.0 { 0.0 } else { edge };
+        }
+        lows.iter().chain(&highs).fold(true, |all, end| all & end.is_finite())
     }
 }
 
-/// Codes of some weights. Rounded after the limits are applied, which is the same, the limits being whole.
+/// The least and the largest of some values. Floats are compared as whole numbers in the same order, which any compiler
+/// reduces in vectors; what is no number lies beyond the infinities.
 #[inline(always)]
-fn encode<const BITS: usize>(values: &[f32; LANES], scale: f32, bias: f32, out: &mut [u8]) {
+fn range(values: &[f32]) -> (f32, f32) {
+    let order = |bits: i32| bits ^ ((bits >> 31) & 0x7fff_ffff);
+    let (low, high) = values.iter().fold((i32::MAX, i32::MIN), |(low, high), value| {
+        let place = order(value.to_bits() as i32);
+        (low.min(place), high.max(place))
+    });
+    (f32::from_bits(order(low) as u32), f32::from_bits(order(high) as u32))
+}
+
+/// The codes of a group. Rounded after the limits are applied, which is the same, the limits being whole.
+#[inline(always)]
+fn encode<const BITS: usize>(values: &[f32], scale: f32, bias: f32, codes: &mut [u8]) {
     let bins = ((1u32 << BITS) - 1) as f32;
-    let mut codes = [0u8; LANES];
     for (code, value) in codes.iter_mut().zip(values) {
         let place = (value - bias) / scale;
         let place = if place > 0.0 { place } else { 0.0 };
         let place = if place < bins { place } else { bins };
         *code = (place + WHOLE).to_bits() as u8;
-    }
-    for (codes, out) in codes.as_chunks::<8>().0.iter().zip(out.chunks_exact_mut(BITS)) {
-        out.copy_from_slice(&pack::<BITS>(u64::from_le_bytes(*codes)).to_le_bytes()[..BITS]);
     }
 }
 

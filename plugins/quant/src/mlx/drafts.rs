@@ -59,6 +59,15 @@ impl Drafts {
         (&self.files[number].file, &self.files[number].place)
     }
 
+    /// Sends what was written to the file that was begun as this one to the disk.
+    ///
+    /// # Errors
+    /// `write-failed`.
+    pub fn sync(&self, number: usize) -> Result<()> {
+        let (file, place) = self.file(number);
+        file.sync_data().map_err(|e| unwritable(place, &e))
+    }
+
     /// Makes the files safe on the disk, and gives them their names.
     ///
     /// # Errors

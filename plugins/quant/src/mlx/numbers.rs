@@ -144,6 +144,16 @@ pub fn not_finite(from: Float, bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// The first element that is no number or infinite once it is rounded to a type.
+pub fn not_finite_as(from: Float, to: Float, bytes: &[u8]) -> Option<usize> {
+    bytes.chunks_exact(from.bytes()).position(|bytes| {
+        let mut value = [0.0];
+        decode(from, bytes, &mut value);
+        round(to, &mut value);
+        !value[0].is_finite()
+    })
+}
+
 #[inline(always)]
 fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()

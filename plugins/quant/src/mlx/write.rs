@@ -23,6 +23,8 @@ use crate::source::View;
 
 /// Elements of a piece, unless one row is longer.
 const PIECE: u64 = 1 << 19;
+/// Elements after which what was written is sent to the disk.
+const SYNCED: u64 = 1 << 26;
 
 /// Some rows of a part of a tensor.
 struct Piece {
@@ -85,11 +87,17 @@ pub(super) fn tensors(
         }
         drop(told);
         // Ends when the last thread has let go of its end.
-        let mut done = 0;
+        let (mut done, mut synced) = (0, 0);
         for (tensor, elements) in heard {
             done += elements;
-            if progress(done, tensor).is_break() {
+            if progress(done, &tensor.name).is_break() {
                 work.refuse(PluginError::cancelled());
+            }
+            // The disk works while threads do, and the end waits for the rest only.
+            if done - synced > SYNCED {
+                synced = done;
+                let files = tensor.places.iter().map(|place| place.file).max();
+                files.map_or(Ok(()), |file| drafts.sync(file)).unwrap_or_else(|e| work.refuse(e));
             }
         }
     });
@@ -109,7 +117,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn run(&self, told: &Sender<(&'a str, u64)>) {
+    fn run(&self, told: &Sender<(&'a Tensor<'a>, u64)>) {
         let mut buffers = Buffers::default();
         while !self.stop.load(Ordering::Relaxed) {
             let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
@@ -119,7 +127,7 @@ impl<'a> Work<'a> {
                 return self.refuse(error);
             }
             // Nobody listens any more only when the caller's thread is gone.
-            let _ = told.send((&tensor.name, (piece.rows.end - piece.rows.start) * tensor.width));
+            let _ = told.send((tensor, (piece.rows.end - piece.rows.start) * tensor.width));
         }
     }
 
@@ -167,19 +175,29 @@ impl<'a> Work<'a> {
         bytes: &[u8],
         buffers: &mut Buffers,
     ) -> Result<()> {
-        if let Form::Floats(from, _) | Form::Affine(from, ..) = tensor.form
-            && !self.recipe.allow_non_finite
-            && let Some(element) = numbers::not_finite(from, bytes)
-        {
-            return Err(not_finite(view, at / from.bytes() + element));
+        let before = buffers.bytes.len();
+        let odd = match tensor.form {
+            Form::Bytes(_) => {
+                buffers.bytes.extend_from_slice(bytes);
+                None
+            }
+            Form::Floats(from, to) => {
+                match from == to {
+                    true => buffers.bytes.extend_from_slice(bytes),
+                    false => convert(from, to, bytes, &mut buffers.bytes),
+                }
+                numbers::not_finite(to, &buffers.bytes[before..]).map(|element| (element, from))
+            }
+            Form::Affine(from, to, affine) => {
+                let finite = affine.quantize(bytes, from, to, &mut buffers.quantized);
+                let odd = if finite { None } else { numbers::not_finite_as(from, to, bytes) };
+                odd.map(|element| (element, from))
+            }
+        };
+        match odd.filter(|_| !self.recipe.allow_non_finite) {
+            Some((element, from)) => Err(not_finite(view, at / from.bytes() + element)),
+            None => Ok(()),
         }
-        match tensor.form {
-            Form::Bytes(_) => buffers.bytes.extend_from_slice(bytes),
-            Form::Floats(from, to) if from == to => buffers.bytes.extend_from_slice(bytes),
-            Form::Floats(from, to) => convert(from, to, bytes, &mut buffers.bytes),
-            Form::Affine(from, to, affine) => affine.quantize(bytes, from, to, &mut buffers.quantized),
-        }
-        Ok(())
     }
 }
 
@@ -222,9 +240,9 @@ fn convert(from: Float, to: Float, bytes: &[u8], out: &mut Vec<u8>) {
 
 fn not_finite(view: View<'_>, at: usize) -> PluginError {
     let what = format!(
-        "element {at} of tensor `{}` is not a finite number: such a model computes nothing",
+        "element {at} of tensor `{}` is not a finite number, or too large for the type it is rounded to",
         view.info.name
     );
     PluginError::new(codes::WEIGHT_NOT_FINITE, what)
-        .help("take another copy of the model, or set `allow_non_finite`")
+        .help("take another copy of the model, a wider type, or set `allow_non_finite`")
 }
