@@ -27,7 +27,7 @@ pub use numbers::Float;
 pub use quantizer::MlxQuantizer;
 pub use recipe::{PRECISIONS, Recipe};
 
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, Facts};
 use crate::source::Source;
 use drafts::Drafts;
 use files::Files;
@@ -40,6 +40,7 @@ pub struct MlxConversion<'a> {
     plan: Plan<'a>,
     recipe: Recipe,
     files: Files,
+    facts: Facts,
     notes: Vec<String>,
 }
 
@@ -57,7 +58,7 @@ impl<'a> MlxConversion<'a> {
         let described = config::describe(source, architecture, &sizes, recipe, &plan.tensors)?;
         let files = Files::of(source, &plan, described.config)?;
         let notes = [plan.notes.clone(), described.notes].concat();
-        Ok(Self { plan, recipe: recipe.clone(), files, notes })
+        Ok(Self { plan, recipe: recipe.clone(), files, facts: Facts::of(source)?, notes })
     }
 
     /// What a person should know.
@@ -83,7 +84,8 @@ impl<'a> MlxConversion<'a> {
         let bits = self.plan.bytes as f64 * 8.0 / self.plan.parameters.max(1) as f64;
         let mut about = json!({
             "method": "none", "parameters": self.plan.parameters, "tensor_bytes": self.plan.bytes,
-            "bits_per_weight": (bits * 1000.0).round() / 1000.0
+            "bits_per_weight": (bits * 1e4).round() / 1e4, "notes": self.notes,
+            "model": serde_json::to_value(&self.facts).unwrap_or_default()
         });
         if let Some(bits) = self.recipe.bits {
             let quantized = self.plan.tensors.iter().filter(|t| t.affine().is_some()).count();

@@ -1,5 +1,7 @@
 //! The quantizer `mlx`: folders of Hugging Face to folders of MLX.
 
+use std::time::Instant;
+
 use pajamas_plugin_api::{
     Cancel, ProgressSink, QuantizePlan, QuantizeReport, QuantizeRequest, Quantizer, QuantizerInfo, Result,
 };
@@ -40,6 +42,7 @@ impl Quantizer for MlxQuantizer {
         progress: &mut dyn ProgressSink,
         cancel: &Cancel,
     ) -> Result<QuantizeReport> {
+        let started = Instant::now();
         let recipe = Recipe::new(&request.precision, &request.options)?;
         let source = Source::open(&request.source)?;
         let conversion = MlxConversion::plan(&source, &recipe)?;
@@ -47,6 +50,9 @@ impl Quantizer for MlxQuantizer {
             let fraction = done as f64 / total.max(1) as f64;
             progress.progress(fraction as f32, tensor)
         })?;
-        Ok(QuantizeReport { files: conversion.files(), metadata: conversion.metadata() })
+        let mut metadata = conversion.metadata();
+        metadata["precision"] = request.precision.as_str().into();
+        metadata["seconds"] = started.elapsed().as_secs_f64().into();
+        Ok(QuantizeReport { files: conversion.files(), metadata })
     }
 }

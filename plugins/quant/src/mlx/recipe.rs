@@ -56,7 +56,7 @@ struct Options {
     dtype: Option<String>,
     threads: Option<usize>,
     max_file_bytes: Option<u64>,
-    allow_non_finite: bool,
+    allow_nan: bool,
 }
 
 /// The JSON Schema of the options.
@@ -79,7 +79,7 @@ pub(super) fn schema() -> Value {
             },
             "threads": {"type": "integer", "minimum": 1, "maximum": MAX_THREADS, "description": "Threads; otherwise those of the processor."},
             "max_file_bytes": {"type": "integer", "minimum": 1, "default": FILE_BYTES, "description": "Bytes of tensors in a file."},
-            "allow_non_finite": {
+            "allow_nan": {
                 "type": "boolean", "default": false,
                 "description": "Converts weights that are no finite numbers instead of refusing them."
             }
@@ -118,7 +118,7 @@ impl Recipe {
             },
         };
         let asked = [options.group_size, options.embeddings_bits, options.output_bits];
-        if bits.is_none() && (asked.iter().any(Option::is_some) || options.pure || options.dtype.is_some()) {
+        if bits.is_none() && (asked.iter().any(Option::is_some) || options.dtype.is_some()) {
             return Err(invalid(format!("`{precision}` quantizes nothing: it takes no options about that")));
         }
         if options.pure && (options.embeddings_bits.is_some() || options.output_bits.is_some()) {
@@ -159,7 +159,7 @@ impl Recipe {
             dtype,
             threads,
             file_bytes,
-            allow_non_finite: options.allow_non_finite,
+            allow_non_finite: options.allow_nan,
         })
     }
 

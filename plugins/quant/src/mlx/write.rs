@@ -244,5 +244,5 @@ fn not_finite(view: View<'_>, at: usize) -> PluginError {
         view.info.name
     );
     PluginError::new(codes::WEIGHT_NOT_FINITE, what)
-        .help("take another copy of the model, a wider type, or set `allow_non_finite`")
+        .help("take another copy of the model, a wider type, or set `allow_nan`")
 }

@@ -35,26 +35,33 @@ fn adapted(mut model: Model) -> Option<Model> {
             set("mlp_only_layers", json!([]));
         }
         "gemma-2-150k-it" => model.tensors.retain(|t| t.name != "lm_head.weight"),
-        "gemma3" => set("vocab_size", json!(300)),
+        "gemma3" => {
+            set("vocab_size", json!(300));
+            // Models of fewer layers than this are loaded, and not run.
+            set("sliding_window_pattern", json!(2));
+        }
         "gemma3-of-several-senses" => {
             set("vocab_size", json!(288));
             set("vision_config", json!({"hidden_size": 8}));
             set("_name_or_path", json!("somewhere"));
             config["text_config"]["dtype"] = json!("bfloat16");
+            config["text_config"]["sliding_window_pattern"] = json!(2);
         }
         _ => {}
     }
-    model.files.iter_mut().filter(|f| f.0 == "tokenizer_config.json").for_each(|f| plain_bos(&mut f.1));
+    plain_bos(&mut model);
     Some(model)
 }
 
 /// transformers 5 wants a special token as a text.
-fn plain_bos(file: &mut Vec<u8>) {
-    let mut config: Value = serde_json::from_slice(file).unwrap();
-    if let Some(content) = config["bos_token"].get("content").cloned() {
-        config["bos_token"] = content;
+pub fn plain_bos(model: &mut Model) {
+    for (_, file) in model.files.iter_mut().filter(|f| f.0 == "tokenizer_config.json") {
+        let mut config: Value = serde_json::from_slice(file).unwrap();
+        if let Some(content) = config["bos_token"].get("content").cloned() {
+            config["bos_token"] = content;
+        }
+        *file = super::pretty(&config);
     }
-    *file = super::pretty(&config);
 }
 
 /// Experts in the second layer only.
@@ -74,9 +81,8 @@ fn experts_here_and_there() -> Model {
 
 /// A gemma3 with an output beside the embeddings.
 fn output_of_its_own() -> Model {
-    let mut model = families::all().into_iter().find(|m| m.name == "gemma3").unwrap();
+    let mut model = families::all().into_iter().find(|m| m.name == "gemma3").and_then(adapted).unwrap();
     model.name = "gemma3-output";
-    model.config.as_object_mut().unwrap().insert("vocab_size".into(), json!(300));
     model.tensors.push(Tensor::new("lm_head.weight", Dtype::BF16, &[300, 64]));
     model
 }
