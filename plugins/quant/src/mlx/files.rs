@@ -51,7 +51,7 @@ impl Files {
             }
         }
         let has = |name: &str| copies.iter().any(|c| c.0 == name);
-        if !has("tokenizer.json") && !has("tokenizer.model") && !(has("vocab.json") && has("merges.txt")) {
+        if !(has("tokenizer.json") || has("tokenizer.model") || has("vocab.json") && has("merges.txt")) {
             let what = "holds neither tokenizer.json nor tokenizer.model: mlx_lm loads no model without them";
             return Err(error::at(codes::TOKENIZER_MISSING, source.folder(), what)
                 .help("copy the tokenizer's files from the original model"));
