@@ -21,7 +21,7 @@ const ENDS: u32 = 6;
 const ROUTER: Affine = Affine { bits: 8, group: 64 };
 /// The largest file, as mlx_lm has it.
 const FILE_BYTES: u64 = 5 << 30;
-/// Threads that quantize, unless asked otherwise.
+/// The most threads.
 const MAX_THREADS: usize = 64;
 
 /// What to make of a model.
@@ -77,8 +77,14 @@ pub(super) fn schema() -> Value {
                 "enum": ["float32", "float16", "bfloat16"],
                 "description": "What numbers are rounded to first; otherwise what config.json says."
             },
-            "threads": {"type": "integer", "minimum": 1, "maximum": MAX_THREADS, "description": "Threads; otherwise those of the processor."},
-            "max_file_bytes": {"type": "integer", "minimum": 1, "default": FILE_BYTES, "description": "Bytes of tensors in a file."},
+            "threads": {
+                "type": "integer", "minimum": 1, "maximum": MAX_THREADS,
+                "description": "Threads; otherwise those of the processor."
+            },
+            "max_file_bytes": {
+                "type": "integer", "minimum": 1, "default": FILE_BYTES,
+                "description": "Bytes of tensors in a file."
+            },
             "allow_nan": {
                 "type": "boolean", "default": false,
                 "description": "Converts weights that are no finite numbers instead of refusing them."
