@@ -7,6 +7,7 @@ pub mod architecture;
 mod convert;
 pub mod error;
 mod general;
+pub mod mlx;
 pub mod source;
 pub mod tokenizer;
 

@@ -5,6 +5,7 @@
 
 pub mod families;
 pub mod gguf;
+pub mod mlx;
 pub mod plan;
 pub mod tokenizers;
 pub mod weights;
