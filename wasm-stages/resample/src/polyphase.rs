@@ -58,19 +58,22 @@ fn apply(samples: &[f32], at: usize, row: &[f32]) -> f32 {
 
 /// The sum of products, in sixteen lanes: `row` is a multiple of four long, and `samples` as long.
 fn dot(samples: &[f32], row: &[f32]) -> f32 {
-    let (samples, row) = (samples.as_chunks::<4>().0, row.as_chunks::<4>().0);
-    let mut sums = [f32x4::ZERO; 4];
-    let (samples16, samples4) = samples.as_chunks::<4>();
-    let (row16, row4) = row.as_chunks::<4>();
-    for (a, b) in samples16.iter().zip(row16) {
-        for lane in 0..4 {
-            sums[lane] += f32x4::new(a[lane]) * f32x4::new(b[lane]);
-        }
+    // As it lies in memory: made of four elements, a vector would be put together one by one.
+    let load = |lanes: &[f32; 4]| -> f32x4 { bytemuck::cast(*lanes) };
+    let (samples16, row16) = (samples.as_chunks::<16>(), row.as_chunks::<16>());
+    let (mut s0, mut s1, mut s2, mut s3) = (f32x4::ZERO, f32x4::ZERO, f32x4::ZERO, f32x4::ZERO);
+    for (a, b) in samples16.0.iter().zip(row16.0) {
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]): ([f32x4; 4], [f32x4; 4]) =
+            (bytemuck::cast(*a), bytemuck::cast(*b));
+        s0 += a0 * b0;
+        s1 += a1 * b1;
+        s2 += a2 * b2;
+        s3 += a3 * b3;
     }
-    for (a, b) in samples4.iter().zip(row4) {
-        sums[0] += f32x4::new(*a) * f32x4::new(*b);
+    for (a, b) in samples16.1.as_chunks::<4>().0.iter().zip(row16.1.as_chunks::<4>().0) {
+        s0 += load(a) * load(b);
     }
-    ((sums[0] + sums[1]) + (sums[2] + sums[3])).reduce_add()
+    ((s0 + s1) + (s2 + s3)).reduce_add()
 }
 
 const fn gcd(a: u32, b: u32) -> u32 {
