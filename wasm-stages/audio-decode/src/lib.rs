@@ -72,7 +72,7 @@ impl Stage for AudioDecode {
 
     fn create(options: Options, _files: Files) -> Result<Self> {
         let Options { mono, max_seconds, max_samples, max_bytes } = options;
-        if !(max_seconds > 0.0) {
+        if max_seconds.is_nan() || max_seconds <= 0.0 {
             return Err(Error::invalid_option(format!("`max_seconds` is {max_seconds}: it must be above 0")));
         }
         Ok(Self { limits: Limits { max_seconds, max_samples, max_bytes }, mono })
