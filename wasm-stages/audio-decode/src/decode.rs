@@ -92,8 +92,8 @@ impl Sound {
     fn announce(&mut self, frames: u64, shape: Shape) -> Result<()> {
         self.check(frames, shape)?;
         let samples = frames.saturating_mul(self.kept(shape) as u64);
-        // A header can promise anything: what is beyond a few megabytes is believed when it comes.
-        self.samples.reserve_exact(usize::try_from(samples.min(8 << 20)).unwrap_or(0));
+        // At once: an hour would not fit beside a copy of itself. What a header promises for nothing stays untouched.
+        self.samples.reserve_exact(usize::try_from(samples).unwrap_or(0));
         Ok(())
     }
 
