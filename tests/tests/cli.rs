@@ -161,8 +161,23 @@ fn a_plugin_author_tests_a_plugin_with_one_command() {
 fn stages_are_listed_inspected_and_run_alone() {
     let listed = run(["stages", "list", "--json"]).unwrap().json().unwrap();
     let names: Vec<&str> = listed.iter().map(|s| s["name"].as_str().unwrap()).collect();
-    let built_in =
-        ["image-decode", "image-normalize", "labels", "letterbox", "nms", "softmax-topk", "yolo-decode"];
+    let built_in = [
+        "audio-decode",
+        "ctc-decode",
+        "image-decode",
+        "image-normalize",
+        "l2-normalize",
+        "labels",
+        "letterbox",
+        "log-mel",
+        "nms",
+        "pcm-encode",
+        "resample",
+        "softmax-topk",
+        "vad-frame",
+        "vad-segments",
+        "yolo-decode",
+    ];
     assert_eq!(names, built_in);
     for stage in &listed {
         assert_eq!(keys(stage), ["doc", "name", "origin", "sha256", "version"]);

@@ -21,13 +21,21 @@ const FLAGS: &str = "-Ctarget-feature=+simd128";
 const SHARED: [&str; 5] = ["kit", "wit", "Cargo.toml", "Cargo.lock", ".cargo"];
 
 /// Folder of each crate (below `wasm-stages/`) and the name of what it becomes (below `wasm-stages/built/`).
-const STAGES: [(&str, &str); 9] = [
+const STAGES: [(&str, &str); 17] = [
+    ("audio-decode", "audio-decode"),
+    ("ctc-decode", "ctc-decode"),
     ("image-decode", "image-decode"),
     ("image-normalize", "image-normalize"),
+    ("l2-normalize", "l2-normalize"),
     ("labels", "labels"),
     ("letterbox", "letterbox"),
+    ("log-mel", "log-mel"),
     ("nms", "nms"),
+    ("pcm-encode", "pcm-encode"),
+    ("resample", "resample"),
     ("softmax-topk", "softmax-topk"),
+    ("vad-frame", "vad-frame"),
+    ("vad-segments", "vad-segments"),
     ("yolo-decode", "yolo-decode"),
     ("tests/foreign-import", "test-foreign-import"),
     ("tests/misbehaving", "test-misbehaving"),

@@ -184,6 +184,9 @@ impl Suite<'_> {
         }
         let mut local = deny();
         self.step("Licences, sources and bans", local.args(["check", "licenses", "sources", "bans"]))?;
+        let mut stages = self.project.cargo_stages();
+        stages.args(["deny", "--config", "../deny.toml", "check", "licenses", "sources", "bans"]);
+        self.step("Licences, sources and bans of the stages", &mut stages)?;
         let mut advisories = deny();
         match self.step("Advisories", advisories.args(["check", "advisories"])) {
             Ok(_) => Ok(passed("")),

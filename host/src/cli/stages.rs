@@ -1,9 +1,12 @@
 //! `pajamas stages`: the WASM stages: list, inspect, run.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use clap::Subcommand;
+use pajamas_plugin_api::Cancel;
 use serde_json::{Value as Json, json};
 
 use super::session::cancel_on_interrupt;
@@ -11,7 +14,7 @@ use super::{Global, output};
 use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::pipeline::encode;
-use crate::stages::{GrantedFile, Limits, Origin, Stages as Library};
+use crate::stages::{GrantedFile, Limits, Origin, Stage, Stages as Library};
 use crate::value::{Kind, Value, Values};
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +39,9 @@ pub enum Stages {
         /// A file the stage may read: NAME=FILE
         #[arg(long, value_name = "NAME=FILE")]
         grant: Vec<String>,
+        /// Run it so often, and say how many milliseconds the fastest run took
+        #[arg(long, value_name = "TIMES")]
+        repeat: Option<NonZeroU32>,
     },
 }
 
@@ -46,13 +52,20 @@ impl Stages {
         match self {
             Self::List => list(global, &library),
             Self::Inspect { stage } => inspect(global, &library, &stage),
-            Self::Run { stage, inputs, options, grant } => {
+            Self::Run { stage, inputs, options, grant, repeat } => {
                 let limits = Limits {
                     memory: config.stages.limits.memory.as_usize(),
                     deadline: config.stages.limits.deadline.duration(),
                     output: config.stages.limits.output.as_usize(),
                 };
-                run(global, &library, &stage, &inputs, &options, &grant, &limits)
+                let run = Run {
+                    global,
+                    library: &library,
+                    stage: library.get(&stage)?,
+                    limits,
+                    cancel: cancel_on_interrupt(),
+                };
+                run.print(&inputs, &options, &grant, repeat)
             }
         }
     }
@@ -117,51 +130,90 @@ fn inspect(global: &Global, library: &Library, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn run(
-    global: &Global,
-    library: &Library,
-    name: &str,
-    inputs: &[String],
-    options: &str,
-    grants: &[String],
-    limits: &Limits,
-) -> Result<()> {
-    let options: Options = serde_json::from_str(options)
-        .map_err(|e| Error::new("invalid-option", format!("--options: {e}")).help("write a JSON object"))?;
-    let stage = library.get(name)?;
-    let files = grants.iter().map(|grant| {
-        let (name, path) = grant.split_once('=').unwrap_or(("labels", grant));
-        Ok(GrantedFile { name: name.to_owned(), content: Arc::from(read(Path::new(path))?) })
-    });
-    let files = files.collect::<Result<Vec<_>>>()?;
-    let mut values = Values::new();
-    for input in inputs {
-        let only = stage.describe().inputs.first().map_or("bytes", |port| port.name.as_str()).to_owned();
-        let (port, source) = match input.split_once('=') {
-            Some((port, source)) if stage.describe().input(port).is_some() => (port.to_owned(), source),
-            _ => (only, input.as_str()),
-        };
-        let kind = stage.describe().input(&port).map_or(Kind::Bytes, |p| p.kind);
-        values.put(port, decode(kind, source)?);
-    }
-    let processor = stage.create(&Json::Object(options), &files, limits)?;
-    let left = processor.run(values.iter(), limits, &cancel_on_interrupt())?;
-    for (name, value) in left.iter() {
-        let shown = show(value);
-        if global.json {
-            output::json_line(&json!({ "name": name, "kind": value.kind().name(), "value": shown }))?;
-        } else {
-            output::line(&format!("{name:<12} {:<11}{shown}", value.kind().name()))?;
+/// One stage, to be run alone.
+struct Run<'r> {
+    global: &'r Global,
+    library: &'r Library,
+    stage: Stage,
+    limits: Limits,
+    cancel: Cancel,
+}
+
+impl Run<'_> {
+    /// Runs the stage on files, and prints what it leaves.
+    fn print(
+        &self,
+        inputs: &[String],
+        options: &str,
+        grants: &[String],
+        repeat: Option<NonZeroU32>,
+    ) -> Result<()> {
+        let options: Options = serde_json::from_str(options).map_err(|e| {
+            Error::new("invalid-option", format!("--options: {e}")).help("write a JSON object")
+        })?;
+        let files = grants.iter().map(|grant| {
+            let (name, path) = grant.split_once('=').unwrap_or(("labels", grant));
+            Ok(GrantedFile { name: name.to_owned(), content: Arc::from(read(Path::new(path))?) })
+        });
+        let files = files.collect::<Result<Vec<_>>>()?;
+        let mut values = Values::new();
+        for input in inputs {
+            let description = self.stage.describe();
+            let only = description.inputs.first().map_or("bytes", |port| port.name.as_str());
+            let (port, source) = match input.split_once('=') {
+                Some((port, source)) if description.input(port).is_some() => (port, source),
+                _ => (only, input.as_str()),
+            };
+            let kind = description.input(port).map_or(Kind::Bytes, |p| p.kind);
+            values.put(port, self.value(kind, source)?);
+        }
+        let processor = self.stage.create(&Json::Object(options), &files, &self.limits)?;
+        let mut left = Values::new();
+        let mut fastest = f64::INFINITY;
+        for _ in 0..repeat.map_or(1, NonZeroU32::get) {
+            let started = Instant::now();
+            left = processor.run(values.iter(), &self.limits, &self.cancel)?;
+            fastest = fastest.min(started.elapsed().as_secs_f64() * 1e3);
+        }
+        for (name, value) in left.iter() {
+            let shown = show(value);
+            if self.global.json {
+                output::json_line(&json!({ "name": name, "kind": value.kind().name(), "value": shown }))?;
+            } else {
+                output::line(&format!("{name:<12} {:<11}{shown}", value.kind().name()))?;
+            }
+        }
+        match repeat {
+            None => Ok(()),
+            Some(_) if self.global.json => output::json_line(&json!({ "ms": fastest })),
+            Some(times) => output::line(&format!("{fastest:.2} ms, the fastest of {times}")),
         }
     }
-    Ok(())
+
+    /// A file as a value of the kind that the port wants: pictures and sound are decoded by the stages for it.
+    fn value(&self, kind: Kind, source: &str) -> Result<Value> {
+        match kind {
+            Kind::Image => self.decoded("image-decode", "image", source),
+            Kind::Audio => self.decoded("audio-decode", "audio", source),
+            kind => decode(kind, source),
+        }
+    }
+
+    fn decoded(&self, stage: &str, output: &str, source: &str) -> Result<Value> {
+        let decoder = self.library.get(stage)?.create(&Json::Null, &[], &self.limits)?;
+        let bytes = decode(Kind::Bytes, source)?;
+        let mut left = decoder.run([("bytes", &bytes)], &self.limits, &self.cancel)?;
+        left.take(output).ok_or_else(|| {
+            Error::new("stage-output-invalid", format!("stage {stage}: it left no `{output}`"))
+        })
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Error::io(path, &e))
 }
 
-/// A file as a value of the kind that the port wants. Pictures, sound and tensors come out of stages, not of files.
+/// A file as it is, or as text. Tensors and what models find come out of stages, not of files.
 fn decode(kind: Kind, source: &str) -> Result<Value> {
     let bytes = match source.strip_prefix('@') {
         Some(text) => text.as_bytes().to_vec(),

@@ -16,7 +16,23 @@ macro_rules! built_in {
     };
 }
 
-built_in!("image-decode", "image-normalize", "labels", "letterbox", "nms", "softmax-topk", "yolo-decode");
+built_in!(
+    "audio-decode",
+    "ctc-decode",
+    "image-decode",
+    "image-normalize",
+    "l2-normalize",
+    "labels",
+    "letterbox",
+    "log-mel",
+    "nms",
+    "pcm-encode",
+    "resample",
+    "softmax-topk",
+    "vad-frame",
+    "vad-segments",
+    "yolo-decode",
+);
 
 /// Where a stage comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -59,6 +59,7 @@
 //! input may be at fault.
 
 mod adapter;
+pub mod audio;
 #[doc(hidden)]
 pub mod bindings;
 mod describe;

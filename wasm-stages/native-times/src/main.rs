@@ -1,10 +1,14 @@
-//! Milliseconds that each stage of a detection takes as native code, the fastest of many runs, as one JSON object.
+//! Milliseconds that each stage of a detection, or of listening, takes as native code, the fastest of many runs, as one JSON
+//! object.
 //!
 //! ```sh
 //! cargo run --release -- PICTURE [WIDTH] [HEIGHT]
+//! cargo run --release -- --sound FILE
 //! ```
 //!
 //! The model is not run: the boxes to decode are made up, about as many as a picture has.
+
+mod sound;
 
 use std::time::Instant;
 
@@ -28,6 +32,9 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let picture = arguments.next().ok_or("a picture is needed")?;
+    if picture == "--sound" {
+        return sound::measure(&arguments.next().ok_or("a sound file is needed")?);
+    }
     let mut side = || arguments.next().map_or(Ok(640), |n| n.parse::<u64>());
     let (width, height) = (side()?, side()?);
     let mut steps = Vec::new();

@@ -3,6 +3,7 @@
 mod detect;
 mod house;
 mod serve;
+mod sound;
 mod text;
 
 use std::fmt::Write as _;
@@ -19,7 +20,7 @@ use crate::project::Project;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Folder with a YOLOv8 model (`yolo/yolov8n_int8.onnx`, `derived/yolov8n_deq_fp32.onnx`) and pictures; without
+    /// Folder with a YOLOv8 model (`yolo/yolov8n_int8.onnx`, `derived/yolov8n_deq_fp32.onnx`), pictures and recordings; without
     /// it, the repository's own detector and picture.
     #[arg(long, value_name = "FOLDER")]
     assets: Option<PathBuf>,
@@ -49,6 +50,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     writeln!(page, "Machine: {}; {} thread(s).", machine(project)?, options.threads)?;
     house::measure(project, options, &mut page)?;
     detect::measure(project, options, &mut page)?;
+    sound::measure(project, options, &mut page)?;
     text::measure(project, options, &mut page)?;
     serve::measure(project, options, &mut page)?;
     println!("{page}");

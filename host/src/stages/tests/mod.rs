@@ -1,5 +1,6 @@
 //! The engine with real components: those that ship, and two that do what no stage may.
 
+mod audio;
 mod built_in;
 mod cache;
 mod containment;
