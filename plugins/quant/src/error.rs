@@ -46,6 +46,16 @@ pub mod codes {
     pub const TOKENIZER_INVALID: &str = "tokenizer-invalid";
     /// How the tokenizer splits text before merging is none of the ways that llama.cpp knows.
     pub const PRE_TOKENIZER_UNKNOWN: &str = "pre-tokenizer-unknown";
+    /// A type or precision that needs an importance matrix, and none was given.
+    pub const IMPORTANCE_MISSING: &str = "importance-missing";
+    /// The file is no importance matrix, or a damaged one.
+    pub const IMPORTANCE_INVALID: &str = "importance-invalid";
+    /// The importance matrix was collected on another model.
+    pub const IMPORTANCE_MISMATCH: &str = "importance-mismatch";
+    /// The model is quantized already, and would lose twice.
+    pub const REQUANTIZE_REFUSED: &str = "requantize-refused";
+    /// A tensor's numbers do not fit the type that was chosen for it.
+    pub const QUANTIZE_FAILED: &str = "quantize-failed";
     /// A file cannot be written.
     pub const WRITE_FAILED: &str = "write-failed";
 }

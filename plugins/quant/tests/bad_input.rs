@@ -29,7 +29,7 @@ fn model(name: &str) -> (TempDir, PathBuf) {
 
 fn convert(folder: &Path, out: &Path) -> Result<u64, PluginError> {
     let source = Source::open(folder)?;
-    Conversion::plan(&source, OutType::F16, None)?.write(out, &Cancel::new(), &mut |_, _| {})
+    Conversion::plan(&source, OutType::F16, None)?.write(out, &Cancel::new(), &mut |_, _, _| Ok(()))
 }
 
 /// The error of a model after a change, and that nothing was written.
@@ -242,7 +242,7 @@ fn weights_that_are_no_numbers_are_refused_unless_allowed() {
     poison(&folder);
     let source = Source::open(&folder).unwrap();
     let conversion = Conversion::plan(&source, OutType::F16, None).unwrap().allow_non_finite(true);
-    conversion.write(&parent.path().join("a.gguf"), &Cancel::new(), &mut |_, _| {}).unwrap();
+    conversion.write(&parent.path().join("a.gguf"), &Cancel::new(), &mut |_, _, _| Ok(())).unwrap();
 }
 
 #[test]
@@ -252,9 +252,10 @@ fn cancelling_leaves_nothing() {
     let conversion = Conversion::plan(&source, OutType::F16, None).unwrap();
     let (out, cancel) = (parent.path().join("out"), Cancel::new());
     fs::create_dir(&out).unwrap();
-    let error = conversion.write(&out.join("a.gguf"), &cancel, &mut |done, total| {
+    let error = conversion.write(&out.join("a.gguf"), &cancel, &mut |_, done, total| {
         assert!(done <= total);
         cancel.cancel();
+        Ok(())
     });
     assert_eq!(error.unwrap_err().code, "cancelled");
     assert_eq!(fs::read_dir(out).unwrap().count(), 0);

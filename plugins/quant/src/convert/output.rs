@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use pajamas_plugin_api::{PluginError, Result};
@@ -9,13 +9,13 @@ use pajamas_plugin_api::{PluginError, Result};
 use crate::error::{codes, unwritable};
 
 /// Bytes that are gathered before they are written.
-const BUFFER: usize = 1 << 20;
+pub(crate) const BUFFER: usize = 1 << 20;
 
 /// Writes a file under another name beside its place, and renames it once it is safe on the disk. Returns its size.
 ///
 /// # Errors
 /// Those of `write`; `write-failed`. Nothing is left behind then.
-pub(super) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
+pub(crate) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
     let Some(name) = path.file_name() else {
         return Err(PluginError::new(codes::WRITE_FAILED, format!("{} names no file", path.display())));
     };
@@ -33,6 +33,28 @@ pub(super) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()
     let bytes = file.metadata().map_err(|e| unwritable(path, &e))?.len();
     draft.keep(path)?;
     Ok(bytes)
+}
+
+/// Runs what writes a file through [`Write`], and lets what it refuses through whole: `run` is given what turns a
+/// refusal into an error of input and output.
+///
+/// # Errors
+/// What was refused; `write-failed`.
+pub(crate) fn stream(
+    path: &Path,
+    run: impl FnOnce(&mut dyn FnMut(PluginError) -> io::Error) -> io::Result<()>,
+) -> Result<()> {
+    let mut refused = None;
+    let result = run(&mut |error| {
+        let stopped = io::Error::other(error.to_string());
+        refused = Some(error);
+        stopped
+    });
+    match (result, refused) {
+        (_, Some(error)) => Err(error),
+        (Err(error), None) => Err(unwritable(path, &error)),
+        (Ok(()), None) => Ok(()),
+    }
 }
 
 /// A file that goes away unless it is kept.
