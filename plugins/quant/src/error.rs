@@ -11,7 +11,7 @@ pub mod codes {
     /// A folder lacks a file that a model needs, or a file cannot be read.
     pub const SOURCE_NOT_FOUND: &str = "source-not-found";
     /// `config.json` does not parse, or lacks a value, or holds one of another type.
-    pub const CONFIG_INVALID: &str = "config-invalid";
+    pub const CONFIG_INVALID: &str = "model-config-invalid";
     /// A weights file ends before what its header promises.
     pub const SAFETENSORS_TRUNCATED: &str = "safetensors-truncated";
     /// The header of a weights file is no header.

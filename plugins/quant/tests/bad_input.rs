@@ -181,13 +181,13 @@ fn tensors_must_be_those_of_the_family() {
 fn configurations_are_checked() {
     let change = |change: fn(&mut Value)| move |folder: &Path| edit(folder, "config.json", change);
     for (change, code) in [
-        (change(|c| *c = json!([1])), "config-invalid"),
-        (change(|c| c["architectures"] = json!([])), "config-invalid"),
+        (change(|c| *c = json!([1])), "model-config-invalid"),
+        (change(|c| c["architectures"] = json!([])), "model-config-invalid"),
         (change(|c| c["architectures"] = json!(["Llama9ForCausalLM"])), "architecture-unsupported"),
-        (change(|c| c["num_attention_heads"] = json!(0)), "config-invalid"),
-        (change(|c| c["num_key_value_heads"] = json!("two")), "config-invalid"),
-        (change(|c| c["hidden_size"] = json!(-64)), "config-invalid"),
-        (change(|c| c["rope_theta"] = json!("big")), "config-invalid"),
+        (change(|c| c["num_attention_heads"] = json!(0)), "model-config-invalid"),
+        (change(|c| c["num_key_value_heads"] = json!("two")), "model-config-invalid"),
+        (change(|c| c["hidden_size"] = json!(-64)), "model-config-invalid"),
+        (change(|c| c["rope_theta"] = json!("big")), "model-config-invalid"),
         (change(|c| c["vocab_size"] = json!(100)), "tokenizer-invalid"),
         (change(|c| c["quantization_config"] = json!({"quant_method": "gptq"})), "tensor-dtype-unsupported"),
         (change(|c| c["architectures"] = json!(["Qwen3ForCausalLM"])), "tensor-missing"),

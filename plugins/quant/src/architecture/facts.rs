@@ -128,7 +128,7 @@ impl Facts {
     /// Reads them off a model.
     ///
     /// # Errors
-    /// `architecture-unsupported`; `config-invalid` when the configuration lacks what every model has.
+    /// `architecture-unsupported`; `model-config-invalid` when the configuration lacks what every model has.
     pub fn of(source: &Source) -> Result<Self> {
         let architecture = Architecture::detect(source)?;
         let config = &source.config;

@@ -1,6 +1,6 @@
 //! Files that appear whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,11 +21,19 @@ pub(crate) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()
     };
     let mut draft_name = std::ffi::OsString::from(".");
     draft_name.push(name);
-    draft_name.push(format!(".{}.part", std::process::id()));
-    let draft = Draft { path: path.with_file_name(draft_name), kept: false };
-    // Another run of this process into the same place must not be overwritten.
-    let file = OpenOptions::new().write(true).create_new(true).open(&draft.path);
-    let file = file.map_err(|e| unwritable(&draft.path, &e))?;
+    draft_name.push(".part");
+    let path_of_draft = path.with_file_name(draft_name);
+    // What a run that was killed left is written over; that of one that lives is not.
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path_of_draft);
+    let file = file.map_err(|e| unwritable(&path_of_draft, &e))?;
+    file.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => {
+            PluginError::new(codes::WRITE_FAILED, format!("{}: another run writes this file", path.display()))
+        }
+        TryLockError::Error(e) => unwritable(&path_of_draft, &e),
+    })?;
+    let draft = Draft { path: path_of_draft, kept: false };
+    file.set_len(0).map_err(|e| unwritable(&draft.path, &e))?;
     let mut out = BufWriter::with_capacity(BUFFER, file);
     write(&mut out)?;
     let file = out.into_inner().map_err(|e| unwritable(path, e.error()))?;
@@ -102,8 +110,11 @@ mod tests {
         assert_eq!(error.unwrap_err().code, "cancelled");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
+        // A killed run's draft is in nobody's way; one that is being written is nobody else's.
+        fs::write(folder.path().join(".a.gguf.part"), "left by somebody").unwrap();
         let written = whole(&path, |out| {
             out.write_all(b"whole").unwrap();
+            assert_eq!(whole(&path, |_| Ok(())).unwrap_err().code, "write-failed");
             Ok(())
         });
         assert_eq!(written.unwrap(), 5);
