@@ -34,25 +34,15 @@ fn files(folder: &Path) -> Vec<String> {
     found
 }
 
-fn tokens(model: &str, house: Option<&House>) -> Vec<u64> {
-    let arguments = [
-        "generate",
-        "--json",
-        "-t",
-        "0",
-        "-n",
-        "12",
-        "--special",
-        "--model",
-        model,
-        "<|im_start|>user\nWho are you?",
-    ];
+/// What a model answers, token by token.
+fn tokens(model: &str, house: Option<&House>) -> Value {
+    let prompt = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n";
+    let arguments = ["generate", "--json", "-t", "0", "-n", "24", "--special", "--model", model, prompt];
     let finished = match house {
         Some(house) => house.run(arguments),
         None => run(arguments),
     };
-    let answer = finished.unwrap().json().unwrap().remove(0);
-    answer["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
+    finished.unwrap().json().unwrap().remove(0)["tokens"].take()
 }
 
 #[test]
@@ -74,12 +64,12 @@ fn a_folder_becomes_an_artifact_that_answers() {
     // It answers as the model that it was made of: eight bits lose too little to change these words.
     let path = output.to_str().unwrap();
     let original = tokens("models/chat/model.gguf", None);
-    assert_eq!(original.len(), 12);
+    assert!(original.as_array().unwrap().len() > 5);
     assert_eq!(tokens(path, None), original);
     let entry = format!(
         "[[models]]\nid = \"small\"\nartifact = '{path}'\nformat = \"gguf\"\nprecision = \"q4_k_m\"\noptions = {{ threads = 1 }}\n"
     );
-    assert_eq!(tokens("small", Some(&House::new(&entry).unwrap())).len(), 12);
+    assert!(!tokens("small", Some(&House::new(&entry).unwrap())).as_array().unwrap().is_empty());
 
     // The same again is there already, and says so.
     let again = convert(&chat(), &output, &["--precision", "q8_0:"]);
@@ -227,7 +217,7 @@ fn what_is_wrong_with_a_model_leaves_nothing_behind() {
     assert_eq!(refuse(&["-p", "Q8_0", "--option", "speed=11"]), "invalid-option");
 }
 
-/// A file system of two megabytes, in a name space of its own.
+/// A file system of one megabyte, in a name space of its own.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_leaves_nothing_behind() {
@@ -236,7 +226,7 @@ fn a_full_disk_leaves_nothing_behind() {
 
     let small = tempfile::tempdir().unwrap();
     let small = small.path().display().to_string();
-    let mount = format!("mount -t tmpfs -o size=2m none '{small}'");
+    let mount = format!("mount -t tmpfs -o size=1m none '{small}'");
     let unshare = |script: String| {
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);

@@ -72,13 +72,6 @@ impl Convert {
         if self.dry_run {
             return show_plan(global, &job, &job.plan(&plugins)?);
         }
-        if !global.json {
-            for planned in job.plan(&plugins)? {
-                for note in &planned.plan.notes {
-                    eprintln!("{} {}: {note}", planned.form.format, planned.form.precision);
-                }
-            }
-        }
         let cancel = cancel_on_interrupt();
         let mut watcher = Watcher::new(global.json);
         let made = job.run(&plugins, &mut |form, fraction, what| watcher.show(form, fraction, what), &cancel);
@@ -163,7 +156,8 @@ fn show_made(global: &Global, job: &Job, made: &Made) -> Result<()> {
         let size = mb(file.bytes);
         output::line(&format!("{format} {precision}  {}  {size:.1} MB{bits}{there}", path.display()))?;
     }
-    Ok(())
+    let notes = made.report.get("notes").and_then(Value::as_array).into_iter().flatten();
+    notes.filter_map(Value::as_str).try_for_each(|note| output::line(&format!("  {note}")))
 }
 
 fn mb(bytes: u64) -> f64 {

@@ -67,8 +67,10 @@ fn rows(facts: &Value) -> Vec<(&'static str, String)> {
         ),
         ("size", with_mb("", &facts["file_bytes"])),
     ];
-    let sizes = facts["bytes"].as_object().into_iter().flatten();
-    let sizes: Vec<String> = sizes.map(|(name, bytes)| with_mb(&format!("{name} "), bytes)).collect();
+    let mut sizes: Vec<_> = facts["bytes"].as_object().into_iter().flatten().collect();
+    sizes.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.as_u64()));
+    let sizes: Vec<String> =
+        sizes.into_iter().map(|(name, bytes)| with_mb(&format!("{name} "), bytes)).collect();
     rows.push(("roughly in", join(&sizes, ", ")));
     rows.retain(|(_, text)| !text.is_empty());
     rows

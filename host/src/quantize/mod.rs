@@ -93,10 +93,10 @@ impl Job {
     /// # Errors
     /// As for [`plan`](Self::plan); `output-busy` while another run writes into the same folder; `cancelled`; `io`.
     pub fn run(&self, plugins: &Plugins, progress: &mut Progress<'_>, cancel: &Cancel) -> Result<Vec<Made>> {
-        // Everything that can be refused is refused before anything is written.
         let selected = select::all(self, plugins)?;
-        for one in &selected {
-            one.quantizer.quantizer.plan(&one.request)?;
+        // What a later form is refused for is known before an earlier one is written; a single one plans for itself.
+        if selected.len() > 1 {
+            selected.iter().try_for_each(|one| one.quantizer.quantizer.plan(&one.request).map(drop))?;
         }
         let _busy = Busy::take(&self.output)?;
         let mut made = Vec::new();

@@ -135,6 +135,7 @@ pub(super) fn into_manifest(output: &Path, record: &Record) -> Result<()> {
     manifest.files.retain(|file| !file.path.starts_with(&below));
     manifest.files.extend(record.files.iter().cloned());
     manifest.files.push(describe_file(output, &format!("{below}{METADATA}"), |_| Ok(()))?);
+    manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
     match manifest == before {
         true => Ok(()),
         false => manifest.write(output),

@@ -107,7 +107,8 @@ fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result
         requantize: options.allow_requantize,
         allow_non_finite: options.allow_nan,
     };
-    let facts = describe::of(&request.source)?;
+    // What cannot be described in the manifest's words can be quantized all the same.
+    let facts = describe::of(&request.source).unwrap_or(Value::Null);
     let work = |making, name: &str| {
         let file = PathBuf::from(format!("{}-{}.gguf", plain(name), file_type.name()));
         Work { making, file, file_type, options, facts }
