@@ -98,7 +98,12 @@ fn tensors_must_be_those_of_the_class() {
 #[test]
 fn configurations_and_tokenizers_are_checked() {
     for (name, file, change, code) in [
-        ("llama", "config.json", (|c| c["model_type"] = json!("llama4")) as fn(&mut Value), "model-config-invalid"),
+        (
+            "llama",
+            "config.json",
+            (|c| c["model_type"] = json!("llama4")) as fn(&mut Value),
+            "model-config-invalid",
+        ),
         ("llama", "config.json", |c| c["num_hidden_layers"] = json!(3), "tensor-missing"),
         ("llama", "config.json", |c| c["num_hidden_layers"] = json!(u32::MAX), "tensor-missing"),
         ("llama", "config.json", |c| c["num_hidden_layers"] = json!(1), "tensor-unexpected"),
