@@ -96,7 +96,7 @@ pub fn quantize_rows(
 /// Whether bytes are whole blocks of a type that hold finite numbers.
 pub fn is_sound(blocks: TensorType, bytes: &[u8]) -> bool {
     // SAFETY: the bytes are read within their length, at any alignment of a tensor's.
-    bytes.len() as u64 % blocks.block_bytes() == 0
+    (bytes.len() as u64).is_multiple_of(blocks.block_bytes())
         && unsafe { sys::ggml_validate_row_data(blocks.number(), bytes.as_ptr().cast(), bytes.len()) }
 }
 
@@ -105,7 +105,7 @@ pub fn is_sound(blocks: TensorType, bytes: &[u8]) -> bool {
 /// # Errors
 /// [`Error::Quantize`] when the bytes are no whole number of blocks, or of a type that ggml does not read back.
 pub fn dequantize(from: TensorType, bytes: &[u8], out: &mut Vec<f32>) -> Result<()> {
-    let whole = bytes.len() as u64 % from.block_bytes() == 0;
+    let whole = (bytes.len() as u64).is_multiple_of(from.block_bytes());
     // SAFETY: the number is one of ggml's types, whose table of traits lives as long as the process.
     let convert = unsafe { sys::ggml_get_type_traits(from.number()).as_ref() }.and_then(|t| t.to_float);
     if from == TensorType::F32 && whole {

@@ -77,13 +77,13 @@ impl Bench {
         written
     }
 
-    fn from_folder(&self, file_type: FileType, options: &Options<'_>, threads: usize) -> Vec<u8> {
+    fn of_folder(&self, file_type: FileType, options: &Options<'_>, threads: usize) -> Vec<u8> {
         let source = Source::open(&self.folder).unwrap();
         let conversion = Conversion::plan(&source, OutType::F32, None).unwrap();
         self.ours(&Folder::new(&conversion), file_type, options, threads)
     }
 
-    fn from_file(&self, file: &Path, file_type: FileType, options: &Options<'_>) -> Vec<u8> {
+    fn of_file(&self, file: &Path, file_type: FileType, options: &Options<'_>) -> Vec<u8> {
         self.ours(&GgufFile::open(file).unwrap(), file_type, options, 2)
     }
 }
@@ -125,9 +125,9 @@ fn every_mixture_equals_llama_cpps() {
             let what = format!("{} {}", model.name, file_type.name());
             let theirs = bench.theirs(&plain, &wanted(file_type));
             let options = Options::default();
-            wrong.extend(compare(&what, &bench.from_folder(file_type, &options, 3), &theirs));
+            wrong.extend(compare(&what, &bench.of_folder(file_type, &options, 3), &theirs));
             if file_type == FileType::Q2_K {
-                let ours = bench.from_file(&plain, file_type, &options);
+                let ours = bench.of_file(&plain, file_type, &options);
                 wrong.extend(compare(&format!("{what} from a file"), &ours, &theirs));
             }
         }
@@ -150,7 +150,7 @@ fn every_family_equals_llama_cpps_with_its_fallbacks() {
             [FileType::Q4_K_M, FileType::Q3_K_S, FileType::Q5_1, FileType::IQ4_XS, FileType::MXFP4_MOE]
         {
             let theirs = bench.theirs(&plain, &wanted(file_type));
-            let ours = bench.from_folder(file_type, &Options::default(), 1);
+            let ours = bench.of_folder(file_type, &Options::default(), 1);
             wrong.extend(compare(&format!("{} {}", model.name, file_type.name()), &ours, &theirs));
         }
     }
@@ -170,19 +170,19 @@ fn wishes_are_granted_as_llama_cpp_grants_them() {
     let overrides = theirs.overrides.iter().map(|(p, t)| (Regex::new(p).unwrap(), *t)).collect();
     let wishes = Wishes { output: theirs.output, embeddings: theirs.embeddings, overrides, pure: false };
     let options = Options { wishes, ..Options::default() };
-    let ours = bench.from_file(&plain, FileType::Q4_K_M, &options);
+    let ours = bench.of_file(&plain, FileType::Q4_K_M, &options);
     assert_eq!(compare("wishes", &ours, &bench.theirs(&plain, &theirs)), None);
 
     let theirs = FileQuantization { pure: true, ..wanted(FileType::Q3_K_M) };
     let options = Options { wishes: Wishes { pure: true, ..Wishes::default() }, ..Options::default() };
-    let ours = bench.from_file(&plain, FileType::Q3_K_M, &options);
+    let ours = bench.of_file(&plain, FileType::Q3_K_M, &options);
     assert_eq!(compare("pure", &ours, &bench.theirs(&plain, &theirs)), None);
 
     // From blocks to blocks, when that is asked for.
     let eight = bench.plain(OutType::Q8_0);
     let theirs = FileQuantization { requantize: true, ..wanted(FileType::Q4_K_S) };
     let options = Options { requantize: true, ..Options::default() };
-    let ours = bench.from_file(&eight, FileType::Q4_K_S, &options);
+    let ours = bench.of_file(&eight, FileType::Q4_K_S, &options);
     assert_eq!(compare("again", &ours, &bench.theirs(&eight, &theirs)), None);
     let error = refused(&GgufFile::open(&eight).unwrap(), FileType::Q4_K_S, &Options::default());
     assert_eq!(error.code, "requantize-refused");
@@ -247,7 +247,7 @@ fn with_importance_the_data_is_llama_cpps() {
                 importance_name: "imatrix.gguf".into(),
                 ..Options::default()
             };
-            let ours = bench.from_folder(file_type, &options, 2);
+            let ours = bench.of_folder(file_type, &options, 2);
             // The metadata about the importance comes from llama.cpp's command line tool, not from its library.
             let data = |file: &[u8]| {
                 let header = Header::read(file, file.len() as u64).unwrap();
