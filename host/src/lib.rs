@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod models;
 pub mod pipeline;
 pub mod plugins;
+pub mod quantize;
 pub mod router;
 pub mod server;
 pub mod stages;

@@ -20,7 +20,8 @@ pub fn pajamas() -> Result<Command> {
     let test = std::env::current_exe()?;
     let release = test.ancestors().nth(2).ok_or("the test's executable has no target folder")?;
     let program = release.join(format!("pajamas{}", std::env::consts::EXE_SUFFIX));
-    for part in [program.clone(), release.join("plugins/gguf"), release.join("plugins/onnx")] {
+    let plugins = ["gguf", "onnx", "quant"].map(|name| release.join("plugins").join(name));
+    for part in [program.clone()].into_iter().chain(plugins) {
         if !part.exists() {
             return Err(format!(
                 "{} is not there: build the product with `cargo xtask build`",

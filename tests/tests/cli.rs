@@ -72,7 +72,7 @@ fn the_hardware_is_told() {
 #[test]
 fn plugins_are_listed_with_what_was_searched_and_why() {
     let listed = one(&["plugins", "list", "--json"]);
-    assert_eq!(keys(&listed), ["backends", "plugins", "searched"]);
+    assert_eq!(keys(&listed), ["backends", "plugins", "quantizers", "searched"]);
     let ids: Vec<&str> =
         listed["backends"].as_array().unwrap().iter().map(|b| b["backend"]["id"].as_str().unwrap()).collect();
     for id in ["gguf", "rten", "onnxruntime"] {

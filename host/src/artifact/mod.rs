@@ -12,4 +12,4 @@ mod store;
 pub use folder::{Artifact, Variant, Verified, Wanted};
 pub use manifest::{Calibration, FileEntry, FormatEntry, MANIFEST, Manifest, SCHEMA};
 pub use source::{ModelFile, Reference, Source, resolve};
-pub use store::{describe_files, write_whole};
+pub use store::{describe_file, describe_files, write_whole};

@@ -47,11 +47,16 @@ fn hex(bytes: &[u8]) -> String {
 /// # Errors
 /// `file-not-found`, `io`.
 pub fn describe_files<'p>(folder: &Path, paths: impl IntoIterator<Item = &'p str>) -> Result<Vec<FileEntry>> {
-    let describe = |path: &str| {
-        let (bytes, sha256) = digest(&folder.join(path), |_| Ok(()))?;
-        Ok(FileEntry { path: path.to_owned(), bytes, sha256 })
-    };
-    paths.into_iter().map(describe).collect()
+    paths.into_iter().map(|path| describe_file(folder, path, |_| Ok(()))).collect()
+}
+
+/// As [`describe_files`], for one file: `read` is told the bytes of each chunk, and stops it by an error.
+///
+/// # Errors
+/// As for [`describe_files`]; those of `read`.
+pub fn describe_file(folder: &Path, path: &str, read: impl FnMut(u64) -> Result<()>) -> Result<FileEntry> {
+    let (bytes, sha256) = digest(&folder.join(path), read)?;
+    Ok(FileEntry { path: path.to_owned(), bytes, sha256 })
 }
 
 /// Writes a file so that, whatever happens, `path` is the old file or the whole new one: under a temporary name in

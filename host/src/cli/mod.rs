@@ -5,11 +5,13 @@ mod bench;
 mod chat;
 mod classify;
 mod config;
+mod convert;
 mod detect;
 mod draw;
 mod embed;
 mod generate;
 mod hardware;
+mod info;
 mod keys;
 mod output;
 mod plugins;
@@ -20,6 +22,7 @@ mod shell;
 mod stages;
 mod text_options;
 mod tokenize;
+mod verify;
 mod vision;
 
 use std::path::PathBuf;
@@ -95,6 +98,13 @@ enum Command {
     Serve(serve::Serve),
     /// Measure a model on this machine
     Bench(bench::Bench),
+    /// What a model is: family, attention, experts, parameters, sizes
+    Info(info::Info),
+    /// Make an artifact out of a model: other formats, fewer bits
+    #[command(alias = "quantize")]
+    Convert(convert::Convert),
+    /// Compare an artifact with the hashes of its manifest
+    Verify(verify::Verify),
     /// What this machine is
     Hardware(hardware::Hardware),
     /// The native plugins: list, inspect, check
@@ -132,6 +142,9 @@ pub fn main() -> ExitCode {
         Command::Tokenize(c) => c.run(global),
         Command::Serve(c) => c.run(global),
         Command::Bench(c) => c.run(global),
+        Command::Info(c) => c.run(global),
+        Command::Convert(c) => c.run(global),
+        Command::Verify(c) => c.run(global),
         Command::Hardware(c) => c.run(global),
         Command::Plugins(c) => c.run(global),
         Command::Stages(c) => c.run(global),

@@ -48,10 +48,13 @@ fn list(global: &Global) -> Result<()> {
             .iter()
             .map(|b| json!({ "plugin": b.plugin, "backend": b.info, "probe": b.probe }))
             .collect();
+        let quantizers: Vec<_> =
+            plugins.quantizers().iter().map(|q| json!({ "plugin": q.plugin, "quantizer": q.info })).collect();
         return output::json_line(&json!({
             "searched": plugins.places(),
             "plugins": plugins.reports(),
             "backends": backends,
+            "quantizers": quantizers,
         }));
     }
     output::line("Searched:")?;
@@ -85,6 +88,11 @@ fn list(global: &Global) -> Result<()> {
                 if devices.is_empty() { "none".to_owned() } else { devices.join(", ") }
             ))?;
         }
+        let of_this = |plugin: &str| report.manifest.as_ref().is_some_and(|m| m.name == plugin);
+        for quantizer in plugins.quantizers().iter().filter(|q| of_this(&q.plugin)) {
+            let (info, from) = (&quantizer.info, quantizer.info.sources.join(", "));
+            output::line(&format!("  {:<14} makes {} out of {from}", info.id, info.target))?;
+        }
     }
     if plugins.reports().is_empty() {
         output::line("No plugins found: build them with `cargo xtask build`, or set plugins.search.")?;
@@ -110,6 +118,12 @@ fn inspect(global: &Global, file: PathBuf) -> Result<()> {
             output::line(&format!("  formats       {}", backend.info.formats.join(", ")))?;
             output::line(&format!("  precisions    {}", backend.info.precisions.join(", ")))?;
             output::line(&format!("  score         {} ({})", backend.probe.score, backend.probe.reason))?;
+        }
+        for quantizer in plugin.iter().flat_map(|p| &p.quantizers) {
+            output::line(&format!("\nquantizer {}: {}", quantizer.info.id, quantizer.info.description))?;
+            output::line(&format!("  sources       {}", quantizer.info.sources.join(", ")))?;
+            output::line(&format!("  target        {}", quantizer.info.target))?;
+            output::line(&format!("  precisions    {}", quantizer.info.precisions.join(", ")))?;
         }
     }
     match report.error() {

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pajamas_plugin_api::host::{self, Policy, Report};
-use pajamas_plugin_api::{Backend, BackendInfo, HostContext, HostServices, Level, Probe};
+use pajamas_plugin_api::{
+    Backend, BackendInfo, HostContext, HostServices, Level, Probe, Quantizer, QuantizerInfo,
+};
 
 pub use choose::{Choice, Rejection};
 pub use search::{Place, places};
@@ -33,12 +35,25 @@ impl ActiveBackend {
     }
 }
 
+/// A quantizer of a plugin.
+pub struct ActiveQuantizer {
+    /// The plugin it came from.
+    pub plugin: String,
+    /// The plugin's version.
+    pub version: String,
+    /// What it is.
+    pub info: QuantizerInfo,
+    /// The quantizer itself.
+    pub quantizer: Arc<dyn Quantizer>,
+}
+
 /// Everything found in the places where plugins are searched.
 #[derive(Default)]
 pub struct Plugins {
     places: Vec<Place>,
     reports: Vec<Report>,
     backends: Vec<ActiveBackend>,
+    quantizers: Vec<ActiveQuantizer>,
 }
 
 impl Plugins {
@@ -57,7 +72,9 @@ impl Plugins {
         let (mut report, plugin) = host::open(path, policy, |name, folder| context(name, folder, config));
         if let Some(plugin) = plugin {
             let name = plugin.info.name.clone();
-            if self.backends.iter().any(|b| b.plugin == name) {
+            let taken =
+                self.backends.iter().map(|b| &b.plugin).chain(self.quantizers.iter().map(|q| &q.plugin));
+            if taken.into_iter().any(|other| *other == name) {
                 report.shadowed(&name);
             } else {
                 self.backends.extend(plugin.backends.into_iter().map(|b| ActiveBackend {
@@ -65,6 +82,13 @@ impl Plugins {
                     info: b.info,
                     probe: b.probe,
                     backend: b.backend,
+                }));
+                let version = plugin.info.version;
+                self.quantizers.extend(plugin.quantizers.into_iter().map(|q| ActiveQuantizer {
+                    plugin: name.clone(),
+                    version: version.clone(),
+                    info: q.info,
+                    quantizer: q.quantizer,
                 }));
             }
         }
@@ -94,6 +118,11 @@ impl Plugins {
     /// All backends of all open plugins, also those that score 0.
     pub fn backends(&self) -> &[ActiveBackend] {
         &self.backends
+    }
+
+    /// All quantizers of all open plugins.
+    pub fn quantizers(&self) -> &[ActiveQuantizer] {
+        &self.quantizers
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn plugin_error(error: Error) -> PluginError {
         Error::VocabularyOnly => (codes::UNSUPPORTED, "load a file that has weights, without vocab_only"),
         Error::NoVocabulary => (codes::UNSUPPORTED, "send token ids instead of text"),
         Error::UnknownToken { .. } | Error::Text => (codes::INVALID_INPUT, ""),
-        Error::Batch(_) | Error::Compute { .. } => (codes::INTERNAL, ""),
+        Error::Batch(_) | Error::Compute { .. } | Error::Quantize { .. } => (codes::INTERNAL, ""),
     };
     PluginError::new(code, message).help(help)
 }

@@ -75,6 +75,12 @@ pub enum Error {
     /// The batch does not fit the context.
     #[error("{0}")]
     Batch(String),
+    /// Quantizing was refused, or failed.
+    #[error("cannot quantize: {what}")]
+    Quantize {
+        /// Why.
+        what: String,
+    },
     /// Computing failed.
     #[error("llama.cpp failed to compute a batch (status {status}){}", reason(log))]
     Compute {

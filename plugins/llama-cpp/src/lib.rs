@@ -18,6 +18,8 @@ mod library;
 mod log;
 mod memory;
 mod model;
+mod peer;
+pub mod quantize;
 mod sampler;
 mod threadpool;
 mod vocab;
@@ -31,6 +33,7 @@ pub use library::Library;
 pub use log::Level;
 pub use memory::BufferMemory;
 pub use model::{Model, ModelParams, Pooling, Weights};
+pub use peer::{FileQuantization, quantize_file};
 pub use sampler::Sampler;
 
 /// The raw bindings, for what this layer does not cover.

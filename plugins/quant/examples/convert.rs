@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_type: OutType = out_type.parse()?;
     let conversion = Conversion::plan(&source, out_type, rest.first().map(String::as_str))?;
     conversion.notes().iter().for_each(|note| println!("note: {note}"));
-    let bytes = conversion.write(Path::new(file), &Cancel::new(), &mut |_, _| {})?;
+    let bytes = conversion.write(Path::new(file), &Cancel::new(), &mut |_, _, _| Ok(()))?;
     println!("{file}: {bytes} bytes in {:.2?}", start.elapsed());
     Ok(())
 }

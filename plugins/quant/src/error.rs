@@ -11,7 +11,7 @@ pub mod codes {
     /// A folder lacks a file that a model needs, or a file cannot be read.
     pub const SOURCE_NOT_FOUND: &str = "source-not-found";
     /// `config.json` does not parse, or lacks a value, or holds one of another type.
-    pub const CONFIG_INVALID: &str = "config-invalid";
+    pub const CONFIG_INVALID: &str = "model-config-invalid";
     /// A weights file ends before what its header promises.
     pub const SAFETENSORS_TRUNCATED: &str = "safetensors-truncated";
     /// The header of a weights file is no header.
@@ -46,6 +46,16 @@ pub mod codes {
     pub const TOKENIZER_INVALID: &str = "tokenizer-invalid";
     /// How the tokenizer splits text before merging is none of the ways that llama.cpp knows.
     pub const PRE_TOKENIZER_UNKNOWN: &str = "pre-tokenizer-unknown";
+    /// A type or precision that needs an importance matrix, and none was given.
+    pub const IMPORTANCE_MISSING: &str = "importance-missing";
+    /// The file is no importance matrix, or a damaged one.
+    pub const IMPORTANCE_INVALID: &str = "importance-invalid";
+    /// The importance matrix was collected on another model.
+    pub const IMPORTANCE_MISMATCH: &str = "importance-mismatch";
+    /// The model is quantized already, and would lose twice.
+    pub const REQUANTIZE_REFUSED: &str = "requantize-refused";
+    /// A tensor's numbers do not fit the type that was chosen for it.
+    pub const QUANTIZE_FAILED: &str = "quantize-failed";
     /// A file cannot be written.
     pub const WRITE_FAILED: &str = "write-failed";
 }

@@ -1,14 +1,41 @@
-//! From a Hugging Face folder to files that run: reads the source, tells what it is, and converts it.
+//! From a Hugging Face folder, or a GGUF file, to files that run: reads the source, tells what it is, and makes artifacts
+//! of it.
 //!
-//! Everything here is Rust: no Python takes part in a conversion. What llama.cpp's own converter writes is the
-//! measure: tensors and metadata are equal to its, and tests compare them.
+//! Everything here is Rust: no Python takes part in a conversion. What llama.cpp's own converter and its quantizer write
+//! is the measure: tensors and metadata are equal to theirs, and tests compare them.
+//!
+//! From the ground up: `source` reads models, `architecture` says what they are, `convert` makes GGUF files of plain
+//! numbers and `quantize` of blocks; each quantizer of the plugin (`gguf`, …) puts them behind the plugin API.
 
 pub mod architecture;
 mod convert;
+mod describe;
 pub mod error;
 mod general;
+mod gguf;
 pub mod mlx;
+pub mod quantize;
 pub mod source;
 pub mod tokenizer;
 
-pub use convert::{Conversion, OutType};
+use pajamas_plugin_api::{HostContext, Plugin, PluginInfo, Result};
+
+pub use convert::{Conversion, OutType, Progress};
+pub use gguf::GgufQuantizer;
+
+/// Creates the plugin.
+///
+/// # Errors
+/// None.
+pub fn plugin(_host: HostContext) -> Result<Plugin> {
+    let info = PluginInfo {
+        name: "quant".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        license: "MIT OR Apache-2.0".into(),
+        vendor: "The pajamas authors".into(),
+        description: "Makes artifacts out of Hugging Face models".into(),
+    };
+    Ok(Plugin::new(info).quantizer(GgufQuantizer).quantizer(mlx::MlxQuantizer))
+}
+
+pajamas_plugin_api::export_plugin!(name: "quant", version: env!("CARGO_PKG_VERSION"), create: plugin);

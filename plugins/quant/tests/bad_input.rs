@@ -29,7 +29,7 @@ fn model(name: &str) -> (TempDir, PathBuf) {
 
 fn convert(folder: &Path, out: &Path) -> Result<u64, PluginError> {
     let source = Source::open(folder)?;
-    Conversion::plan(&source, OutType::F16, None)?.write(out, &Cancel::new(), &mut |_, _| {})
+    Conversion::plan(&source, OutType::F16, None)?.write(out, &Cancel::new(), &mut |_, _, _| Ok(()))
 }
 
 /// The error of a model after a change, and that nothing was written.
@@ -181,13 +181,13 @@ fn tensors_must_be_those_of_the_family() {
 fn configurations_are_checked() {
     let change = |change: fn(&mut Value)| move |folder: &Path| edit(folder, "config.json", change);
     for (change, code) in [
-        (change(|c| *c = json!([1])), "config-invalid"),
-        (change(|c| c["architectures"] = json!([])), "config-invalid"),
+        (change(|c| *c = json!([1])), "model-config-invalid"),
+        (change(|c| c["architectures"] = json!([])), "model-config-invalid"),
         (change(|c| c["architectures"] = json!(["Llama9ForCausalLM"])), "architecture-unsupported"),
-        (change(|c| c["num_attention_heads"] = json!(0)), "config-invalid"),
-        (change(|c| c["num_key_value_heads"] = json!("two")), "config-invalid"),
-        (change(|c| c["hidden_size"] = json!(-64)), "config-invalid"),
-        (change(|c| c["rope_theta"] = json!("big")), "config-invalid"),
+        (change(|c| c["num_attention_heads"] = json!(0)), "model-config-invalid"),
+        (change(|c| c["num_key_value_heads"] = json!("two")), "model-config-invalid"),
+        (change(|c| c["hidden_size"] = json!(-64)), "model-config-invalid"),
+        (change(|c| c["rope_theta"] = json!("big")), "model-config-invalid"),
         (change(|c| c["vocab_size"] = json!(100)), "tokenizer-invalid"),
         (change(|c| c["quantization_config"] = json!({"quant_method": "gptq"})), "tensor-dtype-unsupported"),
         (change(|c| c["architectures"] = json!(["Qwen3ForCausalLM"])), "tensor-missing"),
@@ -242,7 +242,7 @@ fn weights_that_are_no_numbers_are_refused_unless_allowed() {
     poison(&folder);
     let source = Source::open(&folder).unwrap();
     let conversion = Conversion::plan(&source, OutType::F16, None).unwrap().allow_non_finite(true);
-    conversion.write(&parent.path().join("a.gguf"), &Cancel::new(), &mut |_, _| {}).unwrap();
+    conversion.write(&parent.path().join("a.gguf"), &Cancel::new(), &mut |_, _, _| Ok(())).unwrap();
 }
 
 #[test]
@@ -252,9 +252,10 @@ fn cancelling_leaves_nothing() {
     let conversion = Conversion::plan(&source, OutType::F16, None).unwrap();
     let (out, cancel) = (parent.path().join("out"), Cancel::new());
     fs::create_dir(&out).unwrap();
-    let error = conversion.write(&out.join("a.gguf"), &cancel, &mut |done, total| {
+    let error = conversion.write(&out.join("a.gguf"), &cancel, &mut |_, done, total| {
         assert!(done <= total);
         cancel.cancel();
+        Ok(())
     });
     assert_eq!(error.unwrap_err().code, "cancelled");
     assert_eq!(fs::read_dir(out).unwrap().count(), 0);

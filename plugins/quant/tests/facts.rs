@@ -39,7 +39,7 @@ fn every_family_is_recognised() {
     ] {
         let facts = facts(name);
         let found = (
-            facts.architecture,
+            &*facts.architecture,
             facts.family,
             facts.attention.kind,
             facts.positions.as_str(),

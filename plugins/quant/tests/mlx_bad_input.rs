@@ -98,7 +98,12 @@ fn tensors_must_be_those_of_the_class() {
 #[test]
 fn configurations_and_tokenizers_are_checked() {
     for (name, file, change, code) in [
-        ("llama", "config.json", (|c| c["model_type"] = json!("llama4")) as fn(&mut Value), "config-invalid"),
+        (
+            "llama",
+            "config.json",
+            (|c| c["model_type"] = json!("llama4")) as fn(&mut Value),
+            "model-config-invalid",
+        ),
         ("llama", "config.json", |c| c["num_hidden_layers"] = json!(3), "tensor-missing"),
         ("llama", "config.json", |c| c["num_hidden_layers"] = json!(u32::MAX), "tensor-missing"),
         ("llama", "config.json", |c| c["num_hidden_layers"] = json!(1), "tensor-unexpected"),
@@ -106,8 +111,8 @@ fn configurations_and_tokenizers_are_checked() {
         ("llama", "config.json", |c| c["head_dim"] = json!(u32::MAX), "tensor-shape"),
         ("llama", "config.json", |c| c["quantization"] = json!({"bits": 4}), "tensor-dtype-unsupported"),
         ("qwen3-moe", "config.json", |c| c["num_experts"] = json!(12), "tensor-shape"),
-        ("qwen3-moe", "config.json", |c| c["mlp_only_layers"] = json!("all"), "config-invalid"),
-        ("llama", "generation_config.json", |c| *c = json!([]), "config-invalid"),
+        ("qwen3-moe", "config.json", |c| c["mlp_only_layers"] = json!("all"), "model-config-invalid"),
+        ("llama", "generation_config.json", |c| *c = json!([]), "model-config-invalid"),
     ] {
         let error = refused(name, |folder| edit(folder, file, change));
         assert_eq!(error.code, code, "{error}");

@@ -25,7 +25,7 @@ fn converted(folder: &Path, out_type: OutType) -> Value {
         Conversion::plan(&source, out_type, None).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let file = tempfile::tempdir().unwrap();
     let path = file.path().join("out.gguf");
-    let bytes = conversion.write(&path, &Cancel::new(), &mut |_, _| {}).unwrap();
+    let bytes = conversion.write(&path, &Cancel::new(), &mut |_, _, _| Ok(())).unwrap();
     let written = fs::read(&path).unwrap();
     assert_eq!((bytes, conversion.bytes().unwrap()), (written.len() as u64, written.len() as u64));
     gguf::parts(&written)

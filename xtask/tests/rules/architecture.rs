@@ -12,6 +12,7 @@ const FLOORS: &[&str] = &[
     "artifact",
     "hardware",
     "plugins",
+    "quantize",
     "stages",
     "models",
     "chat",

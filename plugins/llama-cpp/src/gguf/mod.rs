@@ -7,11 +7,13 @@ mod adapter;
 mod asserted;
 mod header;
 mod read;
+mod spans;
 mod types;
 mod value;
 mod write;
 
 pub use header::{Header, TensorInfo};
+pub use spans::Spans;
 pub use types::TensorType;
 pub use value::{Array, Kind, Value};
 pub use write::Writer;

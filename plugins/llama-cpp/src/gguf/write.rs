@@ -10,27 +10,87 @@ use super::{DEFAULT_ALIGNMENT, MAGIC, TensorType, VERSION};
 /// memory all at once.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    metadata: Vec<(String, Value)>,
+    metadata: Vec<(String, Entry)>,
     tensors: Vec<TensorInfo>,
     end: u64,
+}
+
+/// A metadata entry's value.
+#[derive(Debug, Clone)]
+enum Entry {
+    Value(Value),
+    /// As it stands in another file: the number of its kind, and its bytes.
+    Copied(Vec<u8>),
 }
 
 impl Writer {
     /// A file of a model of this family.
     pub fn new(architecture: &str) -> Self {
-        let mut writer = Self { metadata: Vec::new(), tensors: Vec::new(), end: 0 };
+        let mut writer = Self::empty();
         writer.set("general.architecture", architecture);
         writer
     }
 
+    /// A file that says nothing yet.
+    pub fn empty() -> Self {
+        Self { metadata: Vec::new(), tensors: Vec::new(), end: 0 }
+    }
+
     /// Sets a metadata entry; a later value of one key replaces the earlier.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) -> &mut Self {
-        let value = value.into();
+        let value = Entry::Value(value.into());
         match self.metadata.iter_mut().find(|(k, _)| k == key) {
             Some((_, old)) => *old = value,
             None => self.metadata.push((key.to_owned(), value)),
         }
         self
+    }
+
+    /// Sets a metadata entry and moves it to the end, which is what ggml does to one that is set again.
+    pub fn set_last(&mut self, key: &str, value: impl Into<Value>) -> &mut Self {
+        self.remove(key);
+        self.set(key, value)
+    }
+
+    /// Adds a metadata entry as it stands in another file ([`super::Spans`]).
+    pub fn copy(&mut self, key: &str, kind_and_value: &[u8]) -> &mut Self {
+        self.remove(key);
+        self.metadata.push((key.to_owned(), Entry::Copied(kind_and_value.to_vec())));
+        self
+    }
+
+    /// Removes a metadata entry, if it is there.
+    pub fn remove(&mut self, key: &str) -> &mut Self {
+        self.metadata.retain(|(k, _)| k != key);
+        self
+    }
+
+    /// A metadata entry that was set here.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.metadata.iter().find(|(k, _)| k == key).and_then(|(_, entry)| match entry {
+            Entry::Value(value) => Some(value),
+            Entry::Copied(_) => None,
+        })
+    }
+
+    /// Takes the metadata alone, without tensors.
+    #[must_use]
+    pub fn metadata_only(&self) -> Self {
+        Self { metadata: self.metadata.clone(), tensors: Vec::new(), end: 0 }
+    }
+
+    /// The file's exact size.
+    ///
+    /// # Errors
+    /// `InvalidInput` as for [`write`](Self::write).
+    pub fn file_bytes(&self) -> io::Result<u64> {
+        let mut out = Counted { inner: io::sink(), written: 0 };
+        self.write_head(&mut out)?;
+        for tensor in &self.tensors {
+            tensor.check()?;
+            write_place(&mut out, tensor)?;
+        }
+        Ok(out.written.next_multiple_of(DEFAULT_ALIGNMENT) + self.end)
     }
 
     /// Adds a tensor; dimensions are innermost first, and rows a whole number of the type's blocks.
@@ -59,29 +119,13 @@ impl Writer {
         mut data: impl FnMut(&TensorInfo, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut out = Counted { inner: out, written: 0 };
-        out.write_all(&MAGIC)?;
-        out.write_all(&VERSION.to_le_bytes())?;
-        out.write_all(&(self.tensors.len() as u64).to_le_bytes())?;
-        out.write_all(&(self.metadata.len() as u64).to_le_bytes())?;
-        for (key, value) in &self.metadata {
-            write_text(&mut out, key)?;
-            out.write_all(&(value.kind() as u32).to_le_bytes())?;
-            write_value(&mut out, value)?;
-        }
+        self.write_head(&mut out)?;
         for tensor in &self.tensors {
-            write_text(&mut out, &tensor.name)?;
-            out.write_all(&(tensor.dimensions.len() as u32).to_le_bytes())?;
-            for dimension in &tensor.dimensions {
-                out.write_all(&dimension.to_le_bytes())?;
-            }
-            out.write_all(&tensor.tensor_type.number().to_le_bytes())?;
-            out.write_all(&tensor.offset.to_le_bytes())?;
+            write_place(&mut out, tensor)?;
         }
         out.pad()?;
         for tensor in &self.tensors {
-            if tensor.tensor_type.tensor_bytes(&tensor.dimensions).is_none() {
-                return Err(invalid(tensor, "has a shape that its type cannot have"));
-            }
+            tensor.check()?;
             let start = out.written;
             data(tensor, &mut out)?;
             if out.written - start != tensor.bytes {
@@ -91,6 +135,44 @@ impl Writer {
         }
         out.flush()
     }
+
+    /// Writes what comes before the list of tensors.
+    fn write_head(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&MAGIC)?;
+        out.write_all(&VERSION.to_le_bytes())?;
+        out.write_all(&(self.tensors.len() as u64).to_le_bytes())?;
+        out.write_all(&(self.metadata.len() as u64).to_le_bytes())?;
+        for (key, entry) in &self.metadata {
+            write_text(out, key)?;
+            match entry {
+                Entry::Copied(bytes) => out.write_all(bytes)?,
+                Entry::Value(value) => {
+                    out.write_all(&(value.kind() as u32).to_le_bytes())?;
+                    write_value(out, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TensorInfo {
+    fn check(&self) -> io::Result<()> {
+        match self.tensor_type.tensor_bytes(&self.dimensions) {
+            Some(_) => Ok(()),
+            None => Err(invalid(self, "has a shape that its type cannot have")),
+        }
+    }
+}
+
+fn write_place(out: &mut impl Write, tensor: &TensorInfo) -> io::Result<()> {
+    write_text(out, &tensor.name)?;
+    out.write_all(&(tensor.dimensions.len() as u32).to_le_bytes())?;
+    for dimension in &tensor.dimensions {
+        out.write_all(&dimension.to_le_bytes())?;
+    }
+    out.write_all(&tensor.tensor_type.number().to_le_bytes())?;
+    out.write_all(&tensor.offset.to_le_bytes())
 }
 
 fn invalid(tensor: &TensorInfo, what: &str) -> io::Error {

@@ -1,5 +1,6 @@
 //! What is known of a model: how it is built, and how large it is.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -44,6 +45,30 @@ pub struct Attention {
     pub windowed_layers: u32,
 }
 
+impl Family {
+    /// The family of a model of so many layers, of which some look no further than a window.
+    pub(super) fn of(encoder: bool, experts: bool, windowed: u32, layers: u32) -> Self {
+        match (experts, (1..layers).contains(&windowed)) {
+            _ if encoder => Self::Encoder,
+            (true, true) => Self::SparseMixtureAlternating,
+            (true, false) => Self::MixtureOfExperts,
+            (false, true) => Self::HybridLocalGlobal,
+            (false, false) => Self::Dense,
+        }
+    }
+}
+
+impl Attention {
+    /// What it is called by its heads.
+    pub(super) fn kind(heads: u32, key_value_heads: u32) -> &'static str {
+        match key_value_heads {
+            n if n == heads => "mha",
+            1 => "mqa",
+            _ => "gqa",
+        }
+    }
+}
+
 /// The experts of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Experts {
@@ -59,7 +84,7 @@ pub struct Experts {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Facts {
     /// Its family's name.
-    pub architecture: &'static str,
+    pub architecture: Cow<'static, str>,
     /// How it is built.
     pub family: Family,
     /// Its attention.
@@ -103,7 +128,7 @@ impl Facts {
     /// Reads them off a model.
     ///
     /// # Errors
-    /// `architecture-unsupported`; `config-invalid` when the configuration lacks what every model has.
+    /// `architecture-unsupported`; `model-config-invalid` when the configuration lacks what every model has.
     pub fn of(source: &Source) -> Result<Self> {
         let architecture = Architecture::detect(source)?;
         let config = &source.config;
@@ -114,19 +139,8 @@ impl Facts {
         let head_size = config.count(&["head_dim"])?.unwrap_or(hidden_size / heads);
         let experts = experts(source, architecture)?;
         let (window, windowed_layers) = window(source, architecture, layers)?;
-        let kind = match key_value_heads {
-            n if n == heads => "mha",
-            1 => "mqa",
-            _ => "gqa",
-        };
-        let mixed = (1..layers).contains(&windowed_layers);
-        let family = match (architecture, experts.is_some(), mixed) {
-            (Architecture::Bert, ..) => Family::Encoder,
-            (_, true, true) => Family::SparseMixtureAlternating,
-            (_, true, false) => Family::MixtureOfExperts,
-            (_, false, true) => Family::HybridLocalGlobal,
-            (_, false, false) => Family::Dense,
-        };
+        let family =
+            Family::of(architecture == Architecture::Bert, experts.is_some(), windowed_layers, layers);
         let (all, active) = experts.map_or((0, 0), |e| (u64::from(e.count), u64::from(e.active)));
         let parameters = Parameters::of(source, all, active);
         let rope = config.get("rope_parameters").or_else(|| config.get("rope_scaling"));
@@ -138,10 +152,10 @@ impl Facts {
         };
         let base = rope.and_then(|r| r.get("rope_theta")).and_then(Value::as_f64);
         Ok(Self {
-            architecture: architecture.name(),
+            architecture: architecture.name().into(),
             family,
             attention: Attention {
-                kind,
+                kind: Attention::kind(heads, key_value_heads),
                 heads,
                 key_value_heads,
                 ratio: heads / key_value_heads,
@@ -161,10 +175,15 @@ impl Facts {
             positions,
             tied_embeddings: count::tied(source, architecture),
             tokenizer: tokenizer(source),
-            bytes: PRECISIONS.iter().map(|(name, bits)| (*name, count::bytes(&parameters, *bits))).collect(),
+            bytes: sizes(&parameters),
             parameters,
         })
     }
+}
+
+/// Bytes in each precision, roughly.
+pub(super) fn sizes(parameters: &Parameters) -> BTreeMap<&'static str, u64> {
+    PRECISIONS.iter().map(|(name, bits)| (*name, count::bytes(parameters, *bits))).collect()
 }
 
 fn experts(source: &Source, architecture: Architecture) -> Result<Option<Experts>> {

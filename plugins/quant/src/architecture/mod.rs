@@ -2,6 +2,7 @@
 
 mod count;
 mod facts;
+mod of_gguf;
 
 use pajamas_plugin_api::PluginError;
 

@@ -7,27 +7,32 @@
 mod encode;
 mod mxfp4;
 mod names;
-mod output;
+pub(crate) mod output;
 mod params;
 mod plan;
 mod recipe;
 mod rope;
 
-use std::io;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
-use pajamas_llama_cpp::gguf::{TensorInfo, Writer};
+use pajamas_llama_cpp::gguf::Writer;
 use pajamas_plugin_api::{Cancel, PluginError, Result, codes};
 
 use crate::architecture::Architecture;
 use crate::general::{self, Size};
+use crate::quantize::Tensor;
 use crate::source::Source;
 use crate::tokenizer::Vocabulary;
 use recipe::Recipe;
 
 /// The version of quantized blocks (`GGML_QNT_VERSION`, ggml.h).
-const QUANTIZATION_VERSION: u32 = 2;
+pub(crate) const QUANTIZATION_VERSION: u32 = 2;
+
+/// What is told a tensor's name, and the bytes written so far and in all; its error stops the work.
+pub type Progress<'p> = dyn FnMut(&str, u64, u64) -> Result<()> + 'p;
 
 /// How matrices are stored: what the converter calls `--outtype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,69 +136,78 @@ impl<'a> Conversion<'a> {
     /// # Errors
     /// `internal` when the plan does not hold together.
     pub fn bytes(&self) -> Result<u64> {
-        let mut counted = Counter(0);
-        let skip = |tensor: &TensorInfo, out: &mut dyn io::Write| {
-            // The counter looks at lengths only.
-            static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-            let mut left = tensor.bytes;
-            while left > 0 {
-                let n = left.min(ZEROS.len() as u64);
-                out.write_all(&ZEROS[..n as usize])?;
-                left -= n;
-            }
-            Ok(())
-        };
-        let written = self.writer.write(&mut counted, skip);
-        written.map_err(|e| PluginError::new(codes::INTERNAL, format!("the plan of the file: {e}")))?;
-        Ok(counted.0)
+        let bytes = self.writer.file_bytes();
+        bytes.map_err(|e| PluginError::new(codes::INTERNAL, format!("the plan of the file: {e}")))
     }
 
-    /// Writes the file: whole, or not at all. `progress` is told of bytes of tensors, written and in all.
+    /// How many tensors there are of each type, and the bits that a weight takes on average.
+    pub fn types(&self) -> (BTreeMap<&'static str, u64>, f64) {
+        crate::quantize::count_types(self.tensors().iter().map(|t| (t, t.tensor_type)))
+    }
+
+    /// The most memory that writing needs, in bytes, beside the program itself.
+    pub fn peak_memory(&self) -> u64 {
+        // Rows are joined up to a chunk, as floats and as what they become; longer ones come alone.
+        let row = self.recipes.iter().filter_map(|r| r.shape.last()).max().copied().unwrap_or(1);
+        row.max(recipe::CHUNK as u64) * 8 + output::BUFFER as u64
+    }
+
+    /// Writes the file: whole, or not at all. `progress` is told each tensor's name, and bytes written and in all; its
+    /// error stops the writing.
     ///
     /// # Errors
     /// `weight-not-finite`, `write-failed`, `cancelled`.
-    pub fn write(&self, path: &Path, cancel: &Cancel, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
-        let total: u64 = self.recipes.iter().map(|r| r.elements()).sum();
+    pub fn write(&self, path: &Path, cancel: &Cancel, progress: &mut Progress<'_>) -> Result<u64> {
+        let total = self.bytes()?;
         let mut done = 0;
         let mut recipes = self.recipes.iter();
         output::whole(path, |out| {
-            let mut refused = None;
-            let result = self.writer.write(out, |_, out| {
-                let Some(recipe) = recipes.next() else { return Ok(()) };
-                let written = recipe.write(self.source, self.allow_non_finite, &mut |bytes| {
-                    if cancel.is_cancelled() {
-                        return Err(PluginError::cancelled());
-                    }
-                    out.write_all(bytes).map_err(|e| crate::error::unwritable(path, &e))
-                });
-                done += recipe.elements();
-                progress(done, total);
-                written.map_err(|e| {
-                    let stopped = io::Error::other(e.to_string());
-                    refused = Some(e);
-                    stopped
+            output::stream(path, |refuse| {
+                self.writer.write(out, |_, out| {
+                    let Some(recipe) = recipes.next() else { return Ok(()) };
+                    let written = recipe.write(self.source, self.allow_non_finite, &mut |bytes| {
+                        // A tensor that is copied whole comes in one piece.
+                        bytes.chunks(output::BUFFER).try_for_each(|bytes| {
+                            cancel.check()?;
+                            out.write_all(bytes).map_err(|e| crate::error::unwritable(path, &e))?;
+                            done += bytes.len() as u64;
+                            progress(&recipe.name, done, total)
+                        })
+                    });
+                    written.map_err(&mut *refuse)
                 })
-            });
-            match (result, refused) {
-                (_, Some(error)) => Err(error),
-                (Err(error), None) => Err(crate::error::unwritable(path, &error)),
-                (Ok(()), None) => Ok(()),
-            }
+            })
         })
     }
-}
 
-/// Counts what is written.
-struct Counter(u64);
-
-impl io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
+    /// The tensors of the file, in its order.
+    pub(crate) fn tensors(&self) -> Vec<Tensor> {
+        let tensor = |recipe: &Recipe| Tensor {
+            name: recipe.name.clone(),
+            tensor_type: recipe.to,
+            dimensions: recipe.shape.iter().rev().copied().collect(),
+        };
+        self.recipes.iter().map(tensor).collect()
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// The file's metadata.
+    pub(crate) fn metadata(&self) -> Writer {
+        self.writer.metadata_only()
+    }
+
+    /// Appends rows of a tensor as floats.
+    pub(crate) fn floats(&self, tensor: usize, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
+        self.recipes[tensor].floats(self.source, rows, out)
+    }
+
+    /// Gives a tensor's bytes to `out`, some at a time.
+    pub(crate) fn copy(
+        &self,
+        tensor: usize,
+        allow_non_finite: bool,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.recipes[tensor].write(self.source, allow_non_finite, out)
     }
 }
 

@@ -4,6 +4,8 @@
 //! scales beside them, one byte to a block. File (`block_mxfp4`, ggml-common.h): one scale, then 16 bytes, of which
 //! byte j holds element j in the low half and element j + 16 in the high half.
 
+use std::ops::Range;
+
 use pajamas_plugin_api::Result;
 
 use super::recipe::Order;
@@ -21,26 +23,37 @@ pub(super) fn write(
     order: Order,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let per_row = scales.info.shape.last().copied().unwrap_or(1) as usize;
-    let rows = scales.bytes.len() / per_row.max(1);
-    let rows = if matches!(order, Order::Every2nd(_)) { rows / 2 } else { rows };
-    let mut buffer = Vec::with_capacity((CHUNK + per_row) * (PACKED + 1));
-    for row in 0..rows {
+    let all = scales.bytes.len() / per_row(scales);
+    let all = if matches!(order, Order::Every2nd(_)) { all / 2 } else { all };
+    let step = (CHUNK / per_row(scales)).max(1);
+    let mut buffer = Vec::with_capacity((CHUNK + per_row(scales)) * (PACKED + 1));
+    for start in (0..all).step_by(step) {
+        buffer.clear();
+        rows(blocks, scales, order, start..all.min(start + step), &mut buffer);
+        out(&buffer)?;
+    }
+    Ok(())
+}
+
+/// Appends the blocks of some rows.
+pub(super) fn rows(blocks: View<'_>, scales: View<'_>, order: Order, rows: Range<usize>, out: &mut Vec<u8>) {
+    let per_row = per_row(scales);
+    for row in rows {
         let from = match order {
             Order::Every2nd(first) => row * 2 + first as usize,
             _ => row,
         };
         for block in from * per_row..(from + 1) * per_row {
             let packed = blocks.bytes.get(block * PACKED..(block + 1) * PACKED).unwrap_or(&[]);
-            buffer.extend(scales.bytes.get(block));
-            repack(packed, &mut buffer);
-        }
-        if buffer.len() >= CHUNK * (PACKED + 1) {
-            out(&buffer)?;
-            buffer.clear();
+            out.extend(scales.bytes.get(block));
+            repack(packed, out);
         }
     }
-    out(&buffer)
+}
+
+/// Blocks of a row.
+fn per_row(scales: View<'_>) -> usize {
+    scales.info.shape.last().map_or(1, |n| *n as usize).max(1)
 }
 
 fn repack(packed: &[u8], out: &mut Vec<u8>) {

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use pajamas_plugin_api::{PluginError, Result};
@@ -9,23 +9,31 @@ use pajamas_plugin_api::{PluginError, Result};
 use crate::error::{codes, unwritable};
 
 /// Bytes that are gathered before they are written.
-const BUFFER: usize = 1 << 20;
+pub(crate) const BUFFER: usize = 1 << 20;
 
 /// Writes a file under another name beside its place, and renames it once it is safe on the disk. Returns its size.
 ///
 /// # Errors
 /// Those of `write`; `write-failed`. Nothing is left behind then.
-pub(super) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
+pub(crate) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
     let Some(name) = path.file_name() else {
         return Err(PluginError::new(codes::WRITE_FAILED, format!("{} names no file", path.display())));
     };
     let mut draft_name = std::ffi::OsString::from(".");
     draft_name.push(name);
-    draft_name.push(format!(".{}.part", std::process::id()));
-    let draft = Draft { path: path.with_file_name(draft_name), kept: false };
-    // Another run of this process into the same place must not be overwritten.
-    let file = OpenOptions::new().write(true).create_new(true).open(&draft.path);
-    let file = file.map_err(|e| unwritable(&draft.path, &e))?;
+    draft_name.push(".part");
+    let path_of_draft = path.with_file_name(draft_name);
+    // What a run that was killed left is written over; that of one that lives is not.
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path_of_draft);
+    let file = file.map_err(|e| unwritable(&path_of_draft, &e))?;
+    file.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => {
+            PluginError::new(codes::WRITE_FAILED, format!("{}: another run writes this file", path.display()))
+        }
+        TryLockError::Error(e) => unwritable(&path_of_draft, &e),
+    })?;
+    let draft = Draft { path: path_of_draft, kept: false };
+    file.set_len(0).map_err(|e| unwritable(&draft.path, &e))?;
     let mut out = BufWriter::with_capacity(BUFFER, file);
     write(&mut out)?;
     let file = out.into_inner().map_err(|e| unwritable(path, e.error()))?;
@@ -33,6 +41,28 @@ pub(super) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()
     let bytes = file.metadata().map_err(|e| unwritable(path, &e))?.len();
     draft.keep(path)?;
     Ok(bytes)
+}
+
+/// Runs what writes a file through [`Write`], and lets what it refuses through whole: `run` is given what turns a
+/// refusal into an error of input and output.
+///
+/// # Errors
+/// What was refused; `write-failed`.
+pub(crate) fn stream(
+    path: &Path,
+    run: impl FnOnce(&mut dyn FnMut(PluginError) -> io::Error) -> io::Result<()>,
+) -> Result<()> {
+    let mut refused = None;
+    let result = run(&mut |error| {
+        let stopped = io::Error::other(error.to_string());
+        refused = Some(error);
+        stopped
+    });
+    match (result, refused) {
+        (_, Some(error)) => Err(error),
+        (Err(error), None) => Err(unwritable(path, &error)),
+        (Ok(()), None) => Ok(()),
+    }
 }
 
 /// A file that goes away unless it is kept.
@@ -80,8 +110,11 @@ mod tests {
         assert_eq!(error.unwrap_err().code, "cancelled");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
+        // A killed run's draft is in nobody's way; one that is being written is nobody else's.
+        fs::write(folder.path().join(".a.gguf.part"), "left by somebody").unwrap();
         let written = whole(&path, |out| {
             out.write_all(b"whole").unwrap();
+            assert_eq!(whole(&path, |_| Ok(())).unwrap_err().code, "write-failed");
             Ok(())
         });
         assert_eq!(written.unwrap(), 5);

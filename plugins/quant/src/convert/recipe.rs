@@ -1,14 +1,17 @@
 //! How a tensor of the file is made of tensors of the source: a plan first, the bytes when their turn comes.
 
+use std::ops::Range;
+
 use pajamas_llama_cpp::gguf::TensorType;
-use pajamas_plugin_api::{PluginError, Result};
+use pajamas_llama_cpp::quantize;
+use pajamas_plugin_api::{PluginError, Result, codes as shared};
 
 use super::encode;
 use crate::error::codes;
 use crate::source::{Dtype, Source, View};
 
 /// Elements that are in memory at a time.
-const CHUNK: usize = 1 << 16;
+pub(super) const CHUNK: usize = 1 << 16;
 
 /// A tensor of the file.
 #[derive(Debug)]
@@ -97,6 +100,53 @@ impl Recipe {
         }
     }
 
+    /// Appends rows of a matrix, or of several one after the other, as floats.
+    ///
+    /// # Errors
+    /// `tensor-missing`; `model-invalid` for blocks that are not read back.
+    pub fn floats(&self, source: &Source, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
+        let width = self.shape.last().copied().unwrap_or(1).max(1);
+        match &self.from {
+            From::Values(values) => {
+                let range = (rows.start * width) as usize..(rows.end * width) as usize;
+                out.extend(values.get(range).unwrap_or(&[]));
+                Ok(())
+            }
+            From::Mxfp4 { blocks, scales, order } => {
+                let mut bytes = Vec::new();
+                let rows = rows.start as usize..rows.end as usize;
+                super::mxfp4::rows(find(source, blocks)?, find(source, scales)?, *order, rows, &mut bytes);
+                quantize::dequantize(self.to, &bytes, out).map_err(|e| {
+                    PluginError::new(shared::MODEL_INVALID, format!("tensor `{}`: {e}", self.name))
+                })
+            }
+            From::Rows { names, order, plus_one } => {
+                let of_part = (self.elements() / width / names.len() as u64).max(1);
+                let mut row = rows.start;
+                while row < rows.end {
+                    let part = row / of_part;
+                    let end = rows.end.min((part + 1) * of_part);
+                    let Some(name) = names.get(part as usize) else { break };
+                    let view = find(source, name)?;
+                    let bytes = |first: u64, count: u64| {
+                        let at = |row: u64| (row * width * view.info.dtype.bytes()) as usize;
+                        view.bytes.get(at(first)..at(first + count)).unwrap_or(&[])
+                    };
+                    let within = row - part * of_part;
+                    match order {
+                        Order::Straight => decode(view.info.dtype, bytes(within, end - row), *plus_one, out),
+                        _ => (0..end - row).for_each(|i| {
+                            let from = bytes(order.source(within + i, of_part), 1);
+                            decode(view.info.dtype, from, *plus_one, out);
+                        }),
+                    }
+                    row = end;
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn rows(
         &self,
         view: View<'_>,
@@ -127,16 +177,9 @@ impl Recipe {
             for r in row..end {
                 let at = order.source(r, rows) as usize * row_bytes;
                 let from = view.bytes.get(at..at + row_bytes).unwrap_or(&[]);
-                if same {
-                    bytes.extend_from_slice(from);
-                } else if plus_one && dtype == Dtype::F16 {
-                    encode::add_one_f16(from, &mut values);
-                } else {
-                    let start = values.len();
-                    encode::decode(dtype, from, &mut values);
-                    if plus_one {
-                        values[start..].iter_mut().for_each(|v| *v += 1.0);
-                    }
+                match same {
+                    true => bytes.extend_from_slice(from),
+                    false => decode(dtype, from, plus_one, &mut values),
                 }
             }
             encode::encode(&values, self.to, &mut bytes);
@@ -146,6 +189,18 @@ impl Recipe {
             row = end;
         }
         Ok(())
+    }
+}
+
+/// Appends elements as floats, each one more where that is asked for.
+fn decode(dtype: Dtype, bytes: &[u8], plus_one: bool, out: &mut Vec<f32>) {
+    if plus_one && dtype == Dtype::F16 {
+        return encode::add_one_f16(bytes, out);
+    }
+    let start = out.len();
+    encode::decode(dtype, bytes, out);
+    if plus_one {
+        out[start..].iter_mut().for_each(|v| *v += 1.0);
     }
 }
 
@@ -171,7 +226,7 @@ fn not_finite(view: View<'_>, at: usize) -> PluginError {
         view.info.name
     );
     PluginError::new(codes::WEIGHT_NOT_FINITE, what)
-        .help("take another copy of the model, or set `allow_non_finite`")
+        .help("take another copy of the model, or set `allow_nan`")
 }
 
 #[cfg(test)]

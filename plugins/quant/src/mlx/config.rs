@@ -25,7 +25,7 @@ pub(super) struct Described {
 /// Refuses what mlx_lm has no class for, and what was quantized already.
 ///
 /// # Errors
-/// `architecture-unsupported`, `config-invalid`, `tensor-dtype-unsupported`.
+/// `architecture-unsupported`, `model-config-invalid`, `tensor-dtype-unsupported`.
 pub(super) fn check(source: &Source, architecture: Architecture) -> Result<()> {
     let given = source.config.given();
     let kinds: &[&str] = match architecture {

@@ -36,7 +36,7 @@ impl Sizes {
     /// Reads them.
     ///
     /// # Errors
-    /// `config-invalid` when a size is missing, or too large for numbers of 64 bits together.
+    /// `model-config-invalid` when a size is missing, or too large for numbers of 64 bits together.
     pub fn of(source: &Source, architecture: Architecture) -> Result<Self> {
         let config = &source.config;
         let required = |keys: &[&str]| config.required(keys).map(u64::from);

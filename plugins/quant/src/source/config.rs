@@ -16,7 +16,7 @@ impl Config {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// `config-invalid` when it names no architecture.
+    /// `model-config-invalid` when it names no architecture.
     pub fn new(given: Map<String, Value>) -> Result<Self> {
         let text = given.get("text_config").and_then(Value::as_object).cloned().unwrap_or_default();
         let named = |config: &Map<String, Value>| {
@@ -69,7 +69,7 @@ impl Config {
     /// A count, when the key is there.
     ///
     /// # Errors
-    /// `config-invalid` when it is no count that fits 32 bits.
+    /// `model-config-invalid` when it is no count that fits 32 bits.
     pub fn count(&self, keys: &[&str]) -> Result<Option<u32>> {
         self.first(keys).map(|value| count(keys[0], value)).transpose()
     }
@@ -77,7 +77,7 @@ impl Config {
     /// A count that must be there and above zero.
     ///
     /// # Errors
-    /// `config-invalid`.
+    /// `model-config-invalid`.
     pub fn required(&self, keys: &[&str]) -> Result<u32> {
         match self.count(keys)? {
             Some(0) => Err(error::config(format!("`{}` is 0", keys[0]))),
@@ -89,7 +89,7 @@ impl Config {
     /// A number, when the key is there.
     ///
     /// # Errors
-    /// `config-invalid` when it is none.
+    /// `model-config-invalid` when it is none.
     pub fn number(&self, keys: &[&str]) -> Result<Option<f64>> {
         let number = |v: &Value| v.as_f64().ok_or_else(|| wrong(keys[0], v, "a number"));
         self.first(keys).map(number).transpose()
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(config.count(&["num_key_value_heads"]).unwrap(), Some(4));
         assert_eq!(config.number(&["rms_norm_eps"]).unwrap(), Some(1e-5));
         assert_eq!(config.number(&["rope_theta"]).unwrap(), Some(1e4));
-        assert_eq!(config.required(&["vocab_size"]).unwrap_err().code, "config-invalid");
+        assert_eq!(config.required(&["vocab_size"]).unwrap_err().code, "model-config-invalid");
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn wrong_types_are_named() {
-        assert_eq!(config(json!({})).unwrap_err().code, "config-invalid");
+        assert_eq!(config(json!({})).unwrap_err().code, "model-config-invalid");
         let config = config(json!({"architectures": ["X"], "a": "b", "c": -1})).unwrap();
         for key in ["a", "c"] {
             assert!(config.count(&[key]).unwrap_err().message.contains(&format!("`{key}`")));

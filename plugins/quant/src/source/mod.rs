@@ -33,7 +33,7 @@ impl Source {
     /// Opens a folder.
     ///
     /// # Errors
-    /// `source-not-found` and `config-invalid`; those of [`Weights::open`].
+    /// `source-not-found` and `model-config-invalid`; those of [`Weights::open`].
     pub fn open(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(error::at(codes::SOURCE_NOT_FOUND, folder, "is no folder")

@@ -31,6 +31,30 @@ pub fn all() -> Vec<Model> {
     ]
 }
 
+/// Models whose rows the largest blocks divide, deep enough for mixtures to differ between layers.
+pub fn wide() -> Vec<Model> {
+    let wide = || Plan { layers: 9, hidden: 256, heads: 8, kv: 2, head: 32, ffn: 256, ..PLAN };
+    let pieces = || tokenizers::pieces(Pieces::Llama);
+    let llama = dense(wide());
+    let llama_config = llama.config("LlamaForCausalLM", "llama", json!({}));
+    // Embeddings that serve as output, from another type, and rows that only small blocks divide.
+    let tied =
+        dense(Plan { dtype: Dtype::F16, tied: true, bias: true, layers: 3, ffn: 288, kv: 8, ..wide() });
+    let tied_config = tied.config("Qwen2ForCausalLM", "qwen2", json!({}));
+    let experts = Plan { experts: 8, layers: 2, ..wide() }.decoder(|p, at| {
+        p.attention(at, false);
+        p.expert_layer(at, "block_sparse_moe", ["w1", "w2", "w3"]);
+    });
+    let more = json!({"num_local_experts": 8, "num_experts_per_tok": 2});
+    let experts_config = experts.config("MixtralForCausalLM", "mixtral", more);
+    let tied_model = model("wide-tied", tied, tied_config, tokenizers::bpe("qwen2", false));
+    vec![
+        model("wide", llama, llama_config, pieces()),
+        Model { pre: Some("qwen2"), ..tied_model },
+        model("wide-experts", experts, experts_config, pieces()),
+    ]
+}
+
 fn sampling() -> (String, Vec<u8>) {
     let values = json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05});
     ("generation_config.json".into(), super::pretty(&values))

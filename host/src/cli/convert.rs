@@ -1,0 +1,221 @@
+//! `pajamas convert`: from a source model to an artifact.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use super::session::cancel_on_interrupt;
+use super::{Global, output};
+use crate::error::{Error, Result};
+use crate::plugins::Plugins;
+use crate::quantize::{Form, Job, Made, Planned};
+
+/// Every hundredth is a line too many where nobody watches: every tenth.
+const STEPS: f32 = 10.0;
+
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// A Hugging Face model's folder, a GGUF file, or an artifact
+    model: PathBuf,
+    /// The formats to make, separated by commas
+    #[arg(short, long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "gguf")]
+    formats: Vec<String>,
+    /// The precision of each format in their order, separated by colons; several of one format by commas:
+    /// `Q4_K_M,Q8_0:4bit`
+    #[arg(short, long, value_name = "PRECISION:…")]
+    precision: String,
+    /// The artifact's folder; forms that it has already stay
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Say what would be written, with exact sizes, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
+    /// The type of tensors whose name a pattern is found in, for example `attn_v=q8_0`; may be given several times
+    #[arg(long = "override", value_name = "REGEX=TYPE")]
+    overrides: Vec<String>,
+    /// The type of the token embeddings
+    #[arg(long, value_name = "TYPE")]
+    token_embedding_type: Option<String>,
+    /// The type of the output's tensor
+    #[arg(long, value_name = "TYPE")]
+    output_tensor_type: Option<String>,
+    /// Every matrix in the precision's own type, without a mixture
+    #[arg(long)]
+    pure: bool,
+    /// An importance matrix, as llama-imatrix writes it (GGUF)
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<String>,
+    /// Convert weights that are not finite, too
+    #[arg(long)]
+    allow_nan: bool,
+    /// Quantize what is quantized already, which loses twice
+    #[arg(long)]
+    allow_requantize: bool,
+    /// Another option of a quantizer, its value as JSON or text; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    option: Vec<String>,
+}
+
+impl Convert {
+    pub fn run(self, global: &Global) -> Result<()> {
+        let plugins = Plugins::load(&global.config()?.plugins);
+        let job =
+            Job { forms: self.forms()?, options: self.options()?, source: self.model, output: self.output };
+        if self.dry_run {
+            return show_plan(global, &job, &job.plan(&plugins)?);
+        }
+        let cancel = cancel_on_interrupt();
+        let mut watcher = Watcher::new(global.json);
+        let made = job.run(&plugins, &mut |form, fraction, what| watcher.show(form, fraction, what), &cancel);
+        watcher.clear();
+        for form in &made? {
+            show_made(global, &job, form)?;
+        }
+        Ok(())
+    }
+
+    /// One list of precisions for each format.
+    fn forms(&self) -> Result<Vec<Form>> {
+        let lists: Vec<&str> = self.precision.split(':').collect();
+        if lists.len() != self.formats.len() {
+            let message = format!(
+                "--precision {} is for {} formats, --formats names {}",
+                self.precision,
+                lists.len(),
+                self.formats.len()
+            );
+            return Err(Error::new("invalid-option", message)
+                .help("write one precision for each format, with colons between: Q4_K_M:4bit"));
+        }
+        let pairs = self.formats.iter().zip(lists).flat_map(|(format, list)| {
+            list.split(',')
+                .map(|precision| Form { format: format.clone(), precision: precision.trim().to_owned() })
+        });
+        Ok(pairs.collect())
+    }
+
+    fn options(&self) -> Result<Map<String, Value>> {
+        let mut options = Map::new();
+        for option in &self.option {
+            let (key, value) = option.split_once('=').ok_or_else(|| {
+                Error::new("invalid-option", format!("--option {option}: there is no `=`"))
+                    .help("write --option KEY=VALUE")
+            })?;
+            options.insert(key.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into()));
+        }
+        let set = [
+            ("threads", self.threads.map(Value::from)),
+            ("overrides", (!self.overrides.is_empty()).then(|| json!(self.overrides))),
+            ("token_embedding_type", self.token_embedding_type.clone().map(Value::from)),
+            ("output_tensor_type", self.output_tensor_type.clone().map(Value::from)),
+            ("pure", self.pure.then(|| true.into())),
+            ("imatrix", self.imatrix.clone().map(Value::from)),
+            ("allow_nan", self.allow_nan.then(|| true.into())),
+            ("allow_requantize", self.allow_requantize.then(|| true.into())),
+        ];
+        options.extend(set.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        Ok(options)
+    }
+}
+
+fn show_plan(global: &Global, job: &Job, planned: &[Planned]) -> Result<()> {
+    for one in planned {
+        if global.json {
+            output::json_line(one)?;
+            continue;
+        }
+        let Form { format, precision } = &one.form;
+        for file in &one.plan.files {
+            let path = job.output.join(format).join(precision).join(&file.path);
+            output::line(&format!("{format} {precision}  {}  {} bytes", path.display(), file.bytes))?;
+        }
+        output::line(&format!("  needs {:.0} MB of memory beside the source", mb(one.plan.peak_memory)))?;
+        one.plan.notes.iter().try_for_each(|note| output::line(&format!("  {note}")))?;
+    }
+    Ok(())
+}
+
+fn show_made(global: &Global, job: &Job, made: &Made) -> Result<()> {
+    if global.json {
+        return output::json_line(made);
+    }
+    let Form { format, precision } = &made.form;
+    let bits = made.report.get("bits_per_weight").and_then(Value::as_f64);
+    let bits = bits.map_or_else(String::new, |bits| format!("  {bits:.2} bits a weight"));
+    let there = if made.skipped { "  was there already" } else { "" };
+    for file in &made.files {
+        let path = job.output.join(&file.path);
+        let size = mb(file.bytes);
+        output::line(&format!("{format} {precision}  {}  {size:.1} MB{bits}{there}", path.display()))?;
+    }
+    let notes = made.report.get("notes").and_then(Value::as_array).into_iter().flatten();
+    notes.filter_map(Value::as_str).try_for_each(|note| output::line(&format!("  {note}")))
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Shows how far it is: a bar with the time that is left on a terminal, else a line now and then.
+struct Watcher {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    /// The form at work, and how many steps of it were told.
+    told: (String, f32),
+}
+
+impl Watcher {
+    fn new(json: bool) -> Self {
+        Self { bar: None, quiet: json, told: (String::new(), 0.0) }
+    }
+
+    fn show(&mut self, form: &Form, fraction: f32, what: &str) -> ControlFlow<()> {
+        if self.quiet {
+            return ControlFlow::Continue(());
+        }
+        let name = format!("{} {}", form.format, form.precision);
+        // Hashing comes after the writing, and is a line of its own.
+        let name = if what == "hashing" { format!("{name} hashing") } else { name };
+        let fraction = fraction.clamp(0.0, 1.0);
+        if !std::io::stderr().is_terminal() {
+            let step = (fraction * STEPS).floor();
+            if self.told.0 != name || step > self.told.1 {
+                eprintln!("{name}: {:>3.0} %", step * 100.0 / STEPS);
+                self.told = (name, step);
+            }
+            return ControlFlow::Continue(());
+        }
+        if self.told.0 != name {
+            self.clear();
+            self.told.0.clone_from(&name);
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::new(1000);
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}%  {eta:>4} left  {msg}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        bar.set_message(if what == "hashing" { String::new() } else { what.to_owned() });
+        bar.set_position((fraction * 1000.0) as u64);
+        ControlFlow::Continue(())
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Makes artifacts: finds the quantizer for each format among the plugins, lets it write, and keeps the books: hashes,
+//! `metadata.json` for each form, and the manifest.
+//!
+//! It knows no format: what can be made, out of what and with which options is what quantizers say of themselves.
+
+mod busy;
+mod identity;
+mod origin;
+mod record;
+mod select;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use pajamas_plugin_api::{Cancel, QuantizePlan, QuantizeReport, QuantizeRequest};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::artifact::{FileEntry, describe_file};
+use crate::error::{Error, Result};
+use crate::plugins::Plugins;
+use busy::Busy;
+pub use origin::{describe, weights};
+pub use record::Record;
+use select::Selected;
+
+/// A format in a precision, as a person writes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Form {
+    /// For example `gguf`.
+    pub format: String,
+    /// For example `Q4_K_M`, in any case.
+    pub precision: String,
+}
+
+/// What is to be made.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// A Hugging Face folder, a model file, or an artifact, whose first form it then is.
+    pub source: PathBuf,
+    /// The artifact's folder. Forms that it has already stay.
+    pub output: PathBuf,
+    /// The forms to make.
+    pub forms: Vec<Form>,
+    /// Options after the quantizers' schemas; each quantizer is given those that it knows.
+    pub options: Map<String, Value>,
+}
+
+/// What a form would come to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// The form, spelled as its quantizer does.
+    #[serde(flatten)]
+    pub form: Form,
+    /// Files, memory and notes.
+    #[serde(flatten)]
+    pub plan: QuantizePlan,
+}
+
+/// What became of a form.
+#[derive(Debug, Clone, Serialize)]
+pub struct Made {
+    /// The form, spelled as its quantizer does.
+    #[serde(flatten)]
+    pub form: Form,
+    /// Whether it was there already, made of the same source in the same way.
+    pub skipped: bool,
+    /// Its files, with their hashes.
+    pub files: Vec<FileEntry>,
+    /// What its quantizer says of it.
+    pub report: Value,
+}
+
+/// What is told while artifacts are made: the form at work, how far it is (0 to 1), and a few words.
+pub type Progress<'p> = dyn FnMut(&Form, f32, &str) -> ControlFlow<()> + 'p;
+
+impl Job {
+    /// What [`run`](Self::run) would write, with exact sizes, without writing or reading a weight's value.
+    ///
+    /// # Errors
+    /// `quantizer-not-found`, `invalid-option`, `model-not-found`, and what the quantizers refuse.
+    pub fn plan(&self, plugins: &Plugins) -> Result<Vec<Planned>> {
+        let selected = select::all(self, plugins)?;
+        let plan = |one: &Selected<'_>| {
+            let plan = one.quantizer.quantizer.plan(&one.request)?;
+            Ok(Planned { form: one.form.clone(), plan })
+        };
+        selected.iter().map(plan).collect()
+    }
+
+    /// Makes every form, one after the other. What was made stays when a later one fails.
+    ///
+    /// # Errors
+    /// As for [`plan`](Self::plan); `output-busy` while another run writes into the same folder; `cancelled`; `io`.
+    pub fn run(&self, plugins: &Plugins, progress: &mut Progress<'_>, cancel: &Cancel) -> Result<Vec<Made>> {
+        let selected = select::all(self, plugins)?;
+        // What a later form is refused for is known before an earlier one is written; a single one plans for itself.
+        if selected.len() > 1 {
+            selected.iter().try_for_each(|one| one.quantizer.quantizer.plan(&one.request).map(drop))?;
+        }
+        let _busy = Busy::take(&self.output)?;
+        let mut made = Vec::new();
+        for one in &selected {
+            let result = self.make(one, progress, cancel);
+            if result.is_err() {
+                // Folders that nothing came into go again; those that hold something stay.
+                [Some(one.request.output.as_path()), one.request.output.parent()]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|folder| {
+                        let _ = std::fs::remove_dir(folder);
+                    });
+            }
+            made.push(result?);
+        }
+        Ok(made)
+    }
+
+    fn make(&self, one: &Selected<'_>, progress: &mut Progress<'_>, cancel: &Cancel) -> Result<Made> {
+        let Selected { form, request, quantizer } = one;
+        let identity = identity::of(request, quantizer)?;
+        if let Some(record) = Record::read(&self.output, form)?
+            && record.identity == identity
+            && record.is_there(&self.output)
+        {
+            record::into_manifest(&self.output, &record)?;
+            return Ok(Made {
+                form: form.clone(),
+                skipped: true,
+                files: record.files,
+                report: record.report,
+            });
+        }
+        let report = {
+            let mut tell = |fraction: f32, what: &str| progress(form, fraction, what);
+            quantizer.quantizer.run(request, &mut tell, cancel)?
+        };
+        let files = self.hash(request, form, &report, progress, cancel)?;
+        let record = Record::new(form, quantizer, identity, files, report.metadata, request);
+        record.write(&self.output)?;
+        record::into_manifest(&self.output, &record)?;
+        Ok(Made { form: form.clone(), skipped: false, files: record.files, report: record.report })
+    }
+
+    /// Reads back what was written: the manifest vouches for what lies on the disk.
+    fn hash(
+        &self,
+        request: &QuantizeRequest,
+        form: &Form,
+        report: &QuantizeReport,
+        progress: &mut Progress<'_>,
+        cancel: &Cancel,
+    ) -> Result<Vec<FileEntry>> {
+        let all: u64 = report.files.iter().map(|f| f.bytes).sum();
+        let mut done = 0;
+        let folder = relative(&self.output, &request.output);
+        let mut hash = |path: &Path| {
+            let Some(path) = path.to_str().filter(|p| crate::config::text::stays_inside(p)) else {
+                let message =
+                    format!("the quantizer wrote {}, which is no path in its folder", path.display());
+                return Err(Error::new("internal", message));
+            };
+            describe_file(&self.output, &format!("{folder}/{path}"), |bytes| {
+                cancel.check()?;
+                done += bytes;
+                match progress(form, done as f32 / all.max(1) as f32, "hashing") {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(Error::new("cancelled", "stopped")),
+                }
+            })
+        };
+        report.files.iter().map(|file| hash(&file.path)).collect()
+    }
+}
+
+/// The path of a form's folder inside the artifact, with `/`.
+fn relative(output: &Path, folder: &Path) -> String {
+    let inside = folder.strip_prefix(output).unwrap_or(folder);
+    let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
+}

@@ -1,0 +1,230 @@
+//! The quantizer `gguf`: Hugging Face folders and GGUF files to GGUF files in llama.cpp's precisions.
+
+mod options;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use pajamas_plugin_api::{
+    Cancel, Extension, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport, QuantizeRequest,
+    Quantizer, QuantizerInfo, Result, codes,
+};
+use serde_json::{Value, json};
+
+use crate::convert::{Conversion, OutType, Progress};
+use crate::describe::{self, Describe};
+use crate::error;
+use crate::quantize::{self, FileType, Folder, GgufFile, Importance, Quantization};
+use crate::source::Source;
+use options::Options;
+
+/// Makes GGUF files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GgufQuantizer;
+
+impl Quantizer for GgufQuantizer {
+    fn describe(&self) -> QuantizerInfo {
+        QuantizerInfo {
+            id: "gguf".into(),
+            description: "GGUF files for llama.cpp, byte for byte as its own tools make them".into(),
+            sources: vec!["huggingface".into(), "gguf".into()],
+            target: "gguf".into(),
+            precisions: FileType::all().map(|t| t.name().to_owned()).collect(),
+            options_schema: options::schema(),
+        }
+    }
+
+    fn plan(&self, request: &QuantizeRequest) -> Result<QuantizePlan> {
+        with_work(request, |work| {
+            Ok(QuantizePlan {
+                files: vec![OutputFile { path: work.file.clone(), bytes: work.bytes()? }],
+                peak_memory: work.peak_memory(),
+                notes: work.notes().to_vec(),
+            })
+        })
+    }
+
+    fn run(
+        &self,
+        request: &QuantizeRequest,
+        progress: &mut dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<QuantizeReport> {
+        with_work(request, |work| {
+            fs::create_dir_all(&request.output).map_err(|e| error::unwritable(&request.output, &e))?;
+            let started = Instant::now();
+            let mut report = |name: &str, done: u64, all: u64| match progress
+                .progress((done as f64 / all.max(1) as f64) as f32, name)
+            {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(PluginError::cancelled()),
+            };
+            let bytes = work.write(&request.output.join(&work.file), cancel, &mut report)?;
+            let mut metadata = work.metadata();
+            metadata["seconds"] = json!(started.elapsed().as_secs_f64());
+            Ok(QuantizeReport { files: vec![OutputFile { path: work.file.clone(), bytes }], metadata })
+        })
+    }
+
+    fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
+        (name == describe::NAME).then(|| Box::new(Describe) as Box<dyn Extension>)
+    }
+}
+
+/// What a request comes to.
+struct Work<'a> {
+    making: Making<'a>,
+    /// The name of the file.
+    file: PathBuf,
+    file_type: FileType,
+    options: &'a Options,
+    /// What is known of the model, for the manifest.
+    facts: Value,
+}
+
+enum Making<'a> {
+    /// Plain numbers and the plainest blocks, as llama.cpp's converter writes them.
+    Converted(&'a Conversion<'a>),
+    /// Anything else, as its quantizer does.
+    Quantized(&'a Quantization<'a>),
+}
+
+/// Plans what a request asks for, and hands it to `then`.
+fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result<T>) -> Result<T> {
+    let options = &Options::read(&request.options)?;
+    let file_type: FileType = request.precision.parse()?;
+    if !request.source.exists() {
+        let what = format!("{}: no such file or folder", request.source.display());
+        return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
+    }
+    let importance = options.imatrix.as_deref().map(Importance::open).transpose()?;
+    let quantizing = quantize::Options {
+        wishes: options.wishes.clone(),
+        importance: importance.as_ref(),
+        importance_name: options.imatrix.as_deref().map(file_name).unwrap_or_default(),
+        requantize: options.allow_requantize,
+        allow_non_finite: options.allow_nan,
+    };
+    // What cannot be described in the manifest's words can be quantized all the same.
+    let facts = describe::of(&request.source).unwrap_or(Value::Null);
+    let work = |making, name: &str| {
+        let file = PathBuf::from(format!("{}-{}.gguf", plain(name), file_type.name()));
+        Work { making, file, file_type, options, facts }
+    };
+    if request.source.is_file() {
+        let file = GgufFile::open(&request.source)?;
+        let quantization = Quantization::plan(&file, file_type, &quantizing)?;
+        let stem = request.source.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        return then(work(Making::Quantized(&quantization), &stem));
+    }
+    let source = Source::open(&request.source)?;
+    let pre = options.pre.as_deref();
+    let plain_type = options.is_plain().then(|| plain_type(file_type)).flatten();
+    let conversion = Conversion::plan(&source, plain_type.unwrap_or(OutType::F32), pre)?;
+    let conversion = conversion.allow_non_finite(options.allow_nan);
+    if plain_type.is_some() {
+        return then(work(Making::Converted(&conversion), &source.name()));
+    }
+    let folder = Folder::new(&conversion);
+    let quantization = Quantization::plan(&folder, file_type, &quantizing)?;
+    then(work(Making::Quantized(&quantization), &source.name()))
+}
+
+/// The types that the converter itself writes.
+fn plain_type(file_type: FileType) -> Option<OutType> {
+    match file_type {
+        FileType::F32 => Some(OutType::F32),
+        FileType::F16 => Some(OutType::F16),
+        FileType::BF16 => Some(OutType::Bf16),
+        FileType::Q8_0 => Some(OutType::Q8_0),
+        _ => None,
+    }
+}
+
+impl Work<'_> {
+    fn bytes(&self) -> Result<u64> {
+        match self.making {
+            Making::Converted(conversion) => conversion.bytes(),
+            Making::Quantized(quantization) => quantization.bytes(),
+        }
+    }
+
+    fn notes(&self) -> &[String] {
+        match self.making {
+            Making::Converted(conversion) => conversion.notes(),
+            Making::Quantized(quantization) => quantization.notes(),
+        }
+    }
+
+    fn peak_memory(&self) -> u64 {
+        match self.making {
+            Making::Converted(conversion) => conversion.peak_memory(),
+            Making::Quantized(quantization) => quantization.peak_memory(self.options.threads()),
+        }
+    }
+
+    fn write(&self, path: &Path, cancel: &Cancel, progress: &mut Progress<'_>) -> Result<u64> {
+        match self.making {
+            Making::Converted(conversion) => conversion.write(path, cancel, progress),
+            Making::Quantized(quantization) => {
+                quantization.write(path, self.options.threads(), cancel, progress)
+            }
+        }
+    }
+
+    /// What goes into the manifest.
+    fn metadata(&self) -> Value {
+        let (tensors, bits) = match self.making {
+            Making::Converted(conversion) => conversion.types(),
+            Making::Quantized(quantization) => quantization.types(),
+        };
+        json!({
+            "precision": self.file_type.name(),
+            "tensors": tensors,
+            "bits_per_weight": (bits * 1e4).round() / 1e4,
+            "notes": self.notes(),
+            "model": self.facts,
+            "format_version": pajamas_llama_cpp::gguf::VERSION,
+        })
+    }
+}
+
+/// A name of letters that every file system knows, without a precision that it ends in.
+fn plain(name: &str) -> String {
+    let is_precision = |end: &str| end.parse::<FileType>().is_ok();
+    let name = match name.rsplit_once(['-', '.']) {
+        Some((stem, end)) if is_precision(end) && !stem.is_empty() => stem,
+        _ => name,
+    };
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.chars().map(plain).collect();
+    match name.trim_matches(['-', '.']) {
+        "" => "model".into(),
+        name => name.into(),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_after_their_model() {
+        for (name, wanted) in [
+            ("Qwen3-0.6B", "Qwen3-0.6B"),
+            ("tiny-F16", "tiny"),
+            ("tiny.q8_0", "tiny"),
+            ("a b/c", "a-b-c"),
+            ("..", "model"),
+            ("Q4_0", "Q4_0"),
+        ] {
+            assert_eq!(plain(name), wanted);
+        }
+    }
+}

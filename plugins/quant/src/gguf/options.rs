@@ -1,0 +1,218 @@
+//! The options of the quantizer, from JSON.
+
+use std::path::PathBuf;
+
+use pajamas_llama_cpp::gguf::TensorType;
+use pajamas_plugin_api::{PluginError, Result, codes};
+use regex::Regex;
+use serde_json::{Map, Value, json};
+
+use crate::quantize::{FileType, Wishes};
+
+/// What may be asked for beyond a precision.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Options {
+    /// Threads; `None` for one on each processor.
+    pub threads: Option<usize>,
+    pub wishes: Wishes,
+    pub imatrix: Option<PathBuf>,
+    pub allow_nan: bool,
+    pub allow_requantize: bool,
+    /// llama.cpp's name for how the tokenizer splits text.
+    pub pre: Option<String>,
+}
+
+/// The most threads: beyond it, a number is a mistake.
+const MOST_THREADS: u64 = 1024;
+
+const KEYS: [&str; 9] = [
+    "threads",
+    "overrides",
+    "token_embedding_type",
+    "output_tensor_type",
+    "pure",
+    "imatrix",
+    "allow_nan",
+    "allow_requantize",
+    "pre",
+];
+
+/// JSON Schema of the options.
+pub(super) fn schema() -> Value {
+    let types: Vec<&str> = FileType::all().map(|t| t.tensor_type().name()).collect();
+    let tensor_type = |what: &str| json!({ "type": "string", "description": what, "examples": types });
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "threads": {
+                "type": "integer", "minimum": 1, "maximum": MOST_THREADS,
+                "description": "Threads; one for each processor by default"
+            },
+            "overrides": {
+                "type": "array", "items": { "type": "string" },
+                "description": "REGEX=TYPE, for example `attn_v=q8_0`: the type of tensors whose name the pattern is found in"
+            },
+            "token_embedding_type": tensor_type("The type of the embeddings"),
+            "output_tensor_type": tensor_type("The type of the output"),
+            "pure": {
+                "type": "boolean", "default": false,
+                "description": "Every matrix in the precision's own type, without the mixture"
+            },
+            "imatrix": { "type": "string", "description": "An importance matrix, as llama-imatrix writes it (GGUF)" },
+            "allow_nan": {
+                "type": "boolean", "default": false,
+                "description": "Convert weights that are not finite, too; for precisions of plain numbers"
+            },
+            "allow_requantize": {
+                "type": "boolean", "default": false,
+                "description": "Quantize what is quantized already, which loses twice"
+            },
+            "pre": {
+                "type": "string",
+                "description": "llama.cpp's name for how the tokenizer splits text, where it cannot be found out"
+            }
+        }
+    })
+}
+
+impl Options {
+    /// Reads options.
+    ///
+    /// # Errors
+    /// `invalid-option` with the key.
+    pub fn read(options: &Value) -> Result<Self> {
+        let empty = Map::new();
+        let values = match options {
+            Value::Null => &empty,
+            Value::Object(values) => values,
+            other => return Err(invalid(format!("the options are {other}, not an object"))),
+        };
+        if let Some(unknown) = values.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let near = |a: &&str, b: &&str| {
+                strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
+            };
+            let nearest = KEYS.into_iter().max_by(near).unwrap_or_default();
+            return Err(invalid(format!("there is no option `{}`", unknown.escape_debug()))
+                .help(format!("did you mean `{nearest}`? There are {}", KEYS.join(", "))));
+        }
+        let read = Reader(values);
+        Ok(Self {
+            threads: read.count("threads")?,
+            wishes: Wishes {
+                embeddings: read.tensor_type("token_embedding_type")?,
+                output: read.tensor_type("output_tensor_type")?,
+                overrides: read.overrides()?,
+                pure: read.flag("pure")?,
+            },
+            imatrix: read.text("imatrix")?.map(PathBuf::from),
+            allow_nan: read.flag("allow_nan")?,
+            allow_requantize: read.flag("allow_requantize")?,
+            pre: read.text("pre")?.map(str::to_owned),
+        })
+    }
+
+    /// Whether tensors get what the precision alone gives them.
+    pub fn is_plain(&self) -> bool {
+        let wishes = &self.wishes;
+        let wishes = wishes.pure || wishes.embeddings.is_some() || wishes.output.is_some();
+        !wishes && self.wishes.overrides.is_empty() && self.imatrix.is_none()
+    }
+
+    /// Threads to use.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+struct Reader<'a>(&'a Map<String, Value>);
+
+impl<'a> Reader<'a> {
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&'a str>> {
+        self.get(key).map(|v| v.as_str().ok_or_else(|| wrong(key, v, "a text"))).transpose()
+    }
+
+    fn flag(&self, key: &str) -> Result<bool> {
+        self.get(key).map_or(Ok(false), |v| v.as_bool().ok_or_else(|| wrong(key, v, "true or false")))
+    }
+
+    fn count(&self, key: &str) -> Result<Option<usize>> {
+        let count = |v: &Value| {
+            let n = v.as_u64().filter(|n| (1..=MOST_THREADS).contains(n));
+            n.map(|n| n as usize).ok_or_else(|| wrong(key, v, &format!("a number from 1 to {MOST_THREADS}")))
+        };
+        self.get(key).map(count).transpose()
+    }
+
+    fn tensor_type(&self, key: &str) -> Result<Option<TensorType>> {
+        self.text(key)?.map(|name| tensor_type(key, name)).transpose()
+    }
+
+    fn overrides(&self) -> Result<Vec<(Regex, TensorType)>> {
+        let Some(value) = self.get("overrides") else { return Ok(Vec::new()) };
+        let Some(list) = value.as_array() else { return Err(wrong("overrides", value, "a list")) };
+        let one = |value: &Value| {
+            let pair = value.as_str().and_then(|text| text.rsplit_once('='));
+            let (pattern, name) = pair.ok_or_else(|| wrong("overrides", value, "REGEX=TYPE"))?;
+            let pattern = Regex::new(pattern).map_err(|e| invalid(format!("the option `overrides`: {e}")))?;
+            Ok((pattern, tensor_type("overrides", name)?))
+        };
+        list.iter().map(one).collect()
+    }
+}
+
+fn tensor_type(key: &str, name: &str) -> Result<TensorType> {
+    TensorType::from_name(name).filter(|t| t.can_be_made()).ok_or_else(|| {
+        invalid(format!("the option `{key}`: `{}` is no type that tensors are made", name.escape_debug()))
+            .help("types are f32, f16, bf16, q8_0, q6_K, q5_K, q4_K, q3_K, q2_K, iq4_nl, iq4_xs, q4_0, …")
+    })
+}
+
+fn wrong(key: &str, value: &Value, wanted: &str) -> PluginError {
+    invalid(format!("the option `{key}` is {value}, not {wanted}"))
+}
+
+fn invalid(what: String) -> PluginError {
+    PluginError::new(codes::INVALID_OPTION, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_every_key_is_in_the_schema() {
+        let options = json!({
+            "threads": 2, "overrides": ["attn_(k|v)=Q8_0", "a=b=f16"], "token_embedding_type": "q6_K",
+            "output_tensor_type": null, "pure": true, "imatrix": "x", "allow_nan": true, "pre": "gpt-2"
+        });
+        let read = Options::read(&options).unwrap();
+        assert_eq!((read.threads(), read.wishes.overrides.len(), read.is_plain()), (2, 2, false));
+        assert!(read.wishes.overrides[1].0.is_match("a=b"));
+        assert!(Options::read(&Value::Null).unwrap().is_plain());
+        let schema = schema();
+        let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, KEYS);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (options, named) in [
+            (json!({"treads": 1}), "`treads`"),
+            (json!({"threads": 0}), "`threads` is 0"),
+            (json!({"overrides": ["("]}), "REGEX=TYPE"),
+            (json!({"overrides": ["(=f16"]}), "unclosed group"),
+            (json!({"overrides": ["a=q8_1"]}), "`q8_1`"),
+            (json!({"pure": "yes"}), "`pure`"),
+            (json!([]), "not an object"),
+        ] {
+            let error = Options::read(&options).unwrap_err();
+            assert_eq!(error.code, "invalid-option");
+            assert!(error.message.contains(named), "{error}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What is quantized: the tensors of a model and its metadata, wherever they come from.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use memmap2::Mmap;
+use pajamas_llama_cpp::gguf::{Header, Spans, TensorType, Value, Writer};
+use pajamas_llama_cpp::quantize;
+use pajamas_plugin_api::{PluginError, Result, codes};
+
+use super::choose::Build;
+use crate::convert::Conversion;
+use crate::error::{self, codes as own};
+
+/// A tensor as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name in a GGUF file.
+    pub name: String,
+    /// Its type.
+    pub tensor_type: TensorType,
+    /// Its dimensions, innermost first.
+    pub dimensions: Vec<u64>,
+}
+
+impl Tensor {
+    /// Elements of a row.
+    pub fn columns(&self) -> u64 {
+        self.dimensions.first().copied().unwrap_or(1)
+    }
+
+    /// Rows of one matrix; tensors of three dimensions hold one for each expert.
+    pub fn rows_of_matrix(&self) -> u64 {
+        self.dimensions.get(1).copied().unwrap_or(1)
+    }
+
+    /// Rows of all matrices.
+    pub fn rows(&self) -> u64 {
+        self.dimensions.iter().skip(1).product()
+    }
+
+    /// Elements.
+    pub fn elements(&self) -> u64 {
+        self.dimensions.iter().product()
+    }
+}
+
+/// A model that can be quantized. Reading is possible from several threads at once.
+pub trait Original: Sync {
+    /// Its metadata, as a file without tensors.
+    fn metadata(&self) -> &Writer;
+
+    /// An entry of the metadata that is a number, or the first of a list of numbers.
+    fn number(&self, key: &str) -> Option<u64>;
+
+    /// Its family in GGUF's words.
+    fn family(&self) -> &str;
+
+    /// Its tensors, in the order of the file made of it: by layer, then by name (`weight_name_comparer`,
+    /// llama-model-loader.h).
+    fn tensors(&self) -> &[Tensor];
+
+    /// Appends rows of a tensor as floats.
+    ///
+    /// # Errors
+    /// `model-invalid` when they cannot be read.
+    fn floats(&self, tensor: usize, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()>;
+
+    /// Gives a tensor's bytes as they are to `out`, some at a time.
+    ///
+    /// # Errors
+    /// Those of `out`; `weight-not-finite` unless allowed.
+    fn copy(
+        &self,
+        tensor: usize,
+        allow_non_finite: bool,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// What the mixtures look at in a model.
+pub(super) fn build(original: &dyn Original) -> Result<Build> {
+    let family = original.family();
+    let number = |key: &str| original.number(&format!("{family}.{key}"));
+    let heads = number("attention.head_count").unwrap_or(0);
+    let Some(layers) = number("block_count").and_then(|n| i64::try_from(n).ok()).filter(|n| *n > 0) else {
+        let what = format!("the model does not say how many layers it has (`{family}.block_count`)");
+        return Err(PluginError::new(codes::MODEL_INVALID, what));
+    };
+    Ok(Build {
+        layers,
+        heads,
+        key_value_heads: number("attention.head_count_kv").unwrap_or(heads),
+        experts: number("expert_count").unwrap_or(0),
+        family: family.to_owned(),
+    })
+}
+
+/// The place of a tensor in the order of files: its layer, then its name.
+fn place(name: &str) -> (i64, &str) {
+    // As C's sscanf("blk.%d.") reads it: the number counts whatever follows.
+    let layer = name.strip_prefix("blk.").and_then(|rest| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        rest[..digits].parse().ok()
+    });
+    (layer.unwrap_or(-1), name)
+}
+
+/// A Hugging Face folder, through the conversion to 32-bit floats that is planned for it and never written.
+pub struct Folder<'a> {
+    conversion: &'a Conversion<'a>,
+    metadata: Writer,
+    tensors: Vec<Tensor>,
+    /// Where each tensor stands in the conversion.
+    places: Vec<usize>,
+}
+
+impl<'a> Folder<'a> {
+    /// A planned conversion, which must be one to 32-bit floats.
+    pub fn new(conversion: &'a Conversion<'a>) -> Self {
+        let all = conversion.tensors();
+        let mut places: Vec<usize> = (0..all.len()).collect();
+        places.sort_by(|a, b| place(&all[*a].name).cmp(&place(&all[*b].name)));
+        let tensors = places.iter().map(|i| all[*i].clone()).collect();
+        Self { conversion, metadata: conversion.metadata(), tensors, places }
+    }
+}
+
+impl Original for Folder<'_> {
+    fn metadata(&self) -> &Writer {
+        &self.metadata
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        first_number(self.metadata.value(key)?)
+    }
+
+    fn family(&self) -> &str {
+        self.metadata.value("general.architecture").and_then(Value::as_text).unwrap_or_default()
+    }
+
+    fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    fn floats(&self, tensor: usize, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
+        self.conversion.floats(self.places[tensor], rows, out)
+    }
+
+    fn copy(
+        &self,
+        tensor: usize,
+        allow_non_finite: bool,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.conversion.copy(self.places[tensor], allow_non_finite, out)
+    }
+}
+
+/// A GGUF file.
+pub struct GgufFile {
+    map: Mmap,
+    header: Header,
+    metadata: Writer,
+    tensors: Vec<Tensor>,
+    /// Where each tensor's bytes lie in the file.
+    places: Vec<Range<usize>>,
+}
+
+impl GgufFile {
+    /// Opens a file and checks its structure.
+    ///
+    /// # Errors
+    /// `model-not-found`, `model-invalid`; `unsupported` for one file of a model in several.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| PluginError::model_unreadable(path, &e))?;
+        // SAFETY: the map is private to this process and only read, as for weights.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| PluginError::model_unreadable(path, &e))?;
+        let invalid = |e: pajamas_llama_cpp::gguf::Error| {
+            error::at(codes::MODEL_INVALID, path, e)
+                .help("fetch the file again, and compare its size and hash")
+        };
+        let header = Header::read(&map[..], map.len() as u64).map_err(invalid)?;
+        header.check_model().map_err(invalid)?;
+        if header.architecture().is_none() {
+            return Err(error::at(
+                codes::MODEL_INVALID,
+                path,
+                "the metadata entry `general.architecture` is missing",
+            ));
+        }
+        if header.value("split.count").and_then(Value::as_u64).is_some_and(|n| n > 1) {
+            return Err(error::at(codes::UNSUPPORTED, path, "is one of several files of a model")
+                .help("merge them first, with `llama-gguf-split --merge`"));
+        }
+        let mut metadata = Writer::empty();
+        for (key, span) in Spans::of(&map).map_err(invalid)?.0 {
+            // Files are written with ggml's own alignment, whatever this one has; and a file that was split is one now.
+            if key != "general.alignment" && !key.starts_with("split.") {
+                metadata.copy(&key, map.get(span).unwrap_or(&[]));
+            }
+        }
+        let mut order: Vec<usize> = (0..header.tensors.len()).collect();
+        order.sort_by(|a, b| place(&header.tensors[*a].name).cmp(&place(&header.tensors[*b].name)));
+        let infos = order.iter().map(|i| &header.tensors[*i]);
+        let places = infos.clone().map(|t| {
+            let start = (header.data_offset + t.offset) as usize;
+            start..start + t.bytes as usize
+        });
+        let places = places.collect();
+        let tensors = infos.map(|t| Tensor {
+            name: t.name.clone(),
+            tensor_type: t.tensor_type,
+            dimensions: t.dimensions.clone(),
+        });
+        Ok(Self { tensors: tensors.collect(), places, metadata, header, map })
+    }
+
+    /// What the file says about itself.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn bytes(&self, tensor: usize) -> &[u8] {
+        // The header was checked against the length of the file.
+        self.map.get(self.places[tensor].clone()).unwrap_or(&[])
+    }
+}
+
+impl Original for GgufFile {
+    fn metadata(&self) -> &Writer {
+        &self.metadata
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        first_number(self.header.value(key)?)
+    }
+
+    fn family(&self) -> &str {
+        self.header.architecture().unwrap_or_default()
+    }
+
+    fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    fn floats(&self, tensor: usize, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
+        let info = &self.tensors[tensor];
+        let row = info.tensor_type.tensor_bytes(&[info.columns()]).unwrap_or(0);
+        let bytes =
+            self.bytes(tensor).get((rows.start * row) as usize..(rows.end * row) as usize).unwrap_or(&[]);
+        quantize::dequantize(info.tensor_type, bytes, out)
+            .map_err(|e| PluginError::new(codes::MODEL_INVALID, format!("tensor `{}`: {e}", info.name)))
+    }
+
+    fn copy(
+        &self,
+        tensor: usize,
+        allow_non_finite: bool,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let info = &self.tensors[tensor];
+        let bytes = self.bytes(tensor);
+        if !allow_non_finite && !quantize::is_sound(info.tensor_type, bytes) {
+            let what = format!("tensor `{}` holds numbers that are not finite, or damaged blocks", info.name);
+            return Err(PluginError::new(own::WEIGHT_NOT_FINITE, what).help("take another copy of the model"));
+        }
+        bytes.chunks(super::CHUNK * 4).try_for_each(out)
+    }
+}
+
+/// A number, or the first of a list of numbers: some models have one for each layer.
+fn first_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Array(list) => list.items.first().and_then(Value::as_u64),
+        value => value.as_u64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_come_in_order_of_their_numbers() {
+        let mut names = ["blk.10.a", "blk.9.b", "output.weight", "blk.9.a", "blk.2.z", "a"];
+        names.sort_by(|a, b| place(a).cmp(&place(b)));
+        assert_eq!(names, ["a", "output.weight", "blk.2.z", "blk.9.a", "blk.9.b", "blk.10.a"]);
+    }
+}
