@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::hardware::Heat;
 use crate::metrics::Observations;
 use crate::router::{Ended, Fault, Record};
 
@@ -25,6 +26,7 @@ pub(super) struct Memory {
     pub(super) habits: Habits,
     pub(super) troubles: Troubles,
     pub(super) decisions: Decisions,
+    pub(super) heat: Heat,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

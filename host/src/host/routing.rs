@@ -203,9 +203,11 @@ impl Host {
             };
             (id, known)
         });
+        let heat = setup.rules.heat();
         let devices = glance.devices.iter().map(|(id, device)| {
             let crate::models::DeviceGlance { budget, held, idle } = *device;
-            (id.clone(), Device { budget, held, idle, temperature: None })
+            let temperature = if heat && id == "cpu" { self.memory.heat.cpu() } else { None };
+            (id.clone(), Device { budget, held, idle, temperature })
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Snapshot {

@@ -125,6 +125,12 @@ impl Rules {
         self.policies.affinity.is_some() || self.rules.iter().any(|rule| rule.policies.affinity.is_some())
     }
 
+    /// Whether some policy looks at temperatures.
+    pub fn heat(&self) -> bool {
+        self.policies.max_temperature.is_some()
+            || self.rules.iter().any(|rule| rule.policies.max_temperature.is_some())
+    }
+
     /// Whether a model is one of several that are compared, so that its size has to be known before it is loaded.
     pub fn compare(&self, model: &str) -> bool {
         let several = |plan: &Plan| {

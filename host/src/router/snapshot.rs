@@ -11,7 +11,7 @@ use crate::models::State;
 /// Models and devices at one moment. Times are microseconds and memory is bytes, as whole numbers: what is written is
 /// read again without a difference.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Snapshot {
     /// When: milliseconds since 1970.
     pub time: u64,
