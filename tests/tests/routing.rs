@@ -96,7 +96,8 @@ fn the_decision_is_in_the_answer_of_who_asks_for_it() {
     body["messages"][0]["content"] = json!("Hello");
     body["stream"] = json!(true);
     let events = server.post_json(CHAT, &body).unwrap();
-    assert!(events.body.starts_with("event: route\n"), "{}", events.body);
+    let (first, _) = events.body.split_once("\n\n").unwrap();
+    assert!(first.starts_with("data: {\"route_trace\":") && first.contains("event: route"), "{first}");
     let first = &events.events().unwrap()[0]["route_trace"];
     let failed: Vec<&Value> = first["steps"].as_array().unwrap().iter().map(|step| &step["failed"]).collect();
     assert_eq!(failed, ["keywords", "model"]);

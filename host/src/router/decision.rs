@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::predict::Prediction;
 use crate::config::Task;
@@ -61,11 +62,39 @@ impl By {
     }
 }
 
+/// The id of a rule, shared by all decisions that looked at it: each looks at many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleId(Arc<str>);
+
+impl From<&str> for RuleId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Serialize for RuleId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RuleId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(String::deserialize(deserializer)?.into()))
+    }
+}
+
 /// A rule that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Its id.
-    pub rule: String,
+    pub rule: RuleId,
     /// The condition that the request does not meet; the rule applied when there is none.
     pub failed: Option<Cow<'static, str>>,
 }

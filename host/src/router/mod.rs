@@ -17,7 +17,7 @@ mod tests;
 mod words;
 
 pub use ask::Ask;
-pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, Step};
+pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, RuleId, Step};
 pub use predict::Prediction;
 pub use record::{Ended, Record};
 pub use rules::Rules;
@@ -36,7 +36,7 @@ pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
     let mut decision = Decision {
         chosen: None,
         by: By::Rule,
-        rule: rule.map(|rule| rule.id.clone()),
+        rule: rule.map(|rule| rule.id.to_string()),
         name: None,
         degraded: None,
         breaks: Vec::new(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::ask::Ask;
-use super::decision::Step;
+use super::decision::{RuleId, Step};
 use super::words::Words;
 use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When};
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ pub struct Rules {
 
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
-    pub(super) id: String,
+    pub(super) id: RuleId,
     when: When,
     /// What a record calls the conditions that look at words.
     keywords: Option<String>,
@@ -73,7 +73,7 @@ impl Rules {
             .routes
             .iter()
             .map(|rule| Compiled {
-                id: rule.id.to_string(),
+                id: RuleId::from(&*rule.id),
                 keywords: rule.when.keywords.as_ref().map(|words| format!("keywords {}", words.join(", "))),
                 regex: rule.when.regex.as_ref().map(|regex| format!("regex {regex}")),
                 when: rule.when.clone(),
