@@ -16,7 +16,8 @@ pub async fn add(request: Request, next: Next) -> Response {
     let Some(decision) = Trace::current().and_then(|trace| trace.decision()) else { return response };
     let is_json =
         response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/json");
-    if !is_json {
+    // A refusal has the shape that all refusals have.
+    if !is_json || !response.status().is_success() {
         return response;
     }
     let (mut head, body) = response.into_parts();
