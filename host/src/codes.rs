@@ -36,6 +36,12 @@ pub const CODES: &[(&str, Class, &str)] = &[
         "a file that the configuration needs, or the configuration itself, does not exist",
     ),
     ("config-conflict", Class::Invalid, "two values of the configuration exclude each other"),
+    ("config-circle", Class::Invalid, "ladders of the configuration lead back to themselves"),
+    (
+        "config-too-large",
+        Class::Invalid,
+        "none of the models that a rule or ladder names can ever be in the memory of this machine",
+    ),
     ("config-invalid", Class::Invalid, "the configuration has several problems of different kinds"),
     ("listen-not-loopback", Class::Invalid, "the server would be open to other machines, without keys"),
     // artifacts
@@ -115,6 +121,12 @@ pub const CODES: &[(&str, Class, &str)] = &[
         "the model's backend panicked again and again; an operator has to load it",
     ),
     ("model-not-chosen", Class::Invalid, "no model was named, and none or several would do"),
+    ("no-candidate", Class::Unavailable, "none of the models that a request may go to can take it"),
+    (
+        "route-policy",
+        Class::Unavailable,
+        "no model keeps the policies, and the configuration refuses otherwise",
+    ),
     ("task-mismatch", Class::Invalid, "the model or the pipeline is for another task"),
     ("pipeline-unknown", Class::Invalid, "the model's signature does not tell which pipeline it needs"),
     (

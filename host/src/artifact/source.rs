@@ -130,7 +130,7 @@ pub fn resolve<'c>(word: &str, config: &'c Config) -> Result<Reference<'c>> {
     if path.exists() {
         return Source::open(path).map(Reference::Path);
     }
-    let ids: Vec<&str> = config.models.iter().map(|model| &*model.id).collect();
+    let ids: Vec<&str> = config.names().collect();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let message = format!(
         "there is no model `{word}`: tried the ids of the configuration ({}) and the path {}",

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{Global, output};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::host::Host;
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -42,6 +43,10 @@ fn check(global: &Global) -> Result<()> {
     let stages = crate::stages::Stages::new(&config.stages)?;
     let names = stages.names();
     config.check_stages(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
+    if !config.routes.is_empty() || !config.ladders.is_empty() {
+        // What their models do and need is known to those who load them.
+        Host::start(config.clone())?.check_routes()?;
+    }
     let file = config.file.as_ref().map(|f| f.display().to_string());
     if global.json {
         return output::json_line(&json!({

@@ -16,6 +16,7 @@ mod keys;
 mod output;
 mod plugins;
 mod reference;
+mod route;
 mod serve;
 mod session;
 mod shell;
@@ -116,6 +117,9 @@ enum Command {
     /// The configuration: check, explain, schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// The choice of models: explain, replay
+    #[command(subcommand)]
+    Route(route::RouteCommand),
     /// Keys of the server: new
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Plugins(c) => c.run(global),
         Command::Stages(c) => c.run(global),
         Command::Config(c) => c.run(global),
+        Command::Route(c) => c.run(global),
         Command::Keys(c) => c.run(global),
         Command::Completions(c) => c.run(),
         Command::Man(c) => c.run(),

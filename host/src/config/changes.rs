@@ -26,6 +26,10 @@ pub struct Changes {
     pub models: Entries,
     /// Pipelines, by id.
     pub pipelines: Entries,
+    /// Ladders, by id.
+    pub ladders: Entries,
+    /// Rules, by id. Their order counts among the settings, as `routes`.
+    pub routes: Entries,
     /// Keys of the server, by name.
     pub keys: Entries,
     /// All other settings that are in force now, for example `server.max_queue`.
@@ -78,7 +82,7 @@ impl Entries {
 impl Changes {
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
-        let lists = [&self.models, &self.pipelines, &self.keys];
+        let lists = [&self.models, &self.pipelines, &self.ladders, &self.routes, &self.keys];
         lists.iter().all(|entries| entries.is_empty())
             && self.settings.is_empty()
             && self.needs_restart.is_empty()
@@ -89,9 +93,14 @@ impl fmt::Display for Changes {
     /// For the log: `models: chat added, old removed; server.max_queue; needs a restart: server.listen`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        for (list, entries) in
-            [("models", &self.models), ("pipelines", &self.pipelines), ("keys", &self.keys)]
-        {
+        let lists = [
+            ("models", &self.models),
+            ("pipelines", &self.pipelines),
+            ("ladders", &self.ladders),
+            ("routes", &self.routes),
+            ("keys", &self.keys),
+        ];
+        for (list, entries) in lists {
             let states =
                 [(&entries.added, "added"), (&entries.removed, "removed"), (&entries.changed, "changed")];
             let each =
@@ -158,6 +167,8 @@ impl Config {
             to_load_anew: models.changed.iter().filter(anew).cloned().collect(),
             models,
             pipelines: Entries::of(&old.pipelines, &self.pipelines, |pipeline| &pipeline.id),
+            ladders: Entries::of(&old.ladders, &self.ladders, |ladder| &ladder.id),
+            routes: Entries::of(&old.routes, &self.routes, |rule| &rule.id),
             keys: Entries::of(&old.server.keys, &self.server.keys, |key| &key.name),
             settings,
             needs_restart,
@@ -180,9 +191,11 @@ impl Model {
 fn settings(config: &Config) -> BTreeMap<String, Value> {
     // The types have no map with keys that are not text, and nothing else can fail.
     let mut whole = serde_json::to_value(config).unwrap_or_default();
-    for list in ["models", "pipelines"] {
+    for list in ["models", "pipelines", "ladders"] {
         whole[list].take();
     }
+    // The first rule that applies decides: their order is a setting.
+    whole["routes"] = config.routes.iter().map(|rule| Value::from(&*rule.id)).collect();
     whole["server"]["keys"].take();
     let mut leaves = BTreeMap::new();
     collect(String::new(), whole, &mut leaves);

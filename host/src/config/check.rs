@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::check_routes::{self, Known};
 use super::entries::{Model, Pipeline, Step};
 use super::origin::Origin;
 use super::problem::{Problem, Problems};
@@ -26,6 +27,17 @@ pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
         check.pipeline(i, pipeline);
     }
     check.defaults();
+    check_routes::check(&mut check);
+}
+
+/// Reports the rules and ladders that do not suit models which are `known`.
+pub(super) fn check_known(
+    config: &Config,
+    tree: &Node,
+    known: &dyn Fn(&str) -> Known,
+    problems: &mut Problems,
+) {
+    check_routes::check_known(&mut Check { config, tree, problems }, known);
 }
 
 /// Reports the steps that name a stage which is not among `known`.
@@ -45,14 +57,20 @@ pub(super) fn check_stages(config: &Config, tree: &Node, known: &[&str], problem
     }
 }
 
-struct Check<'c> {
-    config: &'c Config,
-    tree: &'c Node,
+pub(super) struct Check<'c> {
+    pub(super) config: &'c Config,
+    pub(super) tree: &'c Node,
     problems: &'c mut Problems,
 }
 
 impl Check<'_> {
-    fn report(&mut self, code: &'static str, at: &[Segment], message: String, help: impl Into<String>) {
+    pub(super) fn report(
+        &mut self,
+        code: &'static str,
+        at: &[Segment],
+        message: String,
+        help: impl Into<String>,
+    ) {
         let origin = self.tree.deepest(at).origin.clone();
         self.problems.push(Problem::new(code, &origin, message).help(help));
     }
@@ -96,7 +114,7 @@ impl Check<'_> {
         }
     }
 
-    fn unique<'i>(&mut self, list: &str, ids: impl Iterator<Item = &'i Id>) {
+    pub(super) fn unique<'i>(&mut self, list: &str, ids: impl Iterator<Item = &'i Id>) {
         let mut seen = BTreeMap::new();
         for (i, id) in ids.enumerate() {
             let at = [list.into(), i.into(), "id".into()];
@@ -191,19 +209,20 @@ impl Check<'_> {
         for task in Task::ALL {
             let Some(id) = self.config.defaults.of(task) else { continue };
             let at = ["defaults".into(), task.name().into()];
-            match self.config.models.iter().find(|m| m.id == *id) {
-                None => {
-                    self.unknown(&at, "models", id, &format!("`defaults.{task}`: there is no model `{id}`"))
+            let Ok(steps) = self.config.steps(id) else {
+                if self.config.unaliased(id) == &**id && self.config.ladder(id).is_none() {
+                    self.unknown(&at, "models", id, &format!("`defaults.{task}`: there is no model `{id}`"));
                 }
-                Some(model) => {
-                    if let Some(own) = model.task.filter(|own| !own.covers(task)) {
-                        self.report(
-                            "config-conflict",
-                            &at,
-                            format!("`defaults.{task}`: model `{id}` is for the task `{own}`"),
-                            format!("name a model whose task is `{task}`"),
-                        );
-                    }
+                continue;
+            };
+            for model in steps.into_iter().flatten().filter_map(|id| self.config.model(id)) {
+                if let Some(own) = model.task.filter(|own| !own.covers(task)) {
+                    self.report(
+                        "config-conflict",
+                        &at,
+                        format!("`defaults.{task}`: model `{}` is for the task `{own}`", model.id),
+                        format!("name a model whose task is `{task}`"),
+                    );
                 }
             }
         }
@@ -229,13 +248,14 @@ impl Check<'_> {
         }
     }
 
-    fn unknown(&mut self, at: &[Segment], list: &str, wanted: &str, message: &str) {
+    pub(super) fn unknown(&mut self, at: &[Segment], list: &str, wanted: &str, message: &str) {
         // What is wanted may have been there, and been taken out for another reason.
         if self.tree.get(list).is_some_and(|node| node.incomplete) {
             return;
         }
         let ids: Vec<&str> = match list {
-            "models" => self.config.models.iter().map(|m| &*m.id).collect(),
+            "models" => self.config.names().collect(),
+            "keys" => self.config.server.keys.iter().map(|key| &*key.name).collect(),
             _ => self.config.pipelines.iter().map(|p| &*p.id).collect(),
         };
         self.report("config-unknown-reference", at, message.to_owned(), suggest::help(wanted, list, ids));

@@ -10,8 +10,21 @@ use super::origin::Origin;
 use super::tree::Segment;
 
 /// The sections in the order in which the file has them.
-const SECTIONS: [&str; 9] =
-    ["schema", "server", "plugins", "stages", "memory", "telemetry", "defaults", "models", "pipelines"];
+const SECTIONS: [&str; 13] = [
+    "schema",
+    "server",
+    "plugins",
+    "stages",
+    "memory",
+    "telemetry",
+    "defaults",
+    "routing",
+    "aliases",
+    "models",
+    "ladders",
+    "routes",
+    "pipelines",
+];
 
 /// One value in force.
 #[derive(Debug, Clone)]

@@ -22,7 +22,7 @@ const VARIABLE_PREFIX: &str = "PAJAMAS_";
 const MAX_FILE: u64 = 4 << 20;
 
 /// Lists of entries with an `id`, which overrides address by it.
-const LISTS: [&str; 2] = ["models", "pipelines"];
+const LISTS: [&str; 4] = ["models", "pipelines", "ladders", "routes"];
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Default)]

@@ -8,14 +8,17 @@
 
 mod changes;
 mod check;
+mod check_routes;
 mod de;
 mod entries;
 mod explain;
 mod keys;
 mod layers;
 mod origin;
+mod pattern;
 mod problem;
 mod quantity;
+mod routes;
 mod schema;
 mod sections;
 pub mod suggest;
@@ -27,6 +30,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,13 +38,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use changes::{Changes, Entries};
+pub use check_routes::Known;
 pub use entries::{Model, Pipeline, StageStep, Step, StepLimits, Wiring};
 pub use explain::{Explanation, Setting};
 pub use keys::{Key, Scope, Sha256};
 pub use layers::{LoadOptions, Override, Stamp};
 pub use origin::{Origin, Place};
+pub use pattern::{Hours, Names, OneOrMany, Pattern};
 pub use problem::{Problem, Problems};
 pub use quantity::{ByteSize, Period};
+pub use routes::{Affinity, Astray, Feature, Ladder, Otherwise, Record, Routing, Rule, Steps, When};
 pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
 pub use task::Task;
 pub use telemetry::{Collector, Telemetry};
@@ -70,8 +77,16 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// The model of each task for whoever names none.
     pub defaults: Defaults,
+    /// How a model is chosen where several may take a request.
+    pub routing: Routing,
+    /// Other names for models and ladders.
+    pub aliases: BTreeMap<Id, Id>,
     /// The models, by id.
     pub models: Vec<Model>,
+    /// Models in the order in which they are tried, by id.
+    pub ladders: Vec<Ladder>,
+    /// Which requests go where: the first rule that applies decides.
+    pub routes: Vec<Rule>,
     /// The pipelines, by id.
     pub pipelines: Vec<Pipeline>,
     /// The file it was read from.
@@ -97,7 +112,11 @@ impl Default for Config {
             memory: Memory::default(),
             telemetry: Telemetry::default(),
             defaults: Defaults::default(),
+            routing: Routing::default(),
+            aliases: BTreeMap::new(),
             models: Vec::new(),
+            ladders: Vec::new(),
+            routes: Vec::new(),
             pipelines: Vec::new(),
             file: None,
             stamp: None,
@@ -183,6 +202,17 @@ impl Config {
     pub fn check_stages(&self, known: &[&str]) -> Result<(), Problems> {
         let mut problems = Problems::default();
         check::check_stages(self, &self.written, known, &mut problems);
+        problems.none_or(())
+    }
+
+    /// Reports the rules and ladders that do not suit their models: for whoever looked at those, which this module does
+    /// not.
+    ///
+    /// # Errors
+    /// `config-conflict` for a model that does not do the rule's task; `config-too-large` where none can ever fit.
+    pub fn check_known(&self, known: &dyn Fn(&str) -> Known) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        check::check_known(self, &self.written, known, &mut problems);
         problems.none_or(())
     }
 

@@ -72,12 +72,16 @@ mod tests {
             "memory",
             "telemetry",
             "defaults",
+            "routing",
+            "aliases",
             "models",
+            "ladders",
+            "routes",
             "pipelines",
         ] {
             assert!(keys.contains(&key), "{key} is not in {keys:?}");
         }
-        assert_eq!((keys.len(), &schema["additionalProperties"]), (9, &false.into()));
+        assert_eq!((keys.len(), &schema["additionalProperties"]), (13, &false.into()));
         let types = &schema["$defs"];
         assert_eq!(types["ByteSize"]["type"], "string");
         assert_eq!(types["Model"]["required"], serde_json::json!(["id"]));

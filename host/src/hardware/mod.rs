@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod features;
+mod heat;
 mod local;
 mod nvml;
 mod recorded;
@@ -12,6 +13,7 @@ mod topology;
 
 use serde::{Deserialize, Serialize};
 
+pub use heat::Heat;
 pub use local::LocalMachine;
 pub use recorded::RecordedMachine;
 

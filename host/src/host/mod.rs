@@ -1,28 +1,33 @@
 //! The façade: configuration in, [`Host::run`] out. What the server and the command line both call.
 
+mod ask;
+mod memory;
 mod reload;
+mod routing;
 mod setup;
 mod waiting;
 mod work;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use pajamas_plugin_api::{Cancel, EngineStats, LoadRequest, ProgressSink, Prompt, Token};
+use pajamas_plugin_api::{Cancel, EngineStats, ProgressSink, Prompt, Token};
 
 use crate::admission::Admission;
-use crate::artifact::{self, Reference};
 use crate::chat::Conversation;
-use crate::config::{Config, Model, Task, suggest};
+use crate::config::{Config, Model, Task};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
 use crate::metrics::{Metrics, Now};
 use crate::models::{Lease, Loaded, Models, Order, Spec, Status};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
-use crate::router::{self, Candidate, Decision, Snapshot};
 use crate::stages::Stages;
+pub use ask::ask as ask_of;
+use memory::Memory;
 pub use reload::{Cause, Refused, Reload};
+use routing::{Excluded, Routed, load_request, unknown};
 use setup::{Current, Setup};
 use waiting::Ahead;
 use work::Work;
@@ -40,6 +45,7 @@ pub struct Host {
     admission: Arc<Admission>,
     metrics: Metrics,
     ahead: Ahead,
+    memory: Memory,
 }
 
 /// What is told while a request is carried out; `Break` cancels it.
@@ -61,7 +67,7 @@ impl Host {
             models.expect(&device.id, device.memory_total);
         }
         Ok(Self {
-            current: Current::new(config),
+            current: Current::new(config)?,
             reloading: Mutex::default(),
             last_reload: Mutex::default(),
             hardware,
@@ -71,6 +77,7 @@ impl Host {
             admission: Arc::default(),
             metrics: Metrics::default(),
             ahead: Ahead::default(),
+            memory: Memory::default(),
         })
     }
 
@@ -111,49 +118,72 @@ impl Host {
     /// Everything that can be refused has a code: `model-not-found`, `backend-unavailable`, `out-of-memory`,
     /// `context-length-exceeded`, a stage's or a backend's own, `cancelled`.
     pub fn run(&self, request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
-        let Request { task, model, input, params } = request;
-        let mut told = false;
+        let mut told: Option<Route> = None;
+        let mut excluded = Excluded::new();
         loop {
             let setup = self.current.get();
-            let (spec, decision) = self.resolve(&setup.config, task, model.as_deref())?;
-            let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
-            let route = route(&spec, &decision, &choice);
-            let _ticket = self.admission.enter(&spec.id, setup.config.server.max_queue)?;
-            if !told && events(Event::Route(&route)).is_break() {
-                return Err(Error::new("cancelled", "the request was cancelled"));
+            let routed = self.route(&setup, &request, &excluded)?;
+            let spec = &routed.spec;
+            let choice = match self.plugins.choose(&spec.format, &spec.backend, &spec.device) {
+                Ok(choice) => choice,
+                Err(error) if self.may_go_elsewhere(&routed, &error, &mut excluded) => continue,
+                Err(error) => return self.fail(&routed, error),
+            };
+            let route = routed.told(&request, &choice);
+            let _ticket = match self.admission.enter(&spec.id, setup.config.server.max_queue) {
+                Ok(ticket) => ticket,
+                Err(error) if self.may_go_elsewhere(&routed, &error, &mut excluded) => continue,
+                Err(error) => return self.fail(&routed, error),
+            };
+            if told.as_ref() != Some(&route) && events(Event::Route(&route)).is_break() {
+                return self.fail(&routed, Error::new("cancelled", "the request was cancelled"));
             }
-            told = true;
-            let mut meter = self.metrics.begin(task, &route);
+            told = Some(route.clone());
+            let mut meter = self.metrics.begin(request.task, &route);
             let mut measured = |event: Event<'_>| {
                 if let Event::Token { .. } = event {
                     meter.token();
                 }
                 events(event)
             };
-            let result = match self.lease(&setup, &spec, &choice, cancel, &mut measured) {
+            let lease = match self.lease(&setup, spec, &choice, cancel, &mut measured) {
                 // The model became another one before this request had it: it begins anew.
                 Ok(None) => {
-                    model.as_deref().map(|id| self.configured(id)).transpose()?;
+                    request.model.as_deref().map_or(Ok(()), |name| self.known(name))?;
                     continue;
                 }
-                Ok(Some(lease)) => {
-                    let work = Work { host: self, setup: &setup, task, spec: &spec, lease: &lease };
-                    let result = work.carry_out(input, &params, cancel, &mut measured);
-                    match &result {
-                        Ok(_) => self.models.succeeded(&spec.id),
-                        Err(e) if matches!(e.code(), "panicked" | "session-poisoned") => {
-                            self.models.panicked(&lease, e);
-                        }
-                        Err(_) => {}
-                    }
-                    result
+                Ok(Some(lease)) => lease,
+                Err(error) if self.may_go_elsewhere(&routed, &error, &mut excluded) => continue,
+                Err(error) => {
+                    let result = self.fail(&routed, error);
+                    meter.end(&result);
+                    return result;
                 }
-                Err(error) => Err(error),
             };
+            self.leased(&lease);
+            let begun = Instant::now();
+            let Request { task, input, params, .. } = request;
+            let work = Work { host: self, setup: &setup, task, spec, lease: &lease };
+            let result = work.carry_out(input, &params, cancel, &mut measured);
+            let worked = begun.elapsed();
+            match &result {
+                Ok(_) => self.models.succeeded(&spec.id),
+                Err(e) if matches!(e.code(), "panicked" | "session-poisoned") => {
+                    self.models.panicked(&lease, e);
+                }
+                Err(_) => {}
+            }
             let result = result.map(|(output, steps)| Outcome { route, output, steps });
+            self.ended(&routed, &lease.device, worked, &result);
             meter.end(&result);
             return result;
         }
+    }
+
+    /// A request that has a decision ends without a model.
+    fn fail(&self, routed: &Routed, error: Error) -> Result<Outcome> {
+        self.record_end(routed, Some(&error));
+        Err(error)
     }
 
     /// What has been counted and timed so far, and the state of everything now, in OpenMetrics text.
@@ -198,8 +228,8 @@ impl Host {
     /// # Errors
     /// `model-not-found`, and what loading may refuse.
     pub fn load(&self, id: &str, cancel: &Cancel) -> Result<()> {
-        let find = |config: &Config| {
-            let spec = Spec::of_model(configured(config, id)?)?;
+        let find = |setup: &Setup| {
+            let spec = Spec::of_model(configured(&setup.config, id)?)?;
             self.models.forgive(id);
             Ok(spec)
         };
@@ -246,14 +276,14 @@ impl Host {
     }
 
     fn text_model(&self, model: Option<&str>, cancel: &Cancel) -> Result<Lease> {
-        self.lease_of(&|config| Ok(self.resolve(config, Task::Generate, model)?.0), cancel)
+        self.lease_of(&|setup| self.resolve(setup, Task::Generate, model), cancel)
     }
 
     /// The model that `find` finds in the configuration, loaded.
-    fn lease_of(&self, find: &dyn Fn(&Config) -> Result<Spec>, cancel: &Cancel) -> Result<Lease> {
+    fn lease_of(&self, find: &dyn Fn(&Setup) -> Result<Spec>, cancel: &Cancel) -> Result<Lease> {
         loop {
             let setup = self.current.get();
-            let spec = find(&setup.config)?;
+            let spec = find(&setup)?;
             let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
             if let Some(lease) =
                 self.lease(&setup, &spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))?
@@ -277,24 +307,6 @@ impl Host {
         }
     }
 
-    /// The model for a request: one of the configuration, or a path that the caller gave.
-    fn resolve(&self, config: &Config, task: Task, asked: Option<&str>) -> Result<(Spec, Decision)> {
-        if let Some(word) = asked
-            && let Reference::Path(source) = artifact::resolve(word, config)?
-        {
-            let decision = Decision { model: word.to_owned(), reason: "the path asked for".into() };
-            return Ok((Spec::of_path(word, &source)?, decision));
-        }
-        let candidates =
-            config.models.iter().map(|m| Candidate { id: m.id.to_string(), task: self.task_of(m) });
-        let snapshot = Snapshot {
-            models: candidates.collect(),
-            default: config.defaults.of(task).map(ToString::to_string),
-        };
-        let decision = router::decide(&snapshot, task, asked)?;
-        Ok((Spec::of_model(configured(config, &decision.model)?)?, decision))
-    }
-
     /// `None` when the model is another one since the setup.
     fn lease(
         &self,
@@ -304,12 +316,7 @@ impl Host {
         cancel: &Cancel,
         events: &mut Events<'_>,
     ) -> Result<Option<Lease>> {
-        let request = LoadRequest {
-            path: spec.file.clone(),
-            format: spec.format.clone(),
-            device: choice.device.map_or_else(String::new, |d| d.id.clone()),
-            options: spec.options.clone().into(),
-        };
+        let request = load_request(spec, choice);
         let mut progress = Progress(events);
         let order = Order {
             id: &spec.id,
@@ -323,22 +330,7 @@ impl Host {
 }
 
 fn configured<'c>(config: &'c Config, id: &str) -> Result<&'c Model> {
-    config.model(id).ok_or_else(|| {
-        let known = config.models.iter().map(|model| &*model.id);
-        Error::new("model-not-found", format!("no model `{id}` is configured"))
-            .help(suggest::help(id, "models", known))
-    })
-}
-
-fn route(spec: &Spec, decision: &Decision, choice: &Choice<'_>) -> Route {
-    Route {
-        model: decision.model.clone(),
-        reason: decision.reason.clone(),
-        format: spec.format.clone(),
-        backend: choice.backend.full_id(),
-        device: choice.device.map_or_else(|| "unknown".to_owned(), |d| d.id.clone()),
-        rejected: choice.rejected.clone(),
-    }
+    config.model(id).ok_or_else(|| unknown(config, id))
 }
 
 /// Loading, as an event.

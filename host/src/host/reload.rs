@@ -118,7 +118,7 @@ impl Host {
             new.model(id).map_or(Ok(()), |model| Spec::of_model(model).map(drop))?;
         }
         let memory = (new.memory != old.config.memory).then(|| new.memory.clone());
-        let next = old.next(new, &changes);
+        let next = old.next(new, &changes)?;
         let generation = next.generation;
         // An id that comes back later means another model than the one that went.
         let others = changes.models.removed.iter().chain(&changes.to_load_anew).map(String::as_str);

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::routing::Facts;
 use crate::config::{Changes, Config, Task};
+use crate::error::Result;
 use crate::pipeline::Prepared;
+use crate::router::Rules;
 
 /// Task and model.
 type Kept = BTreeMap<(Task, String), Arc<Prepared>>;
@@ -14,17 +17,31 @@ pub(super) struct Setup {
     pub(super) config: Arc<Config>,
     /// How many configurations came before.
     pub(super) generation: u64,
+    /// Its rules, ladders and aliases.
+    pub(super) rules: Rules,
+    /// What is known of its models.
+    facts: Mutex<BTreeMap<String, Arc<Facts>>>,
     /// Pipelines without options of a request: their stages are made once.
     pipelines: Mutex<Kept>,
 }
 
 impl Setup {
-    pub(super) fn new(config: Config) -> Self {
-        Self { config: Arc::new(config), generation: 0, pipelines: Mutex::default() }
+    pub(super) fn new(config: Config) -> Result<Self> {
+        Self::with(config, 0, Kept::default())
+    }
+
+    fn with(config: Config, generation: u64, pipelines: Kept) -> Result<Self> {
+        Ok(Self {
+            rules: Rules::new(&config)?,
+            config: Arc::new(config),
+            generation,
+            facts: Mutex::default(),
+            pipelines: Mutex::new(pipelines),
+        })
     }
 
     /// The next one. Pipelines go along where nothing about them is different.
-    pub(super) fn next(&self, config: Config, changes: &Changes) -> Self {
+    pub(super) fn next(&self, config: Config, changes: &Changes) -> Result<Self> {
         let limits = config.stages.limits == self.config.stages.limits;
         let same = |id: &str| {
             let pipeline = config.model(id).and_then(|model| model.pipeline.as_deref());
@@ -32,7 +49,7 @@ impl Setup {
         };
         let mut kept = self.kept().clone();
         kept.retain(|(_, id), _| same(id));
-        Self { config: Arc::new(config), generation: self.generation + 1, pipelines: Mutex::new(kept) }
+        Self::with(config, self.generation + 1, kept)
     }
 
     /// The pipeline that was made for a model.
@@ -45,6 +62,17 @@ impl Setup {
         self.kept().insert((task, model.to_owned()), Arc::clone(pipeline));
     }
 
+    /// What is known of a model.
+    pub(super) fn facts(&self, model: &str) -> Option<Arc<Facts>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
+    }
+
+    /// Keeps what is known of a model.
+    pub(super) fn know(&self, model: &str, facts: &Arc<Facts>) {
+        let mut known = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(model.to_owned(), Arc::clone(facts));
+    }
+
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,8 +82,8 @@ impl Setup {
 pub(super) struct Current(RwLock<Arc<Setup>>);
 
 impl Current {
-    pub(super) fn new(config: Config) -> Self {
-        Self(RwLock::new(Arc::new(Setup::new(config))))
+    pub(super) fn new(config: Config) -> Result<Self> {
+        Ok(Self(RwLock::new(Arc::new(Setup::new(config)?))))
     }
 
     pub(super) fn get(&self) -> Arc<Setup> {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use pajamas_plugin_api::Cancel;
 
 use super::Host;
+use super::setup::Setup;
 use crate::config::{Task, WhileLoading};
 use crate::error::{Error, Result};
 use crate::models::{Spec, State};
+use crate::pipeline::Request;
 
 /// What a refused caller is told to wait: at least, for a model that was never loaded, and at most.
 const WAIT: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(60)];
@@ -30,12 +32,24 @@ impl Host {
     /// # Errors
     /// `model-loading` with how long to wait; why the latest load failed, since waiting would not help; `model-not-found`
     /// and what else finding the model may refuse.
-    pub fn may_begin(self: &Arc<Self>, task: Task, model: Option<&str>) -> Result<()> {
-        let config = self.config();
-        if config.server.while_loading == WhileLoading::Wait {
+    pub fn may_begin(self: &Arc<Self>, request: &Request) -> Result<()> {
+        self.may_begin_with(|setup| self.foresee(setup, request))
+    }
+
+    /// As [`may_begin`](Self::may_begin), for what is no request but needs a model of text.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn may_begin_text(self: &Arc<Self>, model: Option<&str>) -> Result<()> {
+        self.may_begin_with(|setup| self.resolve(setup, Task::Generate, model))
+    }
+
+    fn may_begin_with(self: &Arc<Self>, find: impl FnOnce(&Setup) -> Result<Spec>) -> Result<()> {
+        let setup = self.current.get();
+        if setup.config.server.while_loading == WhileLoading::Wait {
             return Ok(());
         }
-        let (spec, _) = self.resolve(&config, task, model)?;
+        let spec = find(&setup)?;
         match self.models.state(&spec.id) {
             // Of a quarantined one the request says why.
             (State::Ready | State::Busy | State::Quarantined, _) => return Ok(()),
@@ -61,7 +75,7 @@ impl Host {
         }
         let (host, id) = (Arc::clone(self), spec.id.clone());
         let work = move || {
-            let find = |config: &_| Spec::of_model(super::configured(config, &id)?);
+            let find = |setup: &Setup| Spec::of_model(super::configured(&setup.config, &id)?);
             if let Err(error) = host.lease_of(&find, &Cancel::new()) {
                 tracing::error!(model = id, code = error.code(), "not loaded: {}", error.message());
             }

@@ -3,6 +3,7 @@
 //! Labels name models, tasks, stages, devices and codes: things of the configuration, never of a request.
 
 mod moment;
+mod observed;
 
 use std::fmt;
 use std::sync::Mutex;
@@ -21,6 +22,7 @@ use crate::error::Error;
 use crate::pipeline::{Outcome, Output, Route};
 use moment::Moment;
 pub use moment::Now;
+pub use observed::{Observations, Took};
 
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
@@ -57,6 +59,7 @@ pub struct Metrics {
     steps: Histograms,
     tokens: Counters,
     routes: Counters,
+    degraded: Counters,
     refusals: Counters,
     cancelled: Counters,
     reloads: Counters,
@@ -102,7 +105,17 @@ impl Default for Metrics {
             "tokens",
             "Tokens by direction: prompt, cached (of the prompt, not computed again), completion",
         );
-        let routes = counter(&mut registry, "route_decisions", "Requests by the model they were routed to");
+        let routes = counter(
+            &mut registry,
+            "route_decisions",
+            "Requests by the model that they went to, what led there (a rule's id, or asked, default, only, path), and \
+             whether that was a degradation",
+        );
+        let degraded = counter(
+            &mut registry,
+            "route_degraded",
+            "Requests that went to another model than the first of their ladder",
+        );
         let refusals = counter(
             &mut registry,
             "refusals",
@@ -130,6 +143,7 @@ impl Default for Metrics {
             steps,
             tokens,
             routes,
+            degraded,
             refusals,
             cancelled,
             reloads,
@@ -167,7 +181,17 @@ impl Metrics {
     pub fn begin(&self, task: Task, route: &Route) -> Meter<'_> {
         let labels = vec![("task", task.to_string()), ("model", route.model.clone())];
         self.in_flight.get_or_create(&labels).inc();
-        self.routes.get_or_create(&vec![("target", route.model.clone())]).inc();
+        let rule = route.rule.as_deref().unwrap_or(route.by);
+        let decision = [
+            ("target", route.model.as_str()),
+            ("rule", rule),
+            ("degraded", if route.degraded_from.is_some() { "true" } else { "false" }),
+        ];
+        self.routes.get_or_create(&decision.map(|(name, value)| (name, value.to_owned())).to_vec()).inc();
+        if let Some(from) = &route.degraded_from {
+            let labels = vec![("from", from.clone()), ("to", route.model.clone())];
+            self.degraded.get_or_create(&labels).inc();
+        }
         let model = vec![("model", route.model.clone())];
         // Looked up once: a token should cost no more than reading the clock.
         let first_token = self.first_token.get_or_create(&model).clone();

@@ -46,6 +46,20 @@ impl Ledger {
         self.budgets.iter().map(|(device, budget)| (device.as_str(), *budget, self.held(device)))
     }
 
+    /// What a model holds on each device.
+    pub fn holding(&self, model: &str) -> Option<&Holding> {
+        self.holdings.get(model)
+    }
+
+    /// Bytes on a device that would give way to another model.
+    pub fn idle(&self, device: &str) -> u64 {
+        let idle = |(id, holding): (&String, &Holding)| {
+            let gives_way = holding.in_flight == 0 && !self.pinned.contains(id);
+            if gives_way { holding.bytes.get(device).copied() } else { None }
+        };
+        self.holdings.iter().filter_map(idle).sum()
+    }
+
     /// Bytes held on a device.
     pub fn held(&self, device: &str) -> u64 {
         self.holdings.values().filter_map(|h| h.bytes.get(device)).sum()

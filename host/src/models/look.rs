@@ -8,6 +8,26 @@ use super::shelf::Slot;
 use super::status::{Change, Failure, State, Status};
 use super::store::{Loaded, Models};
 
+/// Models and devices at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Glance {
+    /// State and bytes by device, by model.
+    pub models: BTreeMap<String, (State, BTreeMap<String, u64>)>,
+    /// By device.
+    pub devices: BTreeMap<String, DeviceGlance>,
+}
+
+/// The memory of a device, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceGlance {
+    /// What models may hold.
+    pub budget: u64,
+    /// What they hold.
+    pub held: u64,
+    /// What of that would give way to another model.
+    pub idle: u64,
+}
+
 impl Models {
     /// Every change of a model's state from now on.
     pub fn watch(&self) -> mpsc::Receiver<Change> {
@@ -19,6 +39,24 @@ impl Models {
     /// Budget and use of every device that models can be loaded to.
     pub fn devices(&self) -> Vec<(String, u64, u64)> {
         self.shelf().ledger.devices().map(|(id, total, used)| (id.to_owned(), total, used)).collect()
+    }
+
+    /// What these models are doing and hold, and what the devices hold: from one moment, and without asking a plugin.
+    pub fn glance<'i>(&self, ids: impl IntoIterator<Item = &'i str>) -> Glance {
+        let shelf = self.shelf();
+        let model = |id: &str| {
+            let bytes = shelf.ledger.holding(id).map(|holding| holding.bytes.clone());
+            (id.to_owned(), (shelf.state(id), bytes.unwrap_or_default()))
+        };
+        let devices = shelf.ledger.devices().map(|(id, budget, held)| {
+            (id.to_owned(), DeviceGlance { budget, held, idle: shelf.ledger.idle(id) })
+        });
+        Glance { models: ids.into_iter().map(model).collect(), devices: devices.collect() }
+    }
+
+    /// How often a model was loaded, and how long it took the latest time.
+    pub fn loads(&self, id: &str) -> Option<(u64, Duration)> {
+        self.shelf().loads.get(id).copied()
     }
 
     /// The models in memory.

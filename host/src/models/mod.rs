@@ -12,6 +12,7 @@ mod tests;
 
 pub use lease::Lease;
 pub use ledger::{Holding, Ledger, by_device};
+pub use look::{DeviceGlance, Glance};
 pub use spec::Spec;
 pub use status::{Change, Failure, State, Status};
 pub use store::{Loaded, Models, Order};

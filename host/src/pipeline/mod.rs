@@ -7,6 +7,6 @@ mod tensors;
 pub mod text;
 pub mod vision;
 
-pub use request::{Event, Input, Outcome, Output, Params, Request, Route, StepTime};
+pub use request::{Event, Hints, Input, Outcome, Output, Params, Request, Route, StepTime};
 pub use run::{Prepared, Workshop};
 pub use tensors::Outputs;

@@ -1,5 +1,6 @@
 //! What a caller asks for, and what comes back while it is carried out: the same for CLI and HTTP.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pajamas_plugin_api::{Constraint, GenerateSummary, Prompt, Sampling, Usage};
@@ -58,6 +59,27 @@ pub struct Params {
     pub normalize: bool,
     /// Options for the stages of the pipeline that know them, for example `confidence`.
     pub options: Options,
+    /// What only the choice of a model looks at.
+    pub hints: Hints,
+}
+
+/// What of a request only the choice of a model looks at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// The request's id, where it has one.
+    pub id: Option<String>,
+    /// The name of the key that it was sent with.
+    pub key: Option<String>,
+    /// Its headers that rules look at, by their names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The language that the client prefers, for example `de`.
+    pub language: Option<String>,
+    /// What the client says about it.
+    pub metadata: BTreeMap<String, String>,
+    /// The session that it belongs to.
+    pub session: Option<String>,
+    /// Whether the caller wants the decision told.
+    pub trace: bool,
 }
 
 impl Params {
@@ -112,6 +134,19 @@ pub struct Route {
     pub device: String,
     /// Why not the other backends.
     pub rejected: Vec<crate::plugins::Rejection>,
+    /// What led to the model: `asked`, `rule`, `default`, `only` or `path`.
+    pub by: &'static str,
+    /// The rule that applied.
+    pub rule: Option<String>,
+    /// The model that it would have been.
+    pub degraded_from: Option<String>,
+    /// What is less about it: `model`, `precision`, `context`, `device`.
+    pub degraded: Vec<String>,
+    /// The policies that it does not keep, since no model does.
+    pub breaks: Vec<String>,
+    /// The whole decision as JSON, for a caller who wants it.
+    #[serde(skip)]
+    pub trace: Option<serde_json::Value>,
 }
 
 /// How long one step of a pipeline took.

@@ -1,135 +1,155 @@
-//! Which model takes a request. Pure: everything it needs is in the snapshot, so that each decision can be
-//! explained and repeated. No clock, no lock, no I/O.
+//! Which model takes a request. Pure: everything it needs is in the rules, the ask and the snapshot, so that each
+//! decision can be explained and repeated. No clock, no lock, no I/O.
+//!
+//! Three steps: the first of the operator's [`Rules`] that applies, else the name that was asked for, else the task's
+//! default, gives the models; [`predict`](predict::predict) says how long each would take; of the first step of the
+//! ladder that has a model that can take the request and keeps the policies, the one that answers first is taken.
+
+mod ask;
+mod choose;
+mod decision;
+mod predict;
+mod record;
+mod rules;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use ask::Ask;
+pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, RuleId, Step};
+pub use predict::Prediction;
+pub use record::{Ended, Record};
+pub use rules::Rules;
+pub use snapshot::{Average, Device, Model, Observed, Snapshot};
+
+use choose::choose;
+use rules::{ANY, Named, Plan};
 
 use crate::config::Task;
-use crate::error::{Error, Result};
 
-/// A configured model, as far as a decision needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its id.
-    pub id: String,
-    /// What it was made for; `None` when that is known only after loading.
-    pub task: Option<Task>,
-}
-
-/// All that a decision may look at.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The configured models, in the file's order.
-    pub models: Vec<Candidate>,
-    /// The default model of the task that is asked for.
-    pub default: Option<String>,
-}
-
-/// The model for a request, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The model's id.
-    pub model: String,
-    /// Why this one.
-    pub reason: String,
-}
-
-/// Chooses the model: the one asked for, else the task's default, else the only one that was made for the task.
-///
-/// # Errors
-/// `model-not-found`; `task-mismatch`; `model-not-chosen` when several would do and none is
-/// the default.
-pub fn decide(snapshot: &Snapshot, task: Task, asked: Option<&str>) -> Result<Decision> {
-    if let Some(id) = asked {
-        return explicit(snapshot, task, id);
+/// Chooses the model for a request: by the first rule that applies; else the one asked for; else the task's default;
+/// else the only one that was made for the task. A request that cannot be given to any is refused in the decision:
+/// `model-not-found`, `model-not-chosen`, `task-mismatch`, `no-candidate`, `route-policy`.
+pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
+    let (rule, steps) = rules.first(ask);
+    let mut decision = Decision {
+        chosen: None,
+        by: By::Rule,
+        rule: rule.map(|rule| rule.id.to_string()),
+        name: None,
+        degraded: None,
+        breaks: Vec::new(),
+        predicted: None,
+        steps,
+        candidates: Vec::new(),
+        refused: None,
+    };
+    let own;
+    let plan = match rule {
+        Some(rule) => &rule.plan,
+        None => match unruled(rules, ask, snapshot, &mut decision) {
+            Ok(plan) => {
+                own = plan;
+                &own
+            }
+            Err(fault) => {
+                decision.refused = Some(fault);
+                return decision;
+            }
+        },
+    };
+    let policies = rule.map_or(&rules.policies, |rule| &rule.policies);
+    let choice = choose(ask, snapshot, plan, policies);
+    decision.candidates = choice.considered;
+    decision.degraded = choice.degraded;
+    match choice.chosen.and_then(|place| decision.candidates.get(place)) {
+        Some(chosen) => {
+            decision.chosen = Some(chosen.model.clone());
+            decision.predicted = Some(chosen.predicted);
+            decision.breaks.clone_from(&chosen.breaks);
+        }
+        None => decision.refused = Some(refusal(ask.task, &decision)),
     }
-    if let Some(id) = &snapshot.default {
-        return Ok(Decision {
-            model: id.clone(),
-            reason: format!("the default for {task} (defaults.{task})"),
+    decision
+}
+
+/// The models of a request that no rule is for.
+fn unruled(rules: &Rules, ask: &Ask, snapshot: &Snapshot, decision: &mut Decision) -> Result<Plan, Fault> {
+    let alone = |id: &str| vec![vec![id.to_owned()]];
+    let mut of = |name: &str, by: By| {
+        decision.by = by;
+        match rules.named(name)? {
+            Named::Model => Some(alone(name)),
+            Named::Plan(plan) => {
+                decision.name = Some(name.to_owned());
+                Some(plan.clone())
+            }
+        }
+    };
+    let task = ask.task;
+    if let Some(name) = ask.model.as_deref()
+        && (name != ANY || rules.named(ANY).is_some())
+    {
+        return of(name, By::Asked).ok_or_else(|| {
+            fault(
+                "model-not-found",
+                format!("no model `{name}` is configured"),
+                "give the id of a configured model, or the path of a model",
+            )
         });
     }
-    let made_for: Vec<&Candidate> = snapshot.models.iter().filter(|m| m.task == Some(task)).collect();
-    let able: Vec<&Candidate> = match made_for.is_empty() {
-        false => made_for,
-        true => snapshot.models.iter().filter(|m| m.task.is_some_and(|t| t.covers(task))).collect(),
+    if let Some(plan) = rules.default_of(task).and_then(|name| of(name, By::Default)) {
+        return Ok(plan);
+    }
+    decision.by = By::Only;
+    let those = |fits: &dyn Fn(Task) -> bool| -> Vec<&str> {
+        let fitting = snapshot.models.iter().filter(|(_, model)| model.task.is_some_and(fits));
+        fitting.map(|(id, _)| id.as_str()).collect()
     };
+    let made_for = those(&|made_for| made_for == task);
+    let able = if made_for.is_empty() { those(&|made_for| made_for.covers(task)) } else { made_for };
     match able.as_slice() {
-        [only] => Ok(Decision { model: only.id.clone(), reason: format!("the only model for {task}") }),
-        [] => Err(Error::new("model-not-chosen", format!("no configured model does `{task}`"))
-            .help("give one with --model (an id or a path), or add it to pajamas.toml")),
-        several => Err(Error::new(
+        [only] => Ok(alone(only)),
+        [] => Err(fault(
             "model-not-chosen",
-            format!(
-                "several models do `{task}`: {}",
-                several.iter().map(|m| m.id.as_str()).collect::<Vec<_>>().join(", ")
-            ),
-        )
-        .help(format!("name one, or set `{task}` under [defaults] in pajamas.toml"))),
+            format!("no configured model does `{task}`"),
+            "give one with --model (an id or a path), or add it to pajamas.toml",
+        )),
+        several => Err(fault(
+            "model-not-chosen",
+            format!("several models do `{task}`: {}", several.join(", ")),
+            &format!("name one, or set `{task}` under [defaults] in pajamas.toml"),
+        )),
     }
 }
 
-fn explicit(snapshot: &Snapshot, task: Task, id: &str) -> Result<Decision> {
-    let model = snapshot.models.iter().find(|m| m.id == id).ok_or_else(|| not_found(id))?;
-    match model.task {
-        Some(made_for) if !made_for.covers(task) => {
-            Err(Error::new("task-mismatch", format!("`{id}` is a model for {made_for}, not for {task}"))
-                .help(format!("choose a model for {task}")))
+/// Why none of the models that were considered takes the request.
+fn refusal(task: Task, decision: &Decision) -> Fault {
+    let reason = |one: &Considered| {
+        let reasons: Vec<String> = one.rejected.iter().chain(&one.breaks).map(ToString::to_string).collect();
+        format!("`{}`: {}", one.model, reasons.join(", and "))
+    };
+    match decision.candidates.as_slice() {
+        [Considered { model, rejected: Some(Reason::Task { made_for }), .. }] => fault(
+            "task-mismatch",
+            format!("`{model}` is a model for {made_for}, not for {task}"),
+            &format!("choose a model for {task}"),
+        ),
+        all => {
+            let by_policy = all.iter().any(|one| one.rejected.is_none());
+            let (code, help) = match by_policy {
+                true => {
+                    ("route-policy", "try again later, or loosen the policies, or set `otherwise = \"best\"`")
+                }
+                false => ("no-candidate", "add a model that can take it, or ask for another"),
+            };
+            let words: Vec<String> = all.iter().map(reason).collect();
+            fault(code, format!("no model takes this request: {}", words.join("; ")), help)
         }
-        _ => Ok(Decision { model: id.to_owned(), reason: "asked for".into() }),
     }
 }
 
-/// There is no model of this id.
-fn not_found(id: &str) -> Error {
-    Error::new("model-not-found", format!("no model `{id}` is configured"))
-        .help("give the id of a configured model, or the path of a model")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn snapshot(default: Option<&str>) -> Snapshot {
-        let model = |id: &str, task| Candidate { id: id.into(), task: Some(task) };
-        Snapshot {
-            models: vec![
-                model("llama", Task::Chat),
-                model("shapes", Task::Detect),
-                model("yolo", Task::Detect),
-            ],
-            default: default.map(str::to_owned),
-        }
-    }
-
-    fn reason(default: Option<&str>, task: Task, asked: Option<&str>) -> String {
-        match decide(&snapshot(default), task, asked) {
-            Ok(d) => format!("{}: {}", d.model, d.reason),
-            Err(e) => format!("{}: {} ({})", e.code(), e.message(), e.how_to_fix()),
-        }
-    }
-
-    #[test]
-    fn every_decision_has_its_reason() {
-        assert_eq!(reason(None, Task::Detect, Some("yolo")), "yolo: asked for");
-        assert_eq!(
-            reason(Some("shapes"), Task::Detect, None),
-            "shapes: the default for detect (defaults.detect)"
-        );
-        assert_eq!(reason(None, Task::Chat, None), "llama: the only model for chat");
-        assert_eq!(reason(None, Task::Generate, None), "llama: the only model for generate");
-    }
-
-    #[test]
-    fn every_refusal_says_how_to_fix_it() {
-        assert!(
-            reason(None, Task::Detect, None)
-                .starts_with("model-not-chosen: several models do `detect`: shapes, yolo")
-        );
-        assert!(reason(None, Task::Detect, Some("shape")).starts_with("model-not-found: no model `shape`"));
-        assert!(
-            reason(None, Task::Chat, Some("yolo")).starts_with("task-mismatch: `yolo` is a model for detect")
-        );
-        assert!(
-            reason(None, Task::Classify, None)
-                .starts_with("model-not-chosen: no configured model does `classify`")
-        );
-    }
+fn fault(code: &str, message: String, help: &str) -> Fault {
+    Fault { code: code.to_owned(), message, help: help.to_owned() }
 }

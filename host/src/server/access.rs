@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::page;
+use super::request_log::Trace;
 use crate::config::{Key, Scope};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -34,6 +35,9 @@ pub async fn check(State(host): State<Arc<Host>>, mut request: Request, next: Ne
         Ok(caller) => {
             let mut extensions = axum::http::Extensions::new();
             if let Some(caller) = caller {
+                if let Some(trace) = Trace::current() {
+                    trace.keyed(&caller.0);
+                }
                 extensions.insert(caller);
             }
             request.extensions_mut().extend(extensions.clone());

@@ -123,6 +123,12 @@ pub async fn plugins(State(host): State<Arc<Host>>) -> Json<Value> {
     Json(json!({ "plugins": host.plugins().reports(), "backends": backends }))
 }
 
+/// `GET /admin/routes`: the latest decisions of the router, and what one would be made of now.
+pub async fn routes(State(host): State<Arc<Host>>) -> Result<Json<Value>> {
+    // Backends may be asked how large their models are.
+    blocking(move || Ok(Json(host.decisions()))).await
+}
+
 /// `GET /admin/config`: every value in force, and where it comes from; what became of reading it again
 /// the last time. Keys are only there as hashes.
 pub async fn config(State(host): State<Arc<Host>>) -> Json<Value> {

@@ -96,6 +96,16 @@ pub fn conversation(bytes: &[u8]) -> Result<(Option<String>, Conversation)> {
     Ok((body.model, conversation))
 }
 
+/// The request in a body of `POST /v1/chat/completions`; of several answers the first.
+///
+/// # Errors
+/// `invalid-input` with the place.
+pub fn request(bytes: &[u8]) -> Result<Request> {
+    let mut requests = Body::parse(bytes)?.requests(bytes)?;
+    requests.truncate(1);
+    requests.pop().ok_or_else(|| Error::new("invalid-input", "`n` is 0: 1 to 16 answers are possible"))
+}
+
 /// `POST /v1/chat/completions`
 pub async fn completions(
     State(host): State<Arc<Host>>,

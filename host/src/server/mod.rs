@@ -19,6 +19,7 @@ mod params;
 mod reload;
 mod request_log;
 mod responses;
+mod route_trace;
 mod routes;
 mod sse;
 mod stream;
@@ -35,6 +36,7 @@ use axum::middleware::Next;
 use axum::{Extension, Router, middleware};
 use pajamas_plugin_api::Cancel;
 
+pub use chat::request as chat_request;
 pub use error::http_status;
 use request_log::RequestLog;
 pub use routes::{Route, table};
@@ -100,6 +102,7 @@ fn router(host: Arc<Host>, log: Arc<RequestLog>) -> Router {
     routes::router()
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
+        .layer(middleware::from_fn(route_trace::add))
         .layer(middleware::from_fn_with_state(Arc::clone(&host), body::within_time))
         // The layer before has read the body already, within the limit that held then.
         .layer(DefaultBodyLimit::disable())

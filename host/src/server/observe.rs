@@ -39,6 +39,7 @@ pub async fn request(
     // The route and never the path: paths may hold what is nobody's business.
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let trace = Trace::begin(&log, id.to_str().unwrap_or_default(), &method, &route, request.headers());
+    trace.hear(request.headers(), &host.wanted_headers());
     let mut response = Arc::clone(&trace).within(next.run(request)).await;
     let refusal = response.extensions().get::<Refusal>().map(|refusal| refusal.0.code().to_owned());
     if let Some(code) = &refusal {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::body;
 use crate::config::Server;
 use crate::error::{Error, Result};
-use crate::pipeline::Params;
+use crate::pipeline::{Hints, Params};
 
 /// The fields, read from the same body as those of the family: a field that is wrong is named with its path.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -50,6 +50,14 @@ pub struct Fields {
     ignore_eos: bool,
     /// Ours: waiting requests of a higher priority go first.
     priority: i32,
+    /// What rules may look at; texts, numbers and truth values count. Its `session_id` is the request's session.
+    metadata: Option<Map<String, Value>>,
+    /// The request's session, when nothing else says it.
+    prompt_cache_key: Option<String>,
+    /// The request's session, when nothing else says it.
+    user: Option<String>,
+    /// Ours: the answer says how its model was chosen.
+    route_trace: bool,
 }
 
 /// How long a request may take, read from the same body as the rest.
@@ -124,6 +132,8 @@ impl Fields {
         let max_tokens = fields.max_tokens()?;
         let defaults = Sampling::default();
         let constraint = fields.constraint()?;
+        let metadata = metadata(fields.metadata.unwrap_or_default());
+        let session = metadata.get("session_id").cloned();
         let logit_bias = fields.logit_bias.unwrap_or_default();
         let logit_bias = logit_bias.iter().map(|(id, bias)| {
             let bias = bias.as_f64().map(|bias| bias as f32).filter(|bias| bias.is_finite());
@@ -153,6 +163,12 @@ impl Fields {
             constraint,
             priority: fields.priority,
             ignore_eos: fields.ignore_eos,
+            hints: Hints {
+                session: session.or(fields.prompt_cache_key).or(fields.user),
+                metadata,
+                trace: fields.route_trace,
+                ..Hints::default()
+            },
             ..Params::default()
         })
     }
@@ -210,6 +226,16 @@ impl Fields {
     }
 }
 
+/// What of metadata is text, or can be written as one.
+fn metadata(written: Map<String, Value>) -> BTreeMap<String, String> {
+    let text = |value| match value {
+        Value::String(text) => Some(text),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    };
+    written.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect()
+}
+
 /// The schema of a format; `None` for plain text.
 fn schema(field: &str, at: &str, kind: &str, schema: Option<&Value>) -> Result<Option<Value>> {
     match (kind, schema) {
@@ -244,6 +270,16 @@ mod tests {
             assert_eq!(params(body).max_tokens, Some(5), "{name}");
         }
         assert_eq!(params(json!({ "stop": null, "stop_sequences": ["a"] })).stop, ["a"]);
+    }
+
+    #[test]
+    fn what_rules_look_at_is_text() {
+        let body =
+            json!({ "metadata": { "team": "red", "tier": 2, "deep": {}, "session_id": "s" }, "user": "u" });
+        let hints = Fields::params(body.to_string().as_bytes()).unwrap().hints;
+        assert_eq!(hints.session.as_deref(), Some("s"));
+        let metadata: Vec<_> = hints.metadata.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(metadata, ["session_id=s", "team=red", "tier=2"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 use super::telemetry::{self, Telemetry};
 use crate::config::Task;
 use crate::error::Result;
-use crate::pipeline::{Outcome, Output, Route};
+use crate::pipeline::{Hints, Outcome, Output, Route};
 
 /// Entries that are kept for who begins to watch, and that may wait for a slow watcher.
 const KEPT: usize = 100;
@@ -109,6 +109,10 @@ pub struct Trace {
     /// The caller's span, when spans are made.
     parent: Option<Context>,
     entry: Mutex<Entry>,
+    /// What the choice of a model looks at.
+    hints: Mutex<Hints>,
+    /// The decision, for a caller who wants it.
+    decision: Mutex<Option<Value>>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -209,7 +213,51 @@ impl Trace {
             ..Entry::default()
         };
         let parent = log.telemetry.as_ref().map(|_| Telemetry::parent(headers));
-        Arc::new(Self { log: Arc::clone(log), begun: Instant::now(), parent, entry: Mutex::new(entry) })
+        Arc::new(Self {
+            log: Arc::clone(log),
+            begun: Instant::now(),
+            parent,
+            entry: Mutex::new(entry),
+            hints: Mutex::default(),
+            decision: Mutex::default(),
+        })
+    }
+
+    /// What its headers say for the choice of a model; `wanted` are those that rules look at, in lower case.
+    pub fn hear(&self, headers: &HeaderMap, wanted: &[String]) {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let preferred = text("accept-language").and_then(|all| {
+            let first = all.split([',', ';']).next()?.trim();
+            let language = first.split('-').next()?.to_ascii_lowercase();
+            language.bytes().all(|b| b.is_ascii_lowercase()).then_some(language).filter(|l| !l.is_empty())
+        });
+        let id = Some(self.entry().id.clone());
+        let mut hints = self.hints();
+        hints.id = id;
+        hints.language = preferred;
+        hints.session = text("x-session-id");
+        hints.headers = wanted.iter().filter_map(|name| Some((name.clone(), text(name)?))).collect();
+    }
+
+    /// It was sent with this key.
+    pub fn keyed(&self, name: &str) {
+        self.hints().key = Some(name.to_owned());
+    }
+
+    /// Adds what its headers and its key say to what its body said.
+    pub fn hint(&self, hints: &mut Hints) {
+        let Hints { id, key, headers, language, session, .. } = self.hints().clone();
+        let session = session.or_else(|| hints.session.take());
+        *hints = Hints { id, key, headers, language, session, ..std::mem::take(hints) };
+    }
+
+    /// The decision, for a caller who wants it.
+    pub fn decision(&self) -> Option<Value> {
+        self.decision.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn hints(&self) -> MutexGuard<'_, Hints> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers a request as the current one, so that what runs for it is written down with it.
@@ -232,6 +280,9 @@ impl Trace {
 
     /// Where it goes.
     pub fn routed(&self, task: Task, route: &Route) {
+        if route.trace.is_some() {
+            self.decision.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&route.trace);
+        }
         let mut entry = self.entry();
         entry.task = Some(task);
         entry.routed = Some(Instant::now());
@@ -326,6 +377,36 @@ mod tests {
         assert!(watcher.try_recv().is_err());
         drop(second);
         assert_eq!(watcher.try_recv().unwrap().1["status"], 200);
+    }
+
+    #[test]
+    fn headers_say_what_the_choice_of_a_model_looks_at() {
+        let log = Arc::new(RequestLog::new(None));
+        let trace = trace(&log, &Method::POST);
+        let pairs = [
+            ("accept-language", "de-AT, en;q=0.8"),
+            ("x-session-id", "s"),
+            ("x-tier", "gold"),
+            ("cookie", "c"),
+        ];
+        let headers =
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        trace.hear(&headers, &["x-tier".to_owned(), "x-team".to_owned()]);
+        trace.keyed("app");
+        let mut hints = Hints { session: Some("of the body".to_owned()), trace: true, ..Hints::default() };
+        trace.hint(&mut hints);
+        assert_eq!(
+            hints,
+            Hints {
+                id: Some("7".to_owned()),
+                key: Some("app".to_owned()),
+                headers: [("x-tier".to_owned(), "gold".to_owned())].into(),
+                language: Some("de".to_owned()),
+                session: Some("s".to_owned()),
+                trace: true,
+                ..Hints::default()
+            }
+        );
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub fn table() -> Vec<(&'static str, Vec<Route>)> {
 fn text() -> Vec<Route> {
     use Answer::{Json, Streamed};
     vec![
-        get("/v1/models", "The configured models.", Json("Models"), health::models),
+        get("/v1/models", "The configured models, ladders and aliases.", Json("Models"), health::models),
         post(
             "/v1/chat/completions",
             "OpenAI's chat: streamed or not, `n`, `logprobs`, `tools`, `response_format`, `grammar` in GBNF.",
@@ -203,6 +203,13 @@ fn operating() -> Vec<Route> {
         ),
         model("/admin/models/{id}/unpin", "The model may give way again.", routing::post(admin::unpin)),
         get("/admin/plugins", "Each plugin with each step of opening it.", Json("Plugins"), admin::plugins),
+        get(
+            "/admin/routes",
+            "The latest decisions of the router with all that they were made of, the oldest first; models and devices as \
+             a decision would see them now.",
+            Json("Decisions"),
+            admin::routes,
+        ),
         get(
             "/admin/config",
             "Each setting with its source, and how the latest reload ended.",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::GenerateSummary;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -89,7 +90,8 @@ pub async fn answer(
         }
     };
     let route = route.ok_or_else(unrouted)?;
-    let lines = protocol.begin(&route);
+    let told = route.trace.as_ref().map(|trace| Line::named("route", json!({ "route_trace": trace })));
+    let lines = told.into_iter().chain(protocol.begin(&route)).collect();
     let (sender, receiver) = mpsc::channel(1);
     let limits = Limits { deadline, request: limit, client: server.client_timeout.duration() };
     tokio::spawn(forward(running, first, protocol, lines, sender, limits));

@@ -13,7 +13,6 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::request_log::Trace;
 use crate::chat::Part;
-use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::pipeline::{Event, Input, Outcome, Request, Route};
@@ -109,11 +108,14 @@ const BUFFER: usize = 64;
 
 impl Running {
     /// Starts a request.
-    pub fn start(host: Arc<Host>, request: Request) -> Self {
+    pub fn start(host: Arc<Host>, mut request: Request) -> Self {
         let (sender, events) = mpsc::channel(BUFFER);
         let cancel = Cancel::new();
         let flag = cancel.clone();
         let trace = Trace::current();
+        if let Some(trace) = &trace {
+            trace.hint(&mut request.params.hints);
+        }
         tokio::task::spawn_blocking(move || {
             let tell = |happened| match sender.blocking_send(happened) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -121,8 +123,8 @@ impl Running {
             };
             // A caller from elsewhere names models of the configuration; paths are for whoever sits at the machine.
             let model = request.model.as_deref();
-            let known = model.map_or(Ok(()), |id| host.configured(id).map(drop));
-            if let Err(error) = known.and_then(|()| host.may_begin(request.task, model)) {
+            let known = model.map_or(Ok(()), |name| host.known(name));
+            if let Err(error) = known.and_then(|()| host.may_begin(&request)) {
                 let _ = tell(Happened::Done(Box::new(Err(error))));
                 return;
             }
@@ -223,8 +225,8 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     let ended = tokio::task::spawn_blocking(move || {
         let model = model.as_deref();
-        model.map(|id| host.configured(id)).transpose()?;
-        host.may_begin(Task::Generate, model)?;
+        model.map_or(Ok(()), |name| host.known(name))?;
+        host.may_begin_text(model)?;
         work(&host, model)
     });
     ended.await.unwrap_or_else(|_| Err(Error::new("internal", "the request's thread ended early")))
@@ -232,9 +234,16 @@ pub async fn blocking<T: Send + 'static>(
 
 /// The `x-pajamas-route` header: what the answer came from.
 pub fn route_header(route: &Route) -> String {
-    format!(
-        "model={}; backend={}; device={}; format={}",
-        route.model, route.backend, route.device, route.format
-    )
-    .replace(|c: char| !(' '..='~').contains(&c), "?")
+    let Route { model, backend, device, format, by, .. } = route;
+    let mut words = format!("model={model}; backend={backend}; device={device}; format={format}; by={by}");
+    let more = [
+        ("rule", route.rule.clone().unwrap_or_default()),
+        ("in-place-of", route.degraded_from.clone().unwrap_or_default()),
+        ("degraded", route.degraded.join(",")),
+        ("breaks", route.breaks.join(",")),
+    ];
+    for (name, value) in more.iter().filter(|(_, value)| !value.is_empty()) {
+        words += &format!("; {name}={value}");
+    }
+    words.replace(|c: char| !(' '..='~').contains(&c), "?")
 }

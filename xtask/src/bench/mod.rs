@@ -2,6 +2,7 @@
 
 mod detect;
 mod house;
+mod route;
 mod serve;
 mod sound;
 mod text;
@@ -49,6 +50,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     );
     writeln!(page, "Machine: {}; {} thread(s).", machine(project)?, options.threads)?;
     house::measure(project, options, &mut page)?;
+    route::measure(project, options, &mut page)?;
     detect::measure(project, options, &mut page)?;
     sound::measure(project, options, &mut page)?;
     text::measure(project, options, &mut page)?;

@@ -104,7 +104,13 @@ fn the_explanation_is_a_table() {
     stages.search           []             built in
     memory.devices          {}             built in
     memory.reserve          "512MiB"       built in
+    routing.otherwise       "best"         built in
+    routing.record          "facts"        built in
+    routing.warm_only       false          built in
+    aliases                 {}             built in
     models                  []             built in
+    ladders                 []             built in
+    routes                  []             built in
     pipelines               []             built in
     "#);
 }

@@ -5,6 +5,7 @@ mod fuzz;
 mod layers;
 mod messages;
 mod own_file;
+mod routes;
 
 use std::path::Path;
 

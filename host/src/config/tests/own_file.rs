@@ -35,6 +35,51 @@ fn what_it_shows_as_an_example_is_read_too() {
 }
 
 #[test]
+fn the_routing_that_it_shows_is_read_too() {
+    let text = std::fs::read_to_string(PATH).unwrap();
+    let example =
+        text.lines().skip_while(|line| *line != "# [routing]").take_while(|line| line.starts_with('#'));
+    let example: String =
+        example.map(|line| line.strip_prefix("# ").unwrap_or("").to_owned() + "\n").collect();
+    let folder = Path::new(PATH).parent().unwrap();
+    let house = House::new(
+        &(text.replace("artifact = \"", &format!("artifact = \"{}/", folder.display()))
+            + &example.replace("artifact = \"", &format!("artifact = \"{}/", folder.display()))),
+    );
+    let config = house.load().unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.routes.len(), config.ladders.len(), config.aliases.len()), (1, 1, 1));
+}
+
+/// The TOML in a page of the book, block by block.
+fn blocks(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut rest = page;
+    while let Some((_, after)) = rest.split_once("```toml\n") {
+        let (block, after) = after.split_once("```").unwrap();
+        blocks.push(block.to_owned());
+        rest = after;
+    }
+    blocks
+}
+
+#[test]
+fn the_examples_of_the_page_about_routing_are_read() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/routing.md");
+    let blocks = blocks(&std::fs::read_to_string(page).unwrap());
+    assert_eq!(blocks.len(), 4);
+    for block in blocks {
+        // What an example speaks of without showing it.
+        let key = |name| format!("[[server.keys]]\nname = \"{name}\"\nsha256 = \"{}\"\n", "0".repeat(64));
+        let models = ["large", "medium", "small", "coder", "large-q4", "large-cpu"]
+            .map(|id| format!("[[models]]\nid = \"{id}\"\npath = \"chat.gguf\"\ntask = \"chat\"\n"))
+            .into_iter()
+            .filter(|model| !block.contains(model.lines().nth(1).unwrap()));
+        let toml = format!("{block}\n{}{}", key("batch"), models.collect::<String>());
+        House::new(&toml).load().unwrap_or_else(|problems| panic!("{block}\n{problems}"));
+    }
+}
+
+#[test]
 fn it_explains_every_key_there_is() {
     let text = std::fs::read_to_string(PATH).unwrap();
     let schema = Config::json_schema();

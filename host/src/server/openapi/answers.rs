@@ -72,6 +72,7 @@ fn openai() -> Value {
             }],
             "usage": "#Usage",
             "timings": "#Timings",
+            "route_trace?": "object",
         },
         "TextLogprobs": {
             "tokens": ["string"],
@@ -92,6 +93,7 @@ fn openai() -> Value {
             }],
             "usage": "#Usage",
             "timings": "#Timings",
+            "route_trace?": "object",
         },
         "Models": {
             "object": "=list",
@@ -157,6 +159,7 @@ fn responses() -> Value {
                 "output_tokens_details": { "reasoning_tokens": "integer" },
                 "total_tokens": "integer",
             },
+            "route_trace?": "object",
         },
     })
 }
@@ -181,6 +184,7 @@ fn anthropic() -> Value {
                 "cache_creation_input_tokens": "integer",
                 "output_tokens": "integer",
             },
+            "route_trace?": "object",
         },
         "AnthropicCount": { "input_tokens": "integer" },
     })
@@ -266,6 +270,7 @@ fn operating() -> Value {
             "plugins": ["object"],
             "backends": [{ "plugin": "string", "backend": "object", "probe": "any" }],
         },
+        "Decisions": { "rules": "string", "snapshot": "object", "decisions": ["object"] },
         "Settings": { "settings": ["object"], "file": "string|null", "reload": "object|null" },
         "Changes": { "changes": "object" },
         "Document": "object",

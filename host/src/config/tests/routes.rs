@@ -1,0 +1,168 @@
+//! Rules, ladders and aliases: what is read, and what is refused.
+
+use super::super::*;
+use super::House;
+
+/// Three models for text and one for pictures.
+fn models() -> String {
+    let model =
+        |id: &str, file: &str, rest: &str| format!("[[models]]\nid = \"{id}\"\npath = \"{file}\"\n{rest}\n");
+    [
+        model("large", "chat.gguf", "task = \"chat\""),
+        model("medium", "chat.gguf", "task = \"chat\""),
+        model("small", "chat.gguf", "task = \"chat\""),
+        model("boxes", "yolo.onnx", "task = \"detect\""),
+    ]
+    .concat()
+}
+
+fn house(toml: &str) -> House {
+    House::new(&format!("{toml}\n{}", models()))
+}
+
+#[test]
+fn a_name_leads_to_its_models_step_by_step() {
+    let config = house(
+        r#"
+        [aliases]
+        gpt-4o = "chat"
+        tiny = "small"
+        [[ladders]]
+        id = "chat"
+        steps = ["large", "rest"]
+        [[ladders]]
+        id = "rest"
+        steps = [["medium", "tiny"], "small"]
+        "#,
+    )
+    .load()
+    .unwrap();
+    let steps = |name| {
+        let steps = config.steps(name).unwrap();
+        steps
+            .into_iter()
+            .map(|s| s.into_iter().map(|id| id.to_string()).collect::<Vec<_>>().join("|"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(steps("gpt-4o"), ["large", "medium|small", "small"]);
+    assert_eq!(steps("tiny"), ["small"]);
+    assert_eq!(config.steps("huge"), Err(Astray::Unknown("huge")));
+}
+
+#[test]
+fn every_condition_and_policy_is_read() {
+    let key = format!("[[server.keys]]\nname = \"app\"\nsha256 = \"{}\"\n", "0".repeat(64));
+    let config = house(&format!(
+        r#"
+        {key}
+        [routing]
+        latency_budget = "20s"
+        record = "text"
+        [[routes]]
+        id = "everything"
+        use = ["large", "small"]
+        latency_budget = "2s"
+        vram_headroom = "1GiB"
+        warm_only = true
+        max_temperature = 85
+        affinity = "session"
+        when.model = ["gpt-4o", "large"]
+        when.task = "chat"
+        when.keywords = ["select", "from where"]
+        when.regex = "(?i)sql"
+        when.min_tokens = 10
+        when.max_tokens = 1000
+        when.has = ["tools", "schema"]
+        when.language = ["de", "fr"]
+        when.key = "app"
+        when.metadata.team = ["red", "blue"]
+        when.hours = "22:00-06:00"
+        when.header.x-tier = "gold"
+        "#
+    ))
+    .load()
+    .unwrap();
+    let rule = &config.routes[0];
+    let policies = rule.policies(&config.routing);
+    assert_eq!(policies.latency_budget, Some(Period::seconds(2)));
+    assert_eq!((policies.affinity, policies.otherwise), (Some(Affinity::Session), Otherwise::Best));
+    assert_eq!(policies.record, Record::Text);
+    assert_eq!(rule.when.metadata["team"].as_slice(), ["red", "blue"]);
+    assert_eq!(rule.when.has.as_ref().unwrap().as_slice(), [Feature::Tools, Feature::Schema]);
+    assert_eq!(config.steps_of(&rule.targets).unwrap()[0].len(), 2);
+    // What is explained can be read again.
+    let written = serde_json::to_value(&config).unwrap();
+    assert_eq!(written["routes"][0]["when"]["hours"], "22:00-06:00");
+    assert_eq!(written["routes"][0]["when"]["key"], "app");
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_its_place() {
+    let problems = |toml: &str| house(toml).problems();
+    insta::assert_snapshot!(problems("[[ladders]]\nid = \"a\"\nsteps = [\"large\", \"b\"]\n[[ladders]]\nid = \"b\"\nsteps = [\"a\"]\n"), @r#"
+    pajamas.toml:3:9: the ladder `a` leads back to itself: a > b > a
+      |
+    3 | steps = ["large", "b"]
+      |         ^^^^^^^^^^^^^^
+      = help: end each ladder with a model
+
+    pajamas.toml:6:9: the ladder `b` leads back to itself: b > a > b
+      |
+    6 | steps = ["a"]
+      |         ^^^^^
+      = help: end each ladder with a model
+    "#);
+    insta::assert_snapshot!(problems("[[routes]]\nid = \"r\"\nuse = [\"large\", \"smal\"]\nwhen.regex = \"a(b\"\n"), @r#"
+    pajamas.toml:3:17: the rule `r`: there is no model or ladder `smal`
+      |
+    3 | use = ["large", "smal"]
+      |                 ^^^^^^
+      = help: did you mean `small`?
+
+    pajamas.toml:4:14: `routes.r.when.regex`: `a(b` is no regular expression: unclosed group
+      |
+    4 | when.regex = "a(b"
+      |              ^^^^^
+    "#);
+    insta::assert_snapshot!(problems("[[routes]]\nid = \"r\"\nuse = \"boxes\"\nwhen.task = \"chat\"\n"), @r#"
+    pajamas.toml:3:7: the rule `r`: the model `boxes` is for the task `detect`, not for chat
+      |
+    3 | use = "boxes"
+      |       ^^^^^^^
+      = help: name models whose task is `chat`
+    "#);
+}
+
+#[test]
+fn every_contradiction_has_its_code() {
+    let rule = |rest: &str| format!("[[routes]]\nid = \"r\"\nuse = \"large\"\n{rest}\n");
+    for (toml, code) in [
+        (rule("when.min_tokens = 9\nwhen.max_tokens = 3"), "config-conflict"),
+        (rule("warm_only = true\notherwise = \"refuse\""), "config-conflict"),
+        (rule("vram_headroom = \"2GiB\"\n[memory]\nlimit = \"1GiB\""), "config-conflict"),
+        (rule("latency_budget = \"0s\""), "config-invalid-value"),
+        (rule("when.key = \"nobody\""), "config-unknown-reference"),
+        (rule("when.header.Authorization = \"x\""), "config-invalid-value"),
+        (rule("when.keywords = [\"a\", \" \"]"), "config-invalid-value"),
+        (rule("when.keywords = []"), "config-invalid-value"),
+        (rule("when.keyword = \"a\""), "config-unknown-key"),
+        (rule("[[routes]]\nid = \"late\"\nuse = \"small\"\nwhen.min_tokens = 3"), "config-conflict"),
+        (rule("[[routes]]\nid = \"r\"\nuse = \"small\"\nwhen.model = \"x\""), "config-duplicate-id"),
+        ("[[ladders]]\nid = \"l\"\nsteps = [\"large\", \"boxes\"]".to_owned(), "config-conflict"),
+        ("[[ladders]]\nid = \"l\"\nsteps = []".to_owned(), "config-missing-key"),
+        ("[[ladders]]\nid = \"large\"\nsteps = [\"small\"]".to_owned(), "config-duplicate-id"),
+        ("[aliases]\nx = \"y\"".to_owned(), "config-unknown-reference"),
+        ("[aliases]\nx = \"y\"\ny = \"large\"".to_owned(), "config-conflict"),
+        ("[aliases]\nlarge = \"small\"".to_owned(), "config-duplicate-id"),
+    ] {
+        assert_eq!(house(&toml).codes(), [code], "{toml}");
+    }
+    // The same with what is meant is fine.
+    for toml in [
+        rule("when.min_tokens = 3\nwhen.max_tokens = 9"),
+        rule("[[routes]]\nid = \"late\"\nuse = \"small\"\nwhen.model = \"x\""),
+        "[defaults]\nchat = \"l\"\n[[ladders]]\nid = \"l\"\nsteps = [\"large\", \"small\"]".to_owned(),
+    ] {
+        house(&toml).load().unwrap_or_else(|problems| panic!("{toml}: {problems}"));
+    }
+}

@@ -1,0 +1,397 @@
+//! The choice of a model: what the router has to know is gathered, it decides, the decision is kept.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pajamas_plugin_api::{EngineStats, LoadRequest};
+use serde_json::{Value, json};
+
+use super::Host;
+use super::ask::{ask, common};
+use super::setup::Setup;
+use crate::artifact::{self, Reference};
+use crate::config::{Affinity, Config, Known, Model, Record as Keep, Task, suggest};
+use crate::error::{Error, Result};
+use crate::metrics::Took;
+use crate::models::{Lease, Spec, by_device};
+use crate::pipeline::{Outcome, Output, Request, Route};
+use crate::plugins::Choice;
+use crate::router::{self, Ask, Decision, Device, Ended, Fault, Record, Snapshot, decide};
+
+/// What is known of a configured model without loading it; found out once for a configuration.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    task: Option<Task>,
+    source: String,
+    format: String,
+    precision: Option<String>,
+    context: Option<u32>,
+    device: String,
+    /// What it would hold on its device.
+    memory: Option<u64>,
+    unusable: Option<Fault>,
+}
+
+/// Models that a request does not go to, and why.
+pub(super) type Excluded = BTreeMap<String, Fault>;
+
+/// A request that has its model.
+pub(super) struct Routed {
+    pub(super) spec: Spec,
+    /// `None` for a path.
+    decision: Option<Decision>,
+    /// The number of the decision among those that are kept.
+    number: Option<u64>,
+    begun: Instant,
+    /// Where requests like it go from now on.
+    common: [Option<u64>; 2],
+}
+
+const AFFINITIES: [Affinity; 2] = [Affinity::Session, Affinity::Prefix];
+
+impl Host {
+    /// Refuses a name that nothing has: of a model, a ladder, an alias, or one that a rule knows.
+    ///
+    /// # Errors
+    /// `model-not-found` with the nearest name.
+    pub fn known(&self, name: &str) -> Result<()> {
+        let setup = self.current.get();
+        if setup.rules.know(name) { Ok(()) } else { Err(unknown(&setup.config, name)) }
+    }
+
+    /// The latest decisions, the oldest first, and what a decision would be made of now.
+    pub fn decisions(&self) -> Value {
+        let setup = self.current.get();
+        let snapshot = self.snapshot(&setup, &Excluded::new());
+        json!({
+            "rules": setup.rules.fingerprint(),
+            "snapshot": snapshot,
+            "decisions": self.memory.decisions.all(),
+        })
+    }
+
+    /// What a decision would be made of now.
+    pub fn snapshot_now(&self) -> Snapshot {
+        self.snapshot(&self.current.get(), &Excluded::new())
+    }
+
+    /// Headers that rules look at, in lower case.
+    pub fn wanted_headers(&self) -> Vec<String> {
+        self.current.get().rules.headers().collect()
+    }
+
+    /// Compares rules and ladders with the models that they name: what these do, and whether they can ever be in the
+    /// memory of this machine. Of a model that no backend here can run nothing is known.
+    ///
+    /// # Errors
+    /// `config-conflict`, `config-too-large`.
+    pub fn check_routes(&self) -> Result<()> {
+        let setup = self.current.get();
+        let devices = self.models.glance([]).devices;
+        let mut known = BTreeMap::new();
+        for model in &setup.config.models {
+            let facts = self.look(model, true).unwrap_or_default();
+            let budget = devices.get(&facts.device).map(|device| device.budget);
+            let too_large = budget.zip(facts.memory).filter(|(budget, needs)| needs > budget);
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            let too_large = too_large.map(|(budget, needs)| {
+                let (needs, budget) = (mib(needs), mib(budget));
+                format!(
+                    "`{}` needs {needs} MiB on {}, where models may hold {budget} MiB",
+                    model.id, facts.device
+                )
+            });
+            known.insert(model.id.to_string(), Known { task: facts.task, too_large });
+        }
+        Ok(setup.config.check_known(&|id| known.get(id).cloned().unwrap_or_default())?)
+    }
+
+    /// The model for a request: one of the configuration, or a path that the caller gave. The decision is kept.
+    pub(super) fn route(&self, setup: &Setup, request: &Request, excluded: &Excluded) -> Result<Routed> {
+        let begun = Instant::now();
+        let routed = |spec| Routed { spec, decision: None, number: None, begun, common: [None; 2] };
+        if let Some(spec) = path(setup, request.model.as_deref())? {
+            return Ok(routed(spec));
+        }
+        let commons = if setup.rules.affinity() {
+            AFFINITIES.map(|affinity| common(request, affinity))
+        } else {
+            [None; 2]
+        };
+        let ask = ask(request);
+        let mut snapshot = self.snapshot(setup, excluded);
+        snapshot.affinity = commons.iter().flatten().find_map(|common| self.memory.habits.of(*common));
+        let decision = decide(&setup.rules, &ask, &snapshot);
+        let number = self.keep(setup, request, ask, snapshot, &decision);
+        let spec = spec(&setup.config, &decision)?;
+        Ok(Routed { decision: Some(decision), number, common: commons, ..routed(spec) })
+    }
+
+    /// As [`route`](Self::route), for what is no request: nothing is kept.
+    pub(super) fn resolve(&self, setup: &Setup, task: Task, asked: Option<&str>) -> Result<Spec> {
+        if let Some(spec) = path(setup, asked)? {
+            return Ok(spec);
+        }
+        let ask = Ask::new(task, asked);
+        let snapshot = self.snapshot(setup, &Excluded::new());
+        spec(&setup.config, &decide(&setup.rules, &ask, &snapshot))
+    }
+
+    /// As [`route`](Self::route), without keeping it: the request will be routed once more.
+    pub(super) fn foresee(&self, setup: &Setup, request: &Request) -> Result<Spec> {
+        if let Some(spec) = path(setup, request.model.as_deref())? {
+            return Ok(spec);
+        }
+        let ask = ask(request);
+        let snapshot = self.snapshot(setup, &Excluded::new());
+        spec(&setup.config, &decide(&setup.rules, &ask, &snapshot))
+    }
+
+    fn keep(
+        &self,
+        setup: &Setup,
+        request: &Request,
+        ask: Ask,
+        snapshot: Snapshot,
+        decision: &Decision,
+    ) -> Option<u64> {
+        let ask = match setup.config.routing.record {
+            Keep::Off => return None,
+            Keep::Facts => setup.rules.without_words(ask, decision.steps.len()),
+            Keep::Text => ask,
+        };
+        Some(self.memory.decisions.keep(&Record {
+            request: request.params.hints.id.clone(),
+            rules: setup.rules.fingerprint().to_owned(),
+            ask,
+            snapshot,
+            decision: decision.clone(),
+            outcome: None,
+        }))
+    }
+
+    /// All that a decision may look at, but for where requests like it went.
+    fn snapshot(&self, setup: &Setup, excluded: &Excluded) -> Snapshot {
+        let config = &setup.config;
+        let glance = self.models.glance(config.models.iter().map(|model| &*model.id));
+        let inside: BTreeMap<String, u32> = self.admission.inside().into_iter().collect();
+        let troubles = self.memory.troubles.now();
+        let models = config.models.iter().map(|model| {
+            let facts = self.facts(setup, model);
+            let id = model.id.to_string();
+            let (state, held) = glance.models.get(&id).cloned().unwrap_or_default();
+            let (observed, slots) = self.memory.observed.of(&id, &facts.device);
+            let known = router::Model {
+                task: facts.task,
+                state,
+                source: facts.source.clone(),
+                format: facts.format.clone(),
+                precision: facts.precision.clone(),
+                context: facts.context,
+                device: facts.device.clone(),
+                memory: held.get(&facts.device).copied().or(facts.memory),
+                inside: inside.get(&id).copied().unwrap_or(0),
+                slots,
+                unusable: excluded
+                    .get(&id)
+                    .or_else(|| troubles.get(&id))
+                    .or(facts.unusable.as_ref())
+                    .cloned(),
+                observed,
+            };
+            (id, known)
+        });
+        let heat = setup.rules.heat();
+        let devices = glance.devices.iter().map(|(id, device)| {
+            let crate::models::DeviceGlance { budget, held, idle } = *device;
+            let temperature = if heat && id == "cpu" { self.memory.heat.cpu() } else { None };
+            (id.clone(), Device { budget, held, idle, temperature })
+        });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Snapshot {
+            time: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            models: models.collect(),
+            devices: devices.collect(),
+            affinity: None,
+        }
+    }
+
+    /// Found out when it is asked for the first time; again and again where something is wrong, which may pass.
+    fn facts(&self, setup: &Setup, model: &Model) -> Arc<Facts> {
+        if let Some(facts) = setup.facts(&model.id) {
+            return facts;
+        }
+        // A backend reads the file to estimate: only where models are compared.
+        let facts = match self.look(model, setup.rules.compare(&model.id)) {
+            Ok(facts) => Arc::new(facts),
+            Err(error) => {
+                let unusable = Some(Fault::from(&error));
+                return Arc::new(Facts { task: model.task, unusable, ..Facts::default() });
+            }
+        };
+        if facts.unusable.is_none() {
+            setup.know(&model.id, &facts);
+        }
+        facts
+    }
+
+    fn look(&self, model: &Model, estimate: bool) -> Result<Facts> {
+        let spec = Spec::of_model(model)?;
+        let mut hasher = DefaultHasher::new();
+        model.location().hash(&mut hasher);
+        let context = spec.options.get("context_length").and_then(Value::as_u64);
+        let mut facts = Facts {
+            task: spec.task,
+            source: format!("{:016x}", hasher.finish()),
+            format: spec.format.clone(),
+            precision: spec.precision.clone(),
+            context: context.and_then(|tokens| u32::try_from(tokens).ok()),
+            ..Facts::default()
+        };
+        match self.plugins.choose(&spec.format, &spec.backend, &spec.device) {
+            Ok(choice) => {
+                facts.device = choice.device.map_or_else(String::new, |device| device.id.clone());
+                if estimate {
+                    let estimate = choice.backend.backend.estimate(&load_request(&spec, &choice));
+                    match estimate {
+                        Ok(memory) => facts.memory = by_device(&memory).get(&facts.device).copied(),
+                        Err(error) => facts.unusable = Some(Fault::from(&Error::from(error))),
+                    }
+                }
+            }
+            Err(error) => facts.unusable = Some(Fault::from(&error)),
+        }
+        Ok(facts)
+    }
+
+    /// A model was loaded, or was in memory already: what that took is remembered.
+    pub(super) fn leased(&self, lease: &Lease) {
+        let (model, device) = (&lease.id, &lease.device);
+        self.memory.troubles.over(model);
+        let Some((loads, took)) = self.models.loads(model) else { return };
+        if self.memory.observed.loaded(model, device, loads, took)
+            && let Ok(Some(stats)) = EngineStats::of(&*lease.session)
+        {
+            self.memory.observed.has_slots(model, device, stats.slots);
+        }
+    }
+
+    /// A request ended: what it took is remembered, and where it went.
+    pub(super) fn ended(&self, routed: &Routed, device: &str, worked: Duration, result: &Result<Outcome>) {
+        let id = &routed.spec.id;
+        if routed.decision.is_none() {
+            return;
+        }
+        if let Ok(outcome) = result {
+            self.memory.observed.add(id, device, took(&outcome.output, worked));
+            for common in routed.common.into_iter().flatten() {
+                self.memory.habits.went(common, id);
+            }
+        }
+        self.record_end(routed, result.as_ref().err());
+    }
+
+    /// What became of a request, without anything to remember.
+    pub(super) fn record_end(&self, routed: &Routed, error: Option<&Error>) {
+        if let Some(number) = routed.number {
+            let code = error.map_or("ok", Error::code).to_owned();
+            let took = u64::try_from(routed.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.memory.decisions.ended(number, Ended { code, took });
+        }
+    }
+
+    /// Whether a request whose model could not be had may go to another one, which is then not this. Says why not.
+    pub(super) fn may_go_elsewhere(&self, routed: &Routed, error: &Error, excluded: &mut Excluded) -> bool {
+        let others = routed.decision.as_ref().is_some_and(|decision| {
+            let able = |one: &router::Considered| one.model != routed.spec.id && one.rejected.is_none();
+            decision.candidates.iter().any(able)
+        });
+        if !others || error.code() == "cancelled" {
+            return false;
+        }
+        if error.code() != "queue-full" {
+            self.memory.troubles.add(&routed.spec.id, error.into());
+        }
+        excluded.insert(routed.spec.id.clone(), error.into());
+        self.record_end(routed, Some(error));
+        true
+    }
+}
+
+impl Routed {
+    /// The route, as it is told.
+    pub(super) fn told(&self, request: &Request, choice: &Choice<'_>) -> Route {
+        let route = Route {
+            model: self.spec.id.clone(),
+            reason: "the path asked for".to_owned(),
+            format: self.spec.format.clone(),
+            backend: choice.backend.full_id(),
+            device: choice.device.map_or_else(|| "unknown".to_owned(), |d| d.id.clone()),
+            rejected: choice.rejected.clone(),
+            by: "path",
+            rule: None,
+            degraded_from: None,
+            degraded: Vec::new(),
+            breaks: Vec::new(),
+            trace: None,
+        };
+        let Some(decision) = &self.decision else { return route };
+        let degraded = decision.degraded.as_ref();
+        Route {
+            reason: decision.reason(request.task),
+            by: decision.by.name(),
+            rule: decision.rule.clone(),
+            degraded_from: degraded.map(|degraded| degraded.from.clone()),
+            degraded: degraded.iter().flat_map(|d| d.what.iter().map(ToString::to_string)).collect(),
+            breaks: decision.breaks.iter().map(|reason| reason.name().to_owned()).collect(),
+            trace: request.params.hints.trace.then(|| json!(decision)),
+            ..route
+        }
+    }
+}
+
+/// What loading a model asks of its backend.
+pub(super) fn load_request(spec: &Spec, choice: &Choice<'_>) -> LoadRequest {
+    LoadRequest {
+        path: spec.file.clone(),
+        format: spec.format.clone(),
+        device: choice.device.map_or_else(String::new, |d| d.id.clone()),
+        options: spec.options.clone().into(),
+    }
+}
+
+/// The model at a path, where that was asked for.
+fn path(setup: &Setup, asked: Option<&str>) -> Result<Option<Spec>> {
+    let Some(word) = asked.filter(|word| !setup.rules.know(word)) else { return Ok(None) };
+    match artifact::resolve(word, &setup.config)? {
+        Reference::Path(source) => Ok(Some(Spec::of_path(word, &source)?)),
+        Reference::Configured(_) => Ok(None),
+    }
+}
+
+fn spec(config: &Config, decision: &Decision) -> Result<Spec> {
+    let id = decision.model()?;
+    Spec::of_model(config.model(id).ok_or_else(|| unknown(config, id))?)
+}
+
+/// Nothing has this name.
+pub(super) fn unknown(config: &Config, name: &str) -> Error {
+    Error::new("model-not-found", format!("no model `{name}` is configured")).help(suggest::help(
+        name,
+        "models",
+        config.names(),
+    ))
+}
+
+fn took(output: &Output, worked: Duration) -> Took {
+    let Output::Text(summary) = output else { return Took { service: worked, ..Took::default() } };
+    let (usage, timings) = (summary.usage, &summary.timings);
+    let time = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
+    Took {
+        service: worked.saturating_sub(time(timings.queue_ms)),
+        first_token: Some((usage.prompt_tokens.saturating_sub(usage.cached_tokens), time(timings.prompt_ms))),
+        decode: Some((usage.completion_tokens, time(timings.decode_ms))),
+    }
+}

@@ -1,0 +1,215 @@
+//! Which of several models takes a request: the first step that has one that can and keeps the policies; of that step
+//! the one that is predicted to answer first.
+
+use std::borrow::Cow;
+
+use super::ask::Ask;
+use super::decision::{Considered, Degraded, Fault, Reason};
+use super::predict::{Prediction, predict};
+use super::rules::Plan;
+use super::snapshot::{Model, Snapshot};
+use crate::config::{Otherwise, Routing};
+use crate::models::State;
+
+/// How much longer the model with the beginning in its cache may take than the fastest, before it is passed over.
+const LOYALTY: u64 = 2;
+
+/// What came of looking at all models of a plan.
+pub(super) struct Choice {
+    pub(super) considered: Vec<Considered>,
+    /// The place of the chosen one.
+    pub(super) chosen: Option<usize>,
+    pub(super) degraded: Option<Degraded>,
+}
+
+/// Looks at all models of a plan and chooses one.
+pub(super) fn choose(ask: &Ask, snapshot: &Snapshot, plan: &Plan, policies: &Routing) -> Choice {
+    let alone = matches!(plan.as_slice(), [step] if step.len() == 1);
+    let mut considered: Vec<Considered> = Vec::with_capacity(plan.iter().map(Vec::len).sum());
+    for (step, models) in (0..).zip(plan) {
+        considered.extend(models.iter().map(|id| match snapshot.models.get(id) {
+            Some(model) => consider(ask, snapshot, policies, alone, step, id, model),
+            None => missing(step, id),
+        }));
+    }
+    let keeps = |one: &Considered| one.rejected.is_none() && one.breaks.is_empty();
+    let able = |one: &Considered| one.rejected.is_none();
+    let chosen = best(&considered, snapshot, policies, keeps).or_else(|| match policies.otherwise {
+        Otherwise::Best => best(&considered, snapshot, policies, able),
+        Otherwise::Refuse => None,
+    });
+    let degraded = chosen.and_then(|chosen| degraded(&considered, snapshot, chosen));
+    Choice { considered, chosen, degraded }
+}
+
+/// The best of the first step that has one that is good.
+fn best(
+    considered: &[Considered],
+    snapshot: &Snapshot,
+    policies: &Routing,
+    good: impl Fn(&Considered) -> bool,
+) -> Option<usize> {
+    let step = considered.iter().find(|one| good(one))?.step;
+    let of_step = || considered.iter().enumerate().filter(|(_, one)| one.step == step && good(one));
+    let (fastest, first) = of_step().min_by_key(|(place, one)| (one.score, *place))?;
+    let loyal = of_step().find(|(_, one)| {
+        let warm = snapshot.models.get(&one.model).is_some_and(|model| model.state.is_in_memory());
+        policies.affinity.is_some() && warm && snapshot.affinity.as_ref() == Some(&one.model)
+    });
+    match loyal {
+        Some((place, one)) if one.score <= first.score.saturating_mul(LOYALTY) => Some(place),
+        _ => Some(fastest),
+    }
+}
+
+fn consider(
+    ask: &Ask,
+    snapshot: &Snapshot,
+    policies: &Routing,
+    alone: bool,
+    step: u32,
+    id: &str,
+    model: &Model,
+) -> Considered {
+    let predicted = predict(ask, model);
+    let room = Room::of(snapshot, model);
+    Considered {
+        model: id.to_owned(),
+        step,
+        rejected: rejected(ask, model, &room, alone),
+        breaks: breaks(policies, snapshot, model, &room, &predicted, alone),
+        score: predicted.total.saturating_add(if room.evicts { predicted.load } else { 0 }),
+        predicted,
+    }
+}
+
+/// A model that the snapshot does not know: it was taken under another configuration.
+fn missing(step: u32, id: &str) -> Considered {
+    let message = "nothing is known of it in this snapshot".to_owned();
+    let fault = Fault { code: "model-not-found".to_owned(), message, help: String::new() };
+    Considered {
+        model: id.to_owned(),
+        step,
+        rejected: Some(Reason::Unusable { fault }),
+        breaks: Vec::new(),
+        predicted: Prediction::default(),
+        score: 0,
+    }
+}
+
+/// The memory of a model's device, as far as it is known.
+struct Room {
+    /// What it needs beyond what it holds, and what models may hold there.
+    needs: Option<(u64, u64)>,
+    /// What is free, or would give way.
+    free: u64,
+    /// Whether something has to give way.
+    evicts: bool,
+}
+
+impl Room {
+    fn of(snapshot: &Snapshot, model: &Model) -> Self {
+        let Some(device) = snapshot.devices.get(&model.device) else {
+            return Self { needs: None, free: u64::MAX, evicts: false };
+        };
+        let there = model.state.is_in_memory() || model.state == State::Loading;
+        let needs = if there { Some(0) } else { model.memory };
+        let unused = device.budget.saturating_sub(device.held);
+        // What it holds itself gives way to others when it is idle, but not to itself.
+        let own = if model.state == State::Ready { model.memory.unwrap_or(0) } else { 0 };
+        Self {
+            needs: needs.map(|needs| (needs, device.budget)),
+            free: unused.saturating_add(device.idle.saturating_sub(own)),
+            evicts: needs.is_some_and(|needs| needs > unused),
+        }
+    }
+}
+
+/// Why a model cannot take a request. One that is alone gets it if it is for the task at all: those who load it know
+/// better what is in the way, and say it better.
+fn rejected(ask: &Ask, model: &Model, room: &Room, alone: bool) -> Option<Reason> {
+    if let Some(made_for) = model.task.filter(|made_for| !made_for.covers(ask.task)) {
+        return Some(Reason::Task { made_for });
+    }
+    if alone {
+        return None;
+    }
+    if let Some(fault) = &model.unusable {
+        return Some(Reason::Unusable { fault: fault.clone() });
+    }
+    if model.state == State::Quarantined {
+        return Some(Reason::Quarantined);
+    }
+    if let Some(context) = model.context.filter(|context| ask.tokens > *context) {
+        return Some(Reason::TooLong { tokens: ask.tokens, context });
+    }
+    match room.needs {
+        Some((needs, budget)) if needs > budget => {
+            Some(Reason::TooLarge { device: model.device.clone(), needs, budget })
+        }
+        _ => None,
+    }
+}
+
+fn breaks(
+    policies: &Routing,
+    snapshot: &Snapshot,
+    model: &Model,
+    room: &Room,
+    predicted: &Prediction,
+    alone: bool,
+) -> Vec<Reason> {
+    let mut breaks = Vec::new();
+    let device = || model.device.clone();
+    let needs = room.needs.map_or(0, |(needs, _)| needs);
+    if !alone && needs > room.free {
+        breaks.push(Reason::NoRoom { device: device(), needs, free: room.free });
+    }
+    if policies.warm_only && !model.state.is_in_memory() {
+        breaks.push(Reason::NotWarm { state: model.state });
+    }
+    if let Some(budget) = policies.latency_budget {
+        let budget = u64::try_from(budget.duration().as_micros()).unwrap_or(u64::MAX);
+        if predicted.certain > budget {
+            breaks.push(Reason::Latency { predicted: predicted.certain, budget });
+        }
+    }
+    if let Some(headroom) = policies.vram_headroom {
+        let (leaves, headroom) = (room.free.saturating_sub(needs), headroom.get());
+        if leaves < headroom {
+            breaks.push(Reason::Headroom { device: device(), leaves, headroom });
+        }
+    }
+    let temperature = snapshot.devices.get(&model.device).and_then(|device| device.temperature);
+    if let (Some(most), Some(temperature)) = (policies.max_temperature, temperature)
+        && temperature > most
+    {
+        breaks.push(Reason::Hot { device: device(), temperature, most });
+    }
+    breaks
+}
+
+/// What is less about the chosen one than about the first step's.
+fn degraded(considered: &[Considered], snapshot: &Snapshot, chosen: usize) -> Option<Degraded> {
+    let (first, chosen) = (considered.first()?, considered.get(chosen)?);
+    if chosen.step == 0 {
+        return None;
+    }
+    let because = first.rejected.clone().or_else(|| first.breaks.first().cloned());
+    let known = |id: &str| snapshot.models.get(id);
+    let mut what: Vec<Cow<'static, str>> = Vec::new();
+    if let (Some(from), Some(to)) = (known(&first.model), known(&chosen.model))
+        && from.source == to.source
+    {
+        let differences = [
+            ("precision", (&from.format, &from.precision) != (&to.format, &to.precision)),
+            ("context", from.context != to.context),
+            ("device", from.device != to.device),
+        ];
+        what.extend(differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.into()));
+    }
+    if what.is_empty() {
+        what.push("model".into());
+    }
+    Some(Degraded { from: first.model.clone(), what, because })
+}

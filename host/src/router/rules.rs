@@ -1,0 +1,258 @@
+//! The rules of a configuration, made ready to be asked often.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::ask::Ask;
+use super::decision::{RuleId, Step};
+use super::words::Words;
+use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When};
+use crate::error::{Error, Result};
+
+/// Models to choose among: steps, the best first, each of models that are equally good.
+pub(super) type Plan = Vec<Vec<String>>;
+
+/// What a name stands for that models are asked for by, if it leads somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Named {
+    /// A model, under its own name.
+    Model,
+    /// Something else, which stands for these.
+    Plan(Plan),
+}
+
+/// The rules, ladders, aliases, defaults and policies of a configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    rules: Vec<Compiled>,
+    names: BTreeMap<String, Named>,
+    defaults: BTreeMap<Task, String>,
+    /// The policies where no rule applies.
+    pub(super) policies: Routing,
+    words: Words,
+    fingerprint: String,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Compiled {
+    pub(super) id: RuleId,
+    when: When,
+    /// What a record calls the conditions that look at words.
+    keywords: Option<String>,
+    regex: Option<String>,
+    pub(super) plan: Plan,
+    pub(super) policies: Routing,
+}
+
+/// Asks for no model in particular: clients of OpenAI's API have to ask for one.
+pub(super) const ANY: &str = "auto";
+
+impl Rules {
+    /// Those of a checked configuration.
+    ///
+    /// # Errors
+    /// `config-invalid-value` when the keywords are more than this machine can look for.
+    pub fn new(config: &Config) -> Result<Self> {
+        let plan = |steps: Steps<'_>| -> Plan {
+            steps.into_iter().map(|step| step.into_iter().map(ToString::to_string).collect()).collect()
+        };
+        let mut names: BTreeMap<String, Named> = BTreeMap::new();
+        for name in config.names() {
+            let named = match config.model(name) {
+                Some(_) => Named::Model,
+                // Of a checked configuration every name leads somewhere.
+                None => Named::Plan(config.steps(name).map(plan).unwrap_or_default()),
+            };
+            names.insert(name.to_owned(), named);
+        }
+        let rules: Vec<Compiled> = config
+            .routes
+            .iter()
+            .map(|rule| Compiled {
+                id: RuleId::from(&*rule.id),
+                keywords: rule.when.keywords.as_ref().map(|words| format!("keywords {}", words.join(", "))),
+                regex: rule.when.regex.as_ref().map(|regex| format!("regex {regex}")),
+                when: rule.when.clone(),
+                plan: config.steps_of(&rule.targets).map(plan).unwrap_or_default(),
+                policies: rule.policies(&config.routing),
+            })
+            .collect();
+        let keywords = rules.iter().map(|rule| {
+            rule.when.keywords.iter().flat_map(|words| words.iter()).map(String::as_str).collect()
+        });
+        let words = Words::new(keywords).map_err(|error| {
+            Error::new("config-invalid-value", format!("the keywords of the rules: {error}"))
+        })?;
+        let written = json!([config.routing, config.aliases, config.ladders, config.routes, config.defaults]);
+        let hash = Sha256::digest(written.to_string());
+        let fingerprint = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let defaults =
+            Task::ALL.into_iter().filter_map(|task| Some((task, config.defaults.of(task)?.to_string())));
+        Ok(Self {
+            defaults: defaults.collect(),
+            policies: config.routing.clone(),
+            rules,
+            names,
+            words,
+            fingerprint,
+        })
+    }
+
+    /// What tells these rules from others.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Whether callers may ask for this name: a model, a ladder, an alias, one that a rule knows, or `auto`.
+    pub fn know(&self, name: &str) -> bool {
+        let of_a_rule = |rule: &Compiled| {
+            rule.when.model.as_ref().is_some_and(|names| names.iter().any(|id| **id == *name))
+        };
+        name == ANY || self.names.contains_key(name) || self.rules.iter().any(of_a_rule)
+    }
+
+    /// The headers that rules look at, in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = String> {
+        self.rules.iter().flat_map(|rule| rule.when.header.keys()).map(|name| name.to_ascii_lowercase())
+    }
+
+    /// Whether the policies of some request look where its session or its beginning went before.
+    pub fn affinity(&self) -> bool {
+        self.policies.affinity.is_some() || self.rules.iter().any(|rule| rule.policies.affinity.is_some())
+    }
+
+    /// Whether some policy looks at temperatures.
+    pub fn heat(&self) -> bool {
+        self.policies.max_temperature.is_some()
+            || self.rules.iter().any(|rule| rule.policies.max_temperature.is_some())
+    }
+
+    /// Whether a model is one of several that are compared, so that its size has to be known before it is loaded.
+    pub fn compare(&self, model: &str) -> bool {
+        let several = |plan: &Plan| {
+            plan.iter().map(Vec::len).sum::<usize>() > 1 && plan.iter().flatten().any(|id| id == model)
+        };
+        let headroom = |policies: &Routing| policies.vram_headroom.is_some();
+        headroom(&self.policies)
+            || self.rules.iter().any(|rule| several(&rule.plan) || headroom(&rule.policies))
+            || self.names.values().any(|named| matches!(named, Named::Plan(plan) if several(plan)))
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&Named> {
+        self.names.get(name)
+    }
+
+    pub(super) fn default_of(&self, task: Task) -> Option<&str> {
+        self.defaults.get(&task).map(String::as_str)
+    }
+
+    /// The first rule that applies, and all that were looked at.
+    pub(super) fn first(&self, ask: &Ask) -> (Option<&Compiled>, Vec<Step>) {
+        let found = OnceCell::new();
+        let mut steps = Vec::with_capacity(self.rules.len());
+        for (index, rule) in self.rules.iter().enumerate() {
+            let failed = rule.failed(ask, || {
+                let found = found.get_or_init(|| ask.text.as_deref().map(|text| self.words.found_in(text)));
+                found.as_ref().map(|found| found[index])
+            });
+            let step = Step { rule: rule.id.clone(), failed: failed.map(Cow::Borrowed) };
+            steps.push(step);
+            if failed.is_none() {
+                return (Some(rule), steps);
+            }
+        }
+        (None, steps)
+    }
+
+    /// Whether a rule may have been passed over only because the ask no longer has its words.
+    pub fn unsure(&self, ask: &Ask, steps: &[Step]) -> bool {
+        let missing = |name: &Option<String>| name.as_ref().is_some_and(|name| !ask.words.contains_key(name));
+        let may_apply = |(rule, step): (&Compiled, &Step)| match step.failed.as_deref() {
+            Some("keywords") => missing(&rule.keywords),
+            Some("regex") => missing(&rule.regex),
+            _ => false,
+        };
+        ask.text.is_none() && self.rules.iter().zip(steps).any(may_apply)
+    }
+
+    /// The ask without its words, but with what the first `looked_at` rules found in them: the decision stays the same.
+    #[must_use]
+    pub fn without_words(&self, mut ask: Ask, looked_at: usize) -> Ask {
+        let Some(text) = ask.text.take() else { return ask };
+        let found = self.words.found_in(&text);
+        for (index, rule) in self.rules.iter().enumerate().take(looked_at) {
+            if let Some(keywords) = &rule.keywords {
+                ask.words.insert(keywords.clone(), found[index]);
+            }
+            if let (Some(name), Some(regex)) = (&rule.regex, &rule.when.regex) {
+                ask.words.insert(name.clone(), regex.is_in(&text));
+            }
+        }
+        ask
+    }
+}
+
+impl Compiled {
+    /// The first condition that the ask does not meet; what costs most is looked at last. `keywords` says whether one of
+    /// the rule's is in the text, if there is one.
+    fn failed(&self, ask: &Ask, keywords: impl FnOnce() -> Option<bool>) -> Option<&'static str> {
+        let When {
+            model,
+            task,
+            regex,
+            min_tokens,
+            max_tokens,
+            has,
+            language,
+            key,
+            metadata,
+            hours,
+            header,
+            ..
+        } = &self.when;
+        let named = ask.model.as_deref().filter(|name| *name != ANY);
+        let is_one = |ids: &OneOrMany<Id>, word: Option<&str>| {
+            word.is_some_and(|word| ids.iter().any(|id| **id == *word))
+        };
+        let all_in = |wanted: &BTreeMap<String, OneOrMany<String>>,
+                      given: &dyn Fn(&str) -> Option<String>| {
+            wanted.iter().all(|(name, values)| given(name).is_some_and(|value| values.contains(&value)))
+        };
+        let checks: [(&'static str, &dyn Fn() -> bool); 10] = [
+            ("model", &|| match model {
+                Some(names) => is_one(names, ask.model.as_deref()),
+                None => named.is_none(),
+            }),
+            ("task", &|| task.as_ref().is_none_or(|tasks| tasks.contains(&ask.task))),
+            ("min_tokens", &|| min_tokens.is_none_or(|least| ask.tokens >= least)),
+            ("max_tokens", &|| max_tokens.is_none_or(|most| ask.tokens <= most)),
+            ("has", &|| has.as_ref().is_none_or(|all| all.iter().all(|one| ask.has.contains(one)))),
+            ("hours", &|| hours.is_none_or(|hours| hours.holds(ask.minute))),
+            ("key", &|| key.as_ref().is_none_or(|names| is_one(names, ask.key.as_deref()))),
+            ("language", &|| {
+                let speaks = |wanted: &String| {
+                    ask.language.as_ref().is_some_and(|language| language.eq_ignore_ascii_case(wanted))
+                };
+                language.as_ref().is_none_or(|languages| languages.iter().any(speaks))
+            }),
+            ("metadata", &|| all_in(metadata, &|name| ask.metadata.get(name).cloned())),
+            ("header", &|| all_in(header, &|name| ask.headers.get(&name.to_ascii_lowercase()).cloned())),
+        ];
+        if let Some((name, _)) = checks.iter().find(|(_, holds)| !holds()) {
+            return Some(name);
+        }
+        let recorded = |name: &Option<String>| name.as_ref().and_then(|name| ask.words.get(name)).copied();
+        if self.keywords.is_some() && keywords().or_else(|| recorded(&self.keywords)) != Some(true) {
+            return Some("keywords");
+        }
+        let matches = |regex: &Pattern| ask.text.as_deref().map(|text| regex.is_in(text));
+        match regex {
+            Some(regex) if matches(regex).or_else(|| recorded(&self.regex)) != Some(true) => Some("regex"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Decisions: by rules, by names, by what is observed; and that each can be made again.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Config, Feature, LoadOptions};
+use crate::models::State;
+
+/// Rules of a configuration with the models `large`, `medium`, `small` for chat and `shapes`, `yolo` for detection.
+fn rules(toml: &str) -> Rules {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("m.gguf"), "").unwrap();
+    let model = |(id, task)| format!("[[models]]\nid = \"{id}\"\npath = \"m.gguf\"\ntask = \"{task}\"\n");
+    let models = MODELS.map(model).concat();
+    std::fs::write(folder.path().join("pajamas.toml"), format!("{toml}\n{models}")).unwrap();
+    let options = LoadOptions { folder: folder.path().to_owned(), ..LoadOptions::default() };
+    let config = Config::load(&options).unwrap_or_else(|problems| panic!("{problems}"));
+    Rules::new(&config).unwrap()
+}
+
+const MODELS: [(&str, &str); 5] =
+    [("large", "chat"), ("medium", "chat"), ("small", "chat"), ("shapes", "detect"), ("yolo", "detect")];
+const GIB: u64 = 1 << 30;
+
+/// All of them in memory, idle, the smaller the faster.
+fn snapshot() -> Snapshot {
+    let average = |mean| Some(Average { mean, spread: 0, count: 5 });
+    let models = MODELS.iter().zip([4, 2, 1, 1, 1]).map(|((id, task), size)| {
+        let observed = Observed {
+            load: average(1_000_000 * size),
+            service: average(1_000_000 * size),
+            first_token: [(1024, average(100_000 * size).unwrap())].into(),
+            between_tokens: average(10_000 * size),
+            answer: average(101),
+        };
+        let model = Model {
+            task: Some(if *task == "chat" { Task::Chat } else { Task::Detect }),
+            state: State::Ready,
+            source: (*id).to_owned(),
+            device: "cpu".to_owned(),
+            memory: Some(size * GIB),
+            slots: 1,
+            observed,
+            ..Model::default()
+        };
+        ((*id).to_owned(), model)
+    });
+    let device = Device { budget: 16 * GIB, held: 9 * GIB, idle: 9 * GIB, temperature: Some(50) };
+    Snapshot { models: models.collect(), devices: [("cpu".to_owned(), device)].into(), ..Snapshot::default() }
+}
+
+fn chat(text: &str) -> Ask {
+    Ask { text: Some(text.to_owned()), tokens: 100, ..Ask::new(Task::Chat, None) }
+}
+
+/// The chosen model and why, or the code and the words of the refusal.
+fn said(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> String {
+    let decision = decide(rules, ask, snapshot);
+    match decision.model() {
+        Ok(model) => format!("{model}: {}", decision.reason(ask.task)),
+        Err(error) => format!("{}: {} ({})", error.code(), error.message(), error.how_to_fix()),
+    }
+}
+
+#[test]
+fn every_decision_has_its_reason() {
+    let said = |toml, task, asked| said(&rules(toml), &Ask::new(task, asked), &snapshot());
+    assert_eq!(said("", Task::Detect, Some("yolo")), "yolo: asked for");
+    let defaults =
+        "[defaults]\ndetect = \"shapes\"\nchat = \"any\"\n[aliases]\nany = \"small\"\ngpt-4o = \"large\"";
+    assert_eq!(said(defaults, Task::Detect, None), "shapes: the default for detect (defaults.detect)");
+    assert_eq!(
+        said(defaults, Task::Detect, Some("auto")),
+        "shapes: the default for detect (defaults.detect)"
+    );
+    assert_eq!(said(defaults, Task::Chat, None), "small: the default for chat (defaults.chat), `any`");
+    assert_eq!(said(defaults, Task::Chat, Some("gpt-4o")), "large: `gpt-4o` was asked for");
+    let rule = "[[routes]]\nid = \"all\"\nuse = \"medium\"\n[[routes]]\nid = \"virtual\"\nwhen.model = \"team\"\nuse = \"small\"";
+    assert_eq!(said(rule, Task::Chat, None), "medium: the rule `all`");
+    assert_eq!(said(rule, Task::Chat, Some("team")), "small: the rule `virtual`");
+    assert_eq!(
+        said(rule, Task::Chat, Some("large")),
+        "large: asked for",
+        "no rule overrides who names a model"
+    );
+}
+
+#[test]
+fn the_only_model_needs_no_name() {
+    let mut snapshot = snapshot();
+    for other in ["medium", "small", "yolo"] {
+        snapshot.models.remove(other);
+    }
+    let said = |task| said(&rules(""), &Ask::new(task, None), &snapshot);
+    assert_eq!(said(Task::Chat), "large: the only model for chat");
+    assert_eq!(said(Task::Generate), "large: the only model for generate");
+}
+
+#[test]
+fn every_refusal_says_how_to_fix_it() {
+    let refused = |toml, task, asked, words: &str| {
+        let said = said(&rules(toml), &Ask::new(task, asked), &snapshot());
+        assert!(said.starts_with(words), "{said}");
+    };
+    refused("", Task::Detect, None, "model-not-chosen: several models do `detect`: shapes, yolo");
+    refused("", Task::Detect, Some("shape"), "model-not-found: no model `shape`");
+    refused("", Task::Chat, Some("yolo"), "task-mismatch: `yolo` is a model for detect, not for chat");
+    refused("", Task::Speak, None, "model-not-chosen: no configured model does `speak`");
+    let both = "[[ladders]]\nid = \"eyes\"\nsteps = [\"shapes\", \"yolo\"]";
+    refused(
+        both,
+        Task::Chat,
+        Some("eyes"),
+        "no-candidate: no model takes this request: `shapes`: it was made for detect",
+    );
+}
+
+#[test]
+fn the_first_rule_that_applies_decides_and_each_says_what_it_lacks() {
+    let rules = rules(
+        "[[server.keys]]\nname = \"app\"\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n\
+         [[routes]]\nid = \"r\"\nuse = \"small\"\n\
+         when = { task = [\"chat\", \"generate\"], keywords = [\"sql\", \"from where\"], regex = \"[0-9]+\", min_tokens = 50, \
+         max_tokens = 200, has = \"tools\", language = \"de\", key = \"app\", metadata = { team = \"red\" }, \
+         hours = \"22:00-06:00\", header = { X-Tier = [\"gold\", \"silver\"] } }",
+    );
+    let good = Ask {
+        has: vec![Feature::Tools, Feature::Schema],
+        language: Some("DE".to_owned()),
+        key: Some("app".to_owned()),
+        metadata: [("team".to_owned(), "red".to_owned())].into(),
+        headers: [("x-tier".to_owned(), "silver".to_owned())].into(),
+        minute: 23 * 60,
+        ..chat("Some SQL for 7 rows")
+    };
+    let failed = |ask: &Ask| decide(&rules, ask, &snapshot()).steps[0].failed.clone();
+    assert_eq!(failed(&good), None);
+    let change = |change: &dyn Fn(&mut Ask)| {
+        let mut ask = good.clone();
+        change(&mut ask);
+        failed(&ask).unwrap_or_default().into_owned()
+    };
+    assert_eq!(change(&|ask| ask.model = Some("large".to_owned())), "model");
+    assert_eq!(change(&|ask| ask.task = Task::Embed), "task");
+    assert_eq!(change(&|ask| ask.tokens = 49), "min_tokens");
+    assert_eq!(change(&|ask| ask.tokens = 201), "max_tokens");
+    assert_eq!(change(&|ask| ask.has.clear()), "has");
+    assert_eq!(change(&|ask| ask.language = None), "language");
+    assert_eq!(change(&|ask| ask.key = None), "key");
+    assert_eq!(change(&|ask| ask.metadata.clear()), "metadata");
+    assert_eq!(change(&|ask| ask.minute = 12 * 60), "hours");
+    assert_eq!(change(&|ask| drop(ask.headers.insert("x-tier".to_owned(), "tin".to_owned()))), "header");
+    assert_eq!(change(&|ask| ask.text = Some("mysql 7".to_owned())), "keywords");
+    assert_eq!(change(&|ask| ask.text = Some("sql".to_owned())), "regex");
+    assert_eq!(change(&|ask| ask.text = None), "keywords");
+}
+
+/// A ladder `chat` of all three models, with policies.
+fn ladder(policies: &str) -> Rules {
+    rules(&format!(
+        "[routing]\n{policies}\n[[ladders]]\nid = \"chat\"\nsteps = [\"large\", \"medium\", \"small\"]"
+    ))
+}
+
+fn ladder_ask() -> Ask {
+    Ask { model: Some("chat".to_owned()), answer: Some(11), ..chat("Hello") }
+}
+
+#[test]
+fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
+    let fault = Fault { code: "io".to_owned(), message: "no such file".to_owned(), help: String::new() };
+    type Change<'c> = &'c dyn Fn(&mut Snapshot);
+    let large = |snapshot: &mut Snapshot, change: &dyn Fn(&mut Model)| {
+        change(snapshot.models.get_mut("large").unwrap())
+    };
+    let unloaded = |model: &mut Model| model.state = State::Unloaded;
+    let cases: [(&str, Change<'_>, &str); 9] = [
+        ("", &|s| large(s, &|m| m.unusable = Some(fault.clone())), "no such file [io]"),
+        ("", &|s| large(s, &|m| m.state = State::Quarantined), "it panicked again and again"),
+        ("", &|s| large(s, &|m| m.context = Some(64)), "the request has about 100 tokens, and it takes 64"),
+        (
+            "",
+            &|s| large(s, &|m| (m.state, m.memory) = (State::Unloaded, Some(20 * GIB))),
+            "it needs 20480 MiB on cpu, where models may hold 16384 MiB",
+        ),
+        (
+            "",
+            &|s| {
+                large(s, &unloaded);
+                s.devices.get_mut("cpu").unwrap().held = 14 * GIB;
+                s.devices.get_mut("cpu").unwrap().idle = GIB;
+            },
+            "it needs 4096 MiB on cpu, where running requests leave 3072 MiB",
+        ),
+        ("warm_only = true", &|s| large(s, &unloaded), "it is unloaded, and warm_only is set"),
+        (
+            "latency_budget = \"2s\"",
+            &|s| large(s, &|m| m.inside = 1),
+            "it is predicted to take 4.8 s of a latency_budget of 2.0 s",
+        ),
+        (
+            "vram_headroom = \"12GiB\"",
+            &|s| {
+                large(s, &|m| m.device = "cuda:0".to_owned());
+                let device = Device { budget: 8 * GIB, held: 4 * GIB, idle: 4 * GIB, temperature: None };
+                s.devices.insert("cuda:0".to_owned(), device);
+            },
+            "it leaves 4096 MiB free on cuda:0 of a vram_headroom of 12288 MiB",
+        ),
+        (
+            "max_temperature = 80",
+            &|s| {
+                large(s, &|m| m.device = "cuda:0".to_owned());
+                let device = Device { budget: 8 * GIB, temperature: Some(91), ..Device::default() };
+                s.devices.insert("cuda:0".to_owned(), device);
+            },
+            "cuda:0 has 91 °C of a max_temperature of 80 °C",
+        ),
+    ];
+    for (policies, change, because) in cases {
+        let rules = ladder(policies);
+        assert_eq!(decide(&rules, &ladder_ask(), &snapshot()).chosen.as_deref(), Some("large"), "{policies}");
+        let mut snapshot = snapshot();
+        change(&mut snapshot);
+        let decision = decide(&rules, &ladder_ask(), &snapshot);
+        assert_eq!(decision.chosen.as_deref(), Some("medium"), "{because}");
+        let words = decision.reason(Task::Chat);
+        assert_eq!(words, format!("`chat` was asked for; in place of `large`: {because}"));
+        assert_eq!(decision.degraded.unwrap().what, ["model"]);
+    }
+}
+
+#[test]
+fn what_a_step_is_less_is_named() {
+    let mut snapshot = snapshot();
+    let large = snapshot.models.get_mut("large").unwrap();
+    large.state = State::Quarantined;
+    (large.precision, large.context) = (Some("f16".to_owned()), Some(8192));
+    let medium = snapshot.models.get_mut("medium").unwrap();
+    medium.source = "large".to_owned();
+    (medium.precision, medium.context) = (Some("q4_k_m".to_owned()), Some(4096));
+    let decision = decide(&ladder(""), &ladder_ask(), &snapshot);
+    assert_eq!(decision.degraded.unwrap().what, ["precision", "context"]);
+}
+
+#[test]
+fn when_none_keeps_the_policies_the_best_is_taken_and_told_or_all_are_refused() {
+    let mut snapshot = snapshot();
+    for model in snapshot.models.values_mut() {
+        model.state = State::Unloaded;
+    }
+    let decision = decide(&ladder("warm_only = true"), &ladder_ask(), &snapshot);
+    assert_eq!((decision.chosen.as_deref(), decision.breaks.len()), (Some("large"), 1));
+    assert_eq!(
+        decision.reason(Task::Chat),
+        "`chat` was asked for; although it is unloaded, and warm_only is set"
+    );
+    let strict = "warm_only = true\notherwise = \"refuse\"";
+    let said = said(&ladder(strict), &ladder_ask(), &snapshot);
+    assert!(said.starts_with("route-policy: no model takes this request: `large`: it is unloaded"), "{said}");
+}
+
+#[test]
+fn a_guess_breaks_no_latency_budget() {
+    let mut snapshot = snapshot();
+    snapshot.models.get_mut("large").unwrap().observed = Observed::default();
+    let decision =
+        decide(&ladder("latency_budget = \"1ms\"\notherwise = \"refuse\""), &ladder_ask(), &snapshot);
+    assert_eq!(decision.chosen.as_deref(), Some("large"));
+    assert!(decision.predicted.unwrap().guessed);
+}
+
+#[test]
+fn of_equals_the_fastest_is_taken_unless_one_has_the_beginning_cached() {
+    let rules = |affinity: &str| {
+        rules(&format!("[[routes]]\nid = \"r\"\nuse = [\"large\", \"medium\", \"small\"]\n{affinity}"))
+    };
+    let chosen = |affinity: &str, snapshot: &Snapshot| {
+        decide(&rules(affinity), &chat("Hello"), snapshot).chosen.unwrap()
+    };
+    let mut snapshot = snapshot();
+    assert_eq!(chosen("", &snapshot), "small");
+    snapshot.affinity = Some("medium".to_owned());
+    assert_eq!(chosen("", &snapshot), "small");
+    assert_eq!(chosen("affinity = \"session\"", &snapshot), "medium");
+    snapshot.models.get_mut("medium").unwrap().inside = 3;
+    assert_eq!(chosen("affinity = \"session\"", &snapshot), "small", "at more than twice the time");
+    // A full model is slower than one that has to be loaded, and who evicts others pays for it.
+    snapshot.models.get_mut("small").unwrap().inside = 9;
+    snapshot.models.get_mut("medium").unwrap().state = State::Unloaded;
+    snapshot.models.get_mut("medium").unwrap().inside = 0;
+    assert_eq!(chosen("", &snapshot), "medium");
+    snapshot.devices.get_mut("cpu").unwrap().held = 16 * GIB;
+    snapshot.devices.get_mut("cpu").unwrap().idle = 16 * GIB;
+    assert_eq!(chosen("", &snapshot), "large");
+}
+
+#[test]
+fn a_record_without_words_is_decided_as_before() {
+    let rules = rules(
+        "[[routes]]\nid = \"a\"\nuse = \"large\"\nwhen.keywords = \"sql\"\n\
+         [[routes]]\nid = \"b\"\nuse = \"medium\"\nwhen.regex = \"(?i)sum\"\n\
+         [[routes]]\nid = \"c\"\nuse = \"small\"\nwhen.keywords = \"never\"",
+    );
+    for (text, rule) in [("SQL!", Some("a")), ("a sum", Some("b")), ("neither", None)] {
+        let ask = chat(text);
+        let decision = decide(&rules, &ask, &snapshot());
+        assert_eq!(decision.rule.as_deref(), rule);
+        let kept = rules.without_words(ask, decision.steps.len());
+        assert_eq!(kept.text, None);
+        assert_eq!(decide(&rules, &kept, &snapshot()), decision);
+    }
+}
+
+fn state() -> impl Strategy<Value = State> {
+    prop::sample::select(State::ALL.to_vec())
+}
+
+fn average() -> impl Strategy<Value = Option<Average>> {
+    prop::option::of((0..u64::MAX, 0..u64::MAX, 1..9u32).prop_map(|(mean, spread, count)| Average {
+        mean,
+        spread,
+        count,
+    }))
+}
+
+prop_compose! {
+    fn model()(
+        task in prop::option::of(prop::sample::select(vec![Task::Chat, Task::Detect])),
+        state in state(),
+        context in prop::option::of(0..300u32),
+        device in prop::sample::select(vec!["cpu", "cuda:0", ""]),
+        memory in prop::option::of(0..40 * GIB),
+        (inside, slots) in (any::<u32>(), any::<u32>()),
+        broken in prop::bool::weighted(0.2),
+        load in average(), service in average(), first in average(), between in average(), answer in average(),
+    ) -> Model {
+        let fault = Fault { code: "io".to_owned(), message: String::new(), help: String::new() };
+        Model {
+            task, state, context, memory, inside, slots,
+            device: device.to_owned(),
+            unusable: broken.then_some(fault),
+            observed: Observed {
+                load, service, answer,
+                first_token: first.map(|first| (64, first)).into_iter().collect(),
+                between_tokens: between,
+            },
+            ..Model::default()
+        }
+    }
+}
+
+prop_compose! {
+    fn any_snapshot()(
+        models in prop::collection::vec(model(), MODELS.len()),
+        devices in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(0..200u32)), 2),
+        affinity in prop::option::of(prop::sample::select(vec!["large", "small", "gone"])),
+    ) -> Snapshot {
+        let device = |(budget, held, idle, temperature)| Device { budget, held, idle, temperature };
+        Snapshot {
+            time: 0,
+            models: MODELS.iter().map(|(id, _)| (*id).to_owned()).zip(models).collect(),
+            devices: ["cpu", "cuda:0"].map(str::to_owned).into_iter().zip(devices.into_iter().map(device)).collect(),
+            affinity: affinity.map(str::to_owned),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn decisions_are_the_same_again_and_never_choose_what_is_rejected(
+        snapshot in any_snapshot(),
+        (tokens, answer) in (0..500u32, prop::option::of(any::<u32>())),
+        asked in prop::option::of(prop::sample::select(vec!["chat", "small", "auto", "nothing"])),
+        text in ".{0,40}",
+        policies in prop::sample::select(vec![
+            "", "warm_only = true", "latency_budget = \"2s\"\nvram_headroom = \"1GiB\"\nmax_temperature = 90\naffinity = \"prefix\"",
+        ]),
+        refuse in any::<bool>(),
+    ) {
+        let otherwise = if refuse { "\notherwise = \"refuse\"\n" } else { "\n" };
+        let rules = rules(&format!(
+            "[routing]\n{policies}{otherwise}\
+             [[routes]]\nid = \"words\"\nuse = [\"small\", \"medium\"]\nwhen.keywords = \"a\"\nwarm_only = false\n\
+             [[ladders]]\nid = \"chat\"\nsteps = [\"large\", [\"medium\", \"small\"]]\n[defaults]\nchat = \"chat\"",
+        ));
+        let ask = Ask { tokens, answer, model: asked.map(str::to_owned), ..chat(&text) };
+        let decision = decide(&rules, &ask, &snapshot);
+        prop_assert_eq!(&decide(&rules, &ask, &snapshot), &decision);
+        // As JSON, too, and without the words.
+        let record = Record {
+            request: None,
+            rules: rules.fingerprint().to_owned(),
+            ask: rules.without_words(ask, decision.steps.len()),
+            snapshot,
+            decision,
+            outcome: None,
+        };
+        let read: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        prop_assert_eq!(&read, &record);
+        prop_assert_eq!(&decide(&rules, &read.ask, &read.snapshot), &record.decision);
+
+        let decision = record.decision;
+        prop_assert_eq!(decision.chosen.is_some(), decision.refused.is_none());
+        if let Some(id) = &decision.chosen {
+            let chosen = decision.candidates.iter().find(|one| one.model == *id).unwrap();
+            prop_assert!(chosen.rejected.is_none());
+            prop_assert!(!refuse || chosen.breaks.is_empty());
+            prop_assert_eq!(decision.degraded.is_some(), chosen.step > 0);
+            let earlier = decision.candidates.iter().filter(|one| one.step < chosen.step);
+            for one in earlier {
+                prop_assert!(one.rejected.is_some() || !one.breaks.is_empty());
+            }
+        }
+    }
+}
