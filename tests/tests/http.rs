@@ -52,7 +52,7 @@ fn a_conversation_is_the_same_over_http_streamed_and_on_the_command_line() {
     assert_eq!(whole["object"], "chat.completion");
     assert_eq!(keys(&whole["choices"][0]), ["finish_reason", "index", "logprobs", "message"]);
     assert_eq!(whole["choices"][0]["finish_reason"], "stop");
-    let route = "model=chat; backend=gguf/gguf; device=cpu; format=gguf";
+    let route = "model=chat; backend=gguf/gguf; device=cpu; format=gguf; by=asked";
     assert_eq!(answer.route.as_deref(), Some(route));
 
     let streamed = ask(question, json!({ "stream": true, "stream_options": { "include_usage": true } }));

@@ -58,6 +58,12 @@ impl Task {
         }
     }
 
+    /// Whether a model made for this task is also made for `other`: who converses writes.
+    pub fn is_akin(self, other: Self) -> bool {
+        let writes = |task| matches!(task, Self::Generate | Self::Chat);
+        self == other || (writes(self) && writes(other))
+    }
+
     /// Whether a model made for this task also carries out `other`: every text model with one session does what its
     /// backend offers, so that a chat model continues text and embeds it too.
     pub fn covers(self, other: Self) -> bool {

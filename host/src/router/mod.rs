@@ -107,8 +107,10 @@ fn unruled(rules: &Rules, ask: &Ask, snapshot: &Snapshot, decision: &mut Decisio
         let fitting = snapshot.models.iter().filter(|(_, model)| model.task.is_some_and(fits));
         fitting.map(|(id, _)| id.as_str()).collect()
     };
-    let made_for = those(&|made_for| made_for == task);
-    let able = if made_for.is_empty() { those(&|made_for| made_for.covers(task)) } else { made_for };
+    // An embedder beside a chat model does not make it unclear who continues a text.
+    let nearest: [&dyn Fn(Task) -> bool; 3] =
+        [&|made_for| made_for == task, &|made_for| made_for.is_akin(task), &|made_for| made_for.covers(task)];
+    let able = nearest.into_iter().map(those).find(|able| !able.is_empty()).unwrap_or_default();
     match able.as_slice() {
         [only] => Ok(alone(only)),
         [] => Err(fault(

@@ -94,6 +94,12 @@ fn the_only_model_needs_no_name() {
     let said = |task| said(&rules(""), &Ask::new(task, None), &snapshot);
     assert_eq!(said(Task::Chat), "large: the only model for chat");
     assert_eq!(said(Task::Generate), "large: the only model for generate");
+    let mut vectors = snapshot.models["large"].clone();
+    vectors.task = Some(Task::Embed);
+    snapshot.models.insert("vectors".into(), vectors);
+    let said = |task| self::said(&rules(""), &Ask::new(task, None), &snapshot);
+    assert_eq!(said(Task::Generate), "large: the only model for generate", "beside one for vectors");
+    assert_eq!(said(Task::Embed), "vectors: the only model for embed");
 }
 
 #[test]
