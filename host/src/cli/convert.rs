@@ -149,13 +149,17 @@ fn show_made(global: &Global, job: &Job, made: &Made) -> Result<()> {
     }
     let Form { format, precision } = &made.form;
     let bits = made.report.get("bits_per_weight").and_then(Value::as_f64);
-    let bits = bits.map_or_else(String::new, |bits| format!("  {bits:.2} bits a weight"));
-    let there = if made.skipped { "  was there already" } else { "" };
-    for file in &made.files {
-        let path = job.output.join(&file.path);
-        let size = mb(file.bytes);
-        output::line(&format!("{format} {precision}  {}  {size:.1} MB{bits}{there}", path.display()))?;
-    }
+    let bits = bits.map_or_else(String::new, |bits| format!(", {bits:.2} bits a weight"));
+    let there = if made.skipped { ", was there already" } else { "" };
+    let size = mb(made.files.iter().map(|file| file.bytes).sum());
+    let place = match made.files.as_slice() {
+        [only] => job.output.join(&only.path).display().to_string(),
+        several => {
+            let folder = job.output.join(format).join(precision);
+            format!("{} ({} files)", folder.display(), several.len())
+        }
+    };
+    output::line(&format!("{format} {precision}  {place}  {size:.1} MB{bits}{there}"))?;
     let notes = made.report.get("notes").and_then(Value::as_array).into_iter().flatten();
     notes.filter_map(Value::as_str).try_for_each(|note| output::line(&format!("  {note}")))
 }
