@@ -16,24 +16,8 @@ pub(crate) const BUFFER: usize = 1 << 20;
 /// # Errors
 /// Those of `write`; `write-failed`. Nothing is left behind then.
 pub(crate) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
-    let Some(name) = path.file_name() else {
-        return Err(PluginError::new(codes::WRITE_FAILED, format!("{} names no file", path.display())));
-    };
-    let mut draft_name = std::ffi::OsString::from(".");
-    draft_name.push(name);
-    draft_name.push(".part");
-    let path_of_draft = path.with_file_name(draft_name);
-    // What a run that was killed left is written over; that of one that lives is not.
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path_of_draft);
-    let file = file.map_err(|e| unwritable(&path_of_draft, &e))?;
-    file.try_lock().map_err(|e| match e {
-        TryLockError::WouldBlock => {
-            PluginError::new(codes::WRITE_FAILED, format!("{}: another run writes this file", path.display()))
-        }
-        TryLockError::Error(e) => unwritable(&path_of_draft, &e),
-    })?;
-    let draft = Draft { path: path_of_draft, kept: false };
-    file.set_len(0).map_err(|e| unwritable(&draft.path, &e))?;
+    let (draft, file) = begin(path)?;
+    let draft = Draft { path: draft, kept: false };
     let mut out = BufWriter::with_capacity(BUFFER, file);
     write(&mut out)?;
     let file = out.into_inner().map_err(|e| unwritable(path, e.error()))?;
@@ -41,6 +25,32 @@ pub(crate) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()
     let bytes = file.metadata().map_err(|e| unwritable(path, &e))?.len();
     draft.keep(path)?;
     Ok(bytes)
+}
+
+/// Begins the file that is to appear as `path`: empty, beside its place, under another name, and locked as long as it is
+/// open.
+///
+/// # Errors
+/// `write-failed`, also when another run writes it.
+pub(crate) fn begin(path: &Path) -> Result<(PathBuf, File)> {
+    let Some(name) = path.file_name() else {
+        return Err(PluginError::new(codes::WRITE_FAILED, format!("{} names no file", path.display())));
+    };
+    let mut draft = std::ffi::OsString::from(".");
+    draft.push(name);
+    draft.push(".part");
+    let draft = path.with_file_name(draft);
+    // What a run that was killed left is written over; that of one that lives is not.
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&draft);
+    let file = file.map_err(|e| unwritable(&draft, &e))?;
+    file.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => {
+            PluginError::new(codes::WRITE_FAILED, format!("{}: another run writes this file", path.display()))
+        }
+        TryLockError::Error(e) => unwritable(&draft, &e),
+    })?;
+    file.set_len(0).map_err(|e| unwritable(&draft, &e))?;
+    Ok((draft, file))
 }
 
 /// Runs what writes a file through [`Write`], and lets what it refuses through whole: `run` is given what turns a

@@ -1,12 +1,12 @@
 //! Files of a folder that appear together, each whole, or not at all.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use pajamas_plugin_api::Result;
 
+use crate::convert::output;
 use crate::error::unwritable;
 
 /// Files under other names beside their places, until they are kept. What is not kept goes away.
@@ -41,13 +41,7 @@ impl Drafts {
     /// `write-failed`.
     pub fn begin(&mut self, name: &str, bytes: u64) -> Result<&File> {
         let place = self.folder.join(name);
-        let mut draft = OsString::from(".");
-        draft.push(name);
-        draft.push(format!(".{}.part", std::process::id()));
-        let path = self.folder.join(draft);
-        // Another run of this process into the same place must not be overwritten.
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = file.map_err(|e| unwritable(&path, &e))?;
+        let (path, file) = output::begin(&place)?;
         self.files.push(Draft { path, place, file });
         let file = &self.files[self.files.len() - 1].file;
         file.set_len(bytes).map_err(|e| unwritable(&self.folder.join(name), &e))?;
