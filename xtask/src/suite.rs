@@ -161,6 +161,8 @@ impl Suite<'_> {
         let mut cargo = self.project.cargo_stages();
         // Without optimisation decoding pictures takes minutes; with the profile that ships, linking does.
         cargo.args(["test", "--workspace"]).env("CARGO_PROFILE_TEST_OPT_LEVEL", "1");
+        // Decoders that others wrote shift by more than a number's bits in damaged files; as in the components, unchecked.
+        cargo.args(["--config", "profile.dev.package.\"*\".overflow-checks=false"]);
         let finished = self.step("Tests of the stages", &mut cargo)?;
         let count: usize = finished.tail.iter().filter_map(|line| passed_in(line)).sum();
         Ok(passed(format!("{count} tests at least")))
