@@ -123,7 +123,7 @@ impl Host {
         loop {
             let setup = self.current.get();
             let routed = self.route(&setup, &request, &excluded)?;
-            let spec = &routed.spec;
+            let spec = &*routed.spec;
             let choice = match self.plugins.choose(&spec.format, &spec.backend, &spec.device) {
                 Ok(choice) => choice,
                 Err(error) if self.may_go_elsewhere(&routed, &error, &mut excluded) => continue,
@@ -231,7 +231,7 @@ impl Host {
         let find = |setup: &Setup| {
             let spec = Spec::of_model(configured(&setup.config, id)?)?;
             self.models.forgive(id);
-            Ok(spec)
+            Ok(Arc::new(spec))
         };
         self.lease_of(&find, cancel).map(drop)
     }
@@ -280,7 +280,7 @@ impl Host {
     }
 
     /// The model that `find` finds in the configuration, loaded.
-    fn lease_of(&self, find: &dyn Fn(&Setup) -> Result<Spec>, cancel: &Cancel) -> Result<Lease> {
+    fn lease_of(&self, find: &dyn Fn(&Setup) -> Result<Arc<Spec>>, cancel: &Cancel) -> Result<Lease> {
         loop {
             let setup = self.current.get();
             let spec = find(&setup)?;

@@ -23,10 +23,10 @@ use crate::router::{self, Ask, Decision, Device, Ended, Fault, Record, Snapshot,
 /// What is known of a configured model without loading it; found out once for a configuration.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
+    /// Where it lies and what it is; `None` where that was not found out.
+    spec: Option<Arc<Spec>>,
     task: Option<Task>,
     source: String,
-    format: String,
-    precision: Option<String>,
     context: Option<u32>,
     device: String,
     /// What it would hold on its device.
@@ -39,7 +39,7 @@ pub(super) type Excluded = BTreeMap<String, Fault>;
 
 /// A request that has its model.
 pub(super) struct Routed {
-    pub(super) spec: Spec,
+    pub(super) spec: Arc<Spec>,
     /// `None` for a path.
     decision: Option<Decision>,
     /// The number of the decision among those that are kept.
@@ -125,28 +125,36 @@ impl Host {
         snapshot.affinity = commons.iter().flatten().find_map(|common| self.memory.habits.of(*common));
         let decision = decide(&setup.rules, &ask, &snapshot);
         let number = self.keep(setup, request, ask, snapshot, &decision);
-        let spec = spec(&setup.config, &decision)?;
+        let spec = self.decided(setup, &decision)?;
         Ok(Routed { decision: Some(decision), number, common: commons, ..routed(spec) })
     }
 
     /// As [`route`](Self::route), for what is no request: nothing is kept.
-    pub(super) fn resolve(&self, setup: &Setup, task: Task, asked: Option<&str>) -> Result<Spec> {
+    pub(super) fn resolve(&self, setup: &Setup, task: Task, asked: Option<&str>) -> Result<Arc<Spec>> {
         if let Some(spec) = path(setup, asked)? {
             return Ok(spec);
         }
         let ask = Ask::new(task, asked);
         let snapshot = self.snapshot(setup, &Excluded::new());
-        spec(&setup.config, &decide(&setup.rules, &ask, &snapshot))
+        self.decided(setup, &decide(&setup.rules, &ask, &snapshot))
     }
 
     /// As [`route`](Self::route), without keeping it: the request will be routed once more.
-    pub(super) fn foresee(&self, setup: &Setup, request: &Request) -> Result<Spec> {
+    pub(super) fn foresee(&self, setup: &Setup, request: &Request) -> Result<Arc<Spec>> {
         if let Some(spec) = path(setup, request.model.as_deref())? {
             return Ok(spec);
         }
         let ask = ask(request);
         let snapshot = self.snapshot(setup, &Excluded::new());
-        spec(&setup.config, &decide(&setup.rules, &ask, &snapshot))
+        self.decided(setup, &decide(&setup.rules, &ask, &snapshot))
+    }
+
+    /// The model that was decided for.
+    fn decided(&self, setup: &Setup, decision: &Decision) -> Result<Arc<Spec>> {
+        let id = decision.model()?;
+        let model = setup.config.model(id).ok_or_else(|| unknown(&setup.config, id))?;
+        // Looked for once more where it was not found, to say why.
+        self.facts(setup, model).spec.clone().map_or_else(|| Spec::of_model(model).map(Arc::new), Ok)
     }
 
     fn keep(
@@ -180,6 +188,7 @@ impl Host {
         let troubles = self.memory.troubles.now();
         let models = config.models.iter().map(|model| {
             let facts = self.facts(setup, model);
+            let spec = facts.spec.as_deref();
             let id = model.id.to_string();
             let (state, held) = glance.models.get(&id).cloned().unwrap_or_default();
             let (observed, slots) = self.memory.observed.of(&id, &facts.device);
@@ -187,8 +196,8 @@ impl Host {
                 task: facts.task,
                 state,
                 source: facts.source.clone(),
-                format: facts.format.clone(),
-                precision: facts.precision.clone(),
+                format: spec.map_or_else(String::new, |spec| spec.format.clone()),
+                precision: spec.and_then(|spec| spec.precision.clone()),
                 context: facts.context,
                 device: facts.device.clone(),
                 memory: held.get(&facts.device).copied().or(facts.memory),
@@ -245,11 +254,11 @@ impl Host {
         let mut facts = Facts {
             task: spec.task,
             source: format!("{:016x}", hasher.finish()),
-            format: spec.format.clone(),
-            precision: spec.precision.clone(),
             context: context.and_then(|tokens| u32::try_from(tokens).ok()),
             ..Facts::default()
         };
+        let spec = Arc::new(spec);
+        facts.spec = Some(Arc::clone(&spec));
         match self.plugins.choose(&spec.format, &spec.backend, &spec.device) {
             Ok(choice) => {
                 facts.device = choice.device.map_or_else(String::new, |device| device.id.clone());
@@ -363,17 +372,12 @@ pub(super) fn load_request(spec: &Spec, choice: &Choice<'_>) -> LoadRequest {
 }
 
 /// The model at a path, where that was asked for.
-fn path(setup: &Setup, asked: Option<&str>) -> Result<Option<Spec>> {
+fn path(setup: &Setup, asked: Option<&str>) -> Result<Option<Arc<Spec>>> {
     let Some(word) = asked.filter(|word| !setup.rules.know(word)) else { return Ok(None) };
     match artifact::resolve(word, &setup.config)? {
-        Reference::Path(source) => Ok(Some(Spec::of_path(word, &source)?)),
+        Reference::Path(source) => Ok(Some(Arc::new(Spec::of_path(word, &source)?))),
         Reference::Configured(_) => Ok(None),
     }
-}
-
-fn spec(config: &Config, decision: &Decision) -> Result<Spec> {
-    let id = decision.model()?;
-    Spec::of_model(config.model(id).ok_or_else(|| unknown(config, id))?)
 }
 
 /// Nothing has this name.

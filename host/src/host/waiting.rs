@@ -44,7 +44,7 @@ impl Host {
         self.may_begin_with(|setup| self.resolve(setup, Task::Generate, model))
     }
 
-    fn may_begin_with(self: &Arc<Self>, find: impl FnOnce(&Setup) -> Result<Spec>) -> Result<()> {
+    fn may_begin_with(self: &Arc<Self>, find: impl FnOnce(&Setup) -> Result<Arc<Spec>>) -> Result<()> {
         let setup = self.current.get();
         if setup.config.server.while_loading == WhileLoading::Wait {
             return Ok(());
@@ -75,7 +75,8 @@ impl Host {
         }
         let (host, id) = (Arc::clone(self), spec.id.clone());
         let work = move || {
-            let find = |setup: &Setup| Spec::of_model(super::configured(&setup.config, &id)?);
+            let find =
+                |setup: &Setup| Spec::of_model(super::configured(&setup.config, &id)?).map(Arc::new);
             if let Err(error) = host.lease_of(&find, &Cancel::new()) {
                 tracing::error!(model = id, code = error.code(), "not loaded: {}", error.message());
             }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::openai::{StreamOptions, Turn, answers, finish, identity, logprobs, messages, summary, usage};
 use super::params::{Fields, Patience};
 use super::sse::{self, Line};
-use super::stream::{Piece, Running, Said, route_header};
+use super::stream::{Awaited, Piece, Running, Said, route_header};
 use super::tools::Tools;
 use super::{body, error};
 use crate::chat::{Conversation, Part};
@@ -115,15 +115,13 @@ pub async fn completions(
     let body = Body::parse(&bytes)?;
     let (streamed, with_usage) = (body.stream, body.stream_options.as_ref().is_some_and(|o| o.include_usage));
     let requests = body.requests(&bytes)?;
-    let server = host.config().server.clone();
-    let limit = Patience::limit(&bytes, &server)?;
-    let running: Vec<Running> =
-        requests.into_iter().map(|request| Running::start(Arc::clone(&host), request)).collect();
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     if streamed {
-        let protocol = Chunks::new(running.len(), with_usage);
-        return sse::answer(running, protocol, limit, &server).await;
+        let protocol = Chunks::new(requests.len(), with_usage);
+        let running = requests.into_iter().map(|request| Running::start(Arc::clone(&host), request));
+        return sse::answer(running, protocol, limit).await;
     }
-    whole(running, limit).await
+    whole(requests.into_iter().map(|request| Awaited::start(Arc::clone(&host), request)).collect(), limit).await
 }
 
 /// The fields that every object of one answer shares.
@@ -150,7 +148,7 @@ impl Answer {
     }
 }
 
-async fn whole(running: Vec<Running>, limit: Duration) -> Result<Response> {
+async fn whole(running: Vec<Awaited>, limit: Duration) -> Result<Response> {
     let mut answer = Answer::new();
     let mut choices = Vec::new();
     let mut total = Usage::default();

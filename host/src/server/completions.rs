@@ -17,7 +17,7 @@ use super::embeddings::Texts;
 use super::openai::{StreamOptions, answers, finish, identity, summary, usage};
 use super::params::{Fields, Patience};
 use super::sse::{self, Line};
-use super::stream::{Piece, Running, route_header};
+use super::stream::{Awaited, Piece, Running, route_header};
 use super::{body, error};
 use crate::chat::Part;
 use crate::config::Task;
@@ -83,14 +83,14 @@ pub async fn completions(
     let requests = body.requests(&bytes)?;
     let echoes = requests.iter().map(|request| echo.then(|| text_of(&request.input)).transpose());
     let echoes: Vec<Option<String>> = echoes.collect::<Result<_>>()?;
-    let server = host.config().server.clone();
-    let limit = Patience::limit(&bytes, &server)?;
-    let running: Vec<Running> =
-        requests.into_iter().map(|request| Running::start(Arc::clone(&host), request)).collect();
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     if streamed {
-        return sse::answer(running, Chunks::new(echoes, answers, with_usage), limit, &server).await;
+        let protocol = Chunks::new(echoes, answers, with_usage);
+        let running = requests.into_iter().map(|request| Running::start(Arc::clone(&host), request));
+        return sse::answer(running, protocol, limit).await;
     }
-    whole(running, echoes, answers, limit).await
+    let running = requests.into_iter().map(|request| Awaited::start(Arc::clone(&host), request));
+    whole(running.collect(), echoes, answers, limit).await
 }
 
 /// The text of a prompt, to be told before its continuation.
@@ -102,7 +102,7 @@ fn text_of(input: &Input) -> Result<String> {
 }
 
 async fn whole(
-    running: Vec<Running>,
+    running: Vec<Awaited>,
     echoes: Vec<Option<String>>,
     answers: usize,
     limit: Duration,
@@ -138,6 +138,7 @@ struct Chunks {
     told: Vec<usize>,
     with_usage: bool,
     total: Total,
+    timings: Value,
     answer: Answer,
 }
 
@@ -145,7 +146,7 @@ impl Chunks {
     fn new(echoes: Vec<Option<String>>, answers: usize, with_usage: bool) -> Self {
         let told = echoes.iter().map(|echo| echo.as_ref().map_or(0, |text| text.chars().count())).collect();
         let total = Total { answers, ..Total::default() };
-        Self { echoes, told, with_usage, total, answer: Answer::new() }
+        Self { echoes, told, with_usage, total, timings: Value::Null, answer: Answer::new() }
     }
 
     fn chunk(&self, index: usize, text: &str, logprobs: &Value, reason: Option<&str>) -> Line {
@@ -175,6 +176,7 @@ impl sse::Protocol for Chunks {
 
     fn end(&mut self, answer: usize, summary: &GenerateSummary) -> Vec<Line> {
         self.total.add(answer, summary.usage);
+        self.timings = json!(summary.timings);
         vec![self.chunk(answer, "", &Value::Null, Some(finish(summary.finish_reason, false)))]
     }
 
@@ -187,6 +189,7 @@ impl sse::Protocol for Chunks {
         let usage = self.with_usage.then(|| {
             let mut object = self.answer.object(json!([]));
             object["usage"] = usage(&self.total.usage);
+            object["timings"] = self.timings.clone();
             Line::data(object)
         });
         usage.into_iter().chain([Line::data("[DONE]")]).collect()

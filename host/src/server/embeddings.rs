@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::body;
 use super::params::Patience;
-use super::stream::{Running, route_header};
+use super::stream::{Awaited, route_header};
 use crate::config::Task;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -95,7 +95,7 @@ pub async fn embeddings(
     let input = Input::Texts(body.input.prompts("input")?);
     let request = Request { task: Task::Embed, model: body.model, input, params };
     let limit = Patience::limit(&bytes, &host.config().server)?;
-    let outcome = Running::start(host, request).finish(limit).await?.outcome;
+    let outcome = Awaited::start(host, request).finish(limit).await?.outcome;
     let Output::Embeddings(tensor, usage) = &outcome.output else {
         return Err(Error::new("internal", "a request for embeddings ended without them"));
     };
@@ -182,7 +182,7 @@ pub async fn rerank(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let input = Input::Texts(body.documents.iter().map(pair).collect());
     let request = Request { task: Task::Rerank, model: body.model, input, params: Params::default() };
     let limit = Patience::limit(&bytes, &host.config().server)?;
-    let outcome = Running::start(host, request).finish(limit).await?.outcome;
+    let outcome = Awaited::start(host, request).finish(limit).await?.outcome;
     let Output::Scores(scores, usage) = &outcome.output else {
         return Err(Error::new("internal", "a request for scores ended without them"));
     };

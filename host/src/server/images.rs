@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Number, Value as Json_, json};
 
 use super::body;
-use super::stream::{Running, route_header};
+use super::stream::{Awaited, route_header};
 use crate::config::{Options, Task};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -137,7 +137,7 @@ impl Seen {
         let params = Params { options, ..Params::default() };
         let request = Request { task, model, input: Input::Values(values), params };
         let limit = host.config().server.request_timeout.duration();
-        let outcome = Running::start(host, request).finish(limit).await?.outcome;
+        let outcome = Awaited::start(host, request).finish(limit).await?.outcome;
         let Output::Values(values) = outcome.output else {
             return Err(Error::new("internal", format!("{task} ended without values")));
         };

@@ -1,6 +1,7 @@
 //! Connections: accepted up to a limit, not held open by clients that send nothing, and drained at the end.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -57,6 +59,12 @@ fn reserve_files(connections: u64) {
     }
 }
 
+/// Whether a write waited longer than a client may take.
+fn is_stalled(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}
+
 /// Serves connections until `stop` is done, then lets the requests under way end. Says whether all did in time.
 pub async fn serve(
     listener: TcpListener,
@@ -89,11 +97,20 @@ pub async fn serve(
         // Tokens are small and should not wait for more.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        http.header_read_timeout(host.config().server.client_timeout.duration());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let patience = host.config().server.client_timeout.duration();
+        http.header_read_timeout(patience);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(patience));
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection ended: {error}");
+            match connection.await {
+                Ok(()) => {}
+                Err(error) if is_stalled(&error) => tracing::warn!(
+                    code = "client-too-slow",
+                    "a client took nothing of its answer: it is cut"
+                ),
+                Err(error) => tracing::debug!("a connection ended: {error}"),
             }
             drop(place);
         });

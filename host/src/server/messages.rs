@@ -19,7 +19,7 @@ use super::observe::Refusal;
 use super::openai::{arguments, identity, summary};
 use super::params::{Fields, Patience};
 use super::sse::{self, Line};
-use super::stream::{self, Piece, Running, Said, route_header};
+use super::stream::{self, Awaited, Piece, Running, Said, route_header};
 use super::tools::Tools;
 use super::{body, error};
 use crate::chat::{Call, Conversation, Message, Part};
@@ -179,15 +179,13 @@ pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let params = Fields::params(&bytes)?;
     let input = Input::Conversation(conversation);
     let request = Request { task: Task::Chat, model: Some(model), input, params };
-    let server = host.config().server.clone();
-    let limit = Patience::limit(&bytes, &server)?;
-    let running = Running::start(host, request);
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     let (id, _) = identity("msg_");
     if streamed {
-        return sse::answer([running], Events { id, open: None, index: 0, called: false }, limit, &server)
-            .await;
+        let events = Events { id, open: None, index: 0, called: false };
+        return sse::answer([Running::start(host, request)], events, limit).await;
     }
-    let finished = running.finish(limit).await?;
+    let finished = Awaited::start(host, request).finish(limit).await?;
     let summary = summary(&finished.outcome.output)?;
     let said = &finished.said;
     let mut object = message(&id, &finished.outcome.route.model, content(said), summary.usage);

@@ -1,21 +1,21 @@
 //! Answers as server-sent events: one way for all families, which differ only in what they write.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use pajamas_plugin_api::GenerateSummary;
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{StreamExt, StreamMap};
+use tokio::time::{Instant, Sleep};
+use tokio_stream::{Stream, StreamExt, StreamMap};
 
 use super::openai::summary;
 use super::stream::{Happened, Piece, Running, route_header, timed_out};
 use crate::chat::Part;
-use crate::config::Server;
 use crate::error::{Error, Result};
 use crate::pipeline::Route;
 
@@ -73,15 +73,14 @@ pub trait Protocol: Send + 'static {
 /// Those of the requests, until the first token.
 pub async fn answer(
     requests: impl IntoIterator<Item = Running>,
-    mut protocol: impl Protocol,
+    mut protocol: impl Protocol + Unpin,
     limit: Duration,
-    server: &Server,
 ) -> Result<Response> {
     let deadline = Instant::now() + limit;
     let mut running: StreamMap<usize, Running> = requests.into_iter().enumerate().collect();
     let unrouted = || Error::new("internal", "the request ended before it was routed");
     let mut route = None;
-    let first = loop {
+    let (answer, first) = loop {
         let next = tokio::time::timeout_at(deadline, running.next()).await;
         match next.map_err(|_| timed_out(limit))?.ok_or_else(unrouted)? {
             (_, Happened::Route(chosen)) => route = Some(chosen),
@@ -92,66 +91,65 @@ pub async fn answer(
     let route = route.ok_or_else(unrouted)?;
     let told = route.trace.as_ref().map(|trace| Line::named("route", json!({ "route_trace": trace })));
     let lines = told.into_iter().chain(protocol.begin(&route)).collect();
-    let (sender, receiver) = mpsc::channel(1);
-    let limits = Limits { deadline, request: limit, client: server.client_timeout.duration() };
-    tokio::spawn(forward(running, first, protocol, lines, sender, limits));
-    let events = ReceiverStream::new(receiver).map(|line| Ok::<_, Infallible>(Event::from(line)));
+    let deadline = Box::pin(tokio::time::sleep_until(deadline));
+    let mut events = Events { running, protocol, lines, deadline, limit, over: false };
+    events.add(answer, first);
     let sse = Sse::new(events).keep_alive(KeepAlive::default());
     Ok(([("x-pajamas-route", route_header(&route))], sse).into_response())
 }
 
-#[derive(Clone, Copy)]
-struct Limits {
-    deadline: Instant,
-    request: Duration,
-    client: Duration,
+/// What is written until the end, or until `limit` is over. A connection that ends, as one does whose client takes
+/// nothing, drops it, and dropping `running` cancels the requests.
+struct Events<P> {
+    running: StreamMap<usize, Running>,
+    protocol: P,
+    lines: VecDeque<Line>,
+    deadline: Pin<Box<Sleep>>,
+    limit: Duration,
+    over: bool,
 }
 
-/// Writes until the end, or until the client has gone or takes nothing: then dropping `running` cancels the requests.
-async fn forward(
-    mut running: StreamMap<usize, Running>,
-    first: (usize, Happened),
-    mut protocol: impl Protocol,
-    mut lines: Vec<Line>,
-    sender: mpsc::Sender<Line>,
-    limits: Limits,
-) {
-    let mut happened = Ok(Some(first));
-    loop {
-        let mut last = false;
-        let added = match happened {
-            Ok(Some((answer, happened))) => said(&mut protocol, answer, happened),
-            Ok(None) => {
-                last = true;
-                Ok(protocol.close())
+impl<P: Protocol> Events<P> {
+    fn add(&mut self, answer: usize, happened: Happened) {
+        match said(&mut self.protocol, answer, happened) {
+            Ok(lines) => self.lines.extend(lines),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.lines.extend(self.protocol.fail(error));
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.lines.extend(self.protocol.close());
+        self.over = true;
+        self.running.clear();
+    }
+}
+
+impl<P: Protocol + Unpin> Stream for Events<P> {
+    type Item = Result<Event, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return Poll::Ready(Some(Ok(line.into())));
             }
-            Err(error) => Err(error),
-        };
-        lines.extend(added.unwrap_or_else(|error| {
-            last = true;
-            [protocol.fail(&error), protocol.close()].concat()
-        }));
-        for line in lines.drain(..) {
-            match tokio::time::timeout(limits.client, sender.send(line)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    tracing::warn!(
-                        code = "client-too-slow",
-                        "a client took nothing of its stream: it is cut"
-                    );
-                    return;
+            if self.over {
+                return Poll::Ready(None);
+            }
+            match Pin::new(&mut self.running).poll_next(context) {
+                Poll::Ready(Some((answer, happened))) => self.add(answer, happened),
+                Poll::Ready(None) => self.close(),
+                Poll::Pending => {
+                    ready!(self.deadline.as_mut().poll(context));
+                    let error = timed_out(self.limit);
+                    self.fail(&error);
                 }
             }
         }
-        if last {
-            return;
-        }
-        happened = tokio::select! {
-            next = running.next() => Ok(next),
-            () = sender.closed() => return,
-            () = tokio::time::sleep_until(limits.deadline) => Err(timed_out(limits.request)),
-        };
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pajamas_plugin_api::Cancel;
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
 
 use super::request_log::Trace;
 use crate::chat::Part;
@@ -99,7 +99,7 @@ impl Said {
 /// client goes away, cancels the request.
 pub struct Running {
     events: mpsc::Receiver<Happened>,
-    cancel: Cancel,
+    _cancel: CancelOnDrop,
     over: bool,
 }
 
@@ -108,79 +108,17 @@ const BUFFER: usize = 64;
 
 impl Running {
     /// Starts a request.
-    pub fn start(host: Arc<Host>, mut request: Request) -> Self {
+    pub fn start(host: Arc<Host>, request: Request) -> Self {
         let (sender, events) = mpsc::channel(BUFFER);
-        let cancel = Cancel::new();
-        let flag = cancel.clone();
-        let trace = Trace::current();
-        if let Some(trace) = &trace {
-            trace.hint(&mut request.params.hints);
-        }
-        tokio::task::spawn_blocking(move || {
-            let tell = |happened| match sender.blocking_send(happened) {
+        let cancel = CancelOnDrop::default();
+        start(host, request, cancel.0.clone(), move |happened| {
+            // When nobody listens any more, nobody misses it.
+            match sender.blocking_send(happened) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
-            };
-            // A caller from elsewhere names models of the configuration; paths are for whoever sits at the machine.
-            let model = request.model.as_deref();
-            let known = model.map_or(Ok(()), |name| host.known(name));
-            if let Err(error) = known.and_then(|()| host.may_begin(&request)) {
-                let _ = tell(Happened::Done(Box::new(Err(error))));
-                return;
             }
-            let conversation = matches!(request.input, Input::Conversation(_));
-            let task = request.task;
-            let observed = |event: &Event<'_>| match (&trace, event) {
-                (Some(trace), Event::Route(route)) => trace.routed(task, route),
-                (Some(trace), Event::Token { .. }) => trace.token(),
-                _ => {}
-            };
-            let each = |event: Event<'_>| match event {
-                Event::Route(route) => tell(Happened::Route(Box::new(route.clone()))),
-                // A token that adds no text matters only to who asked how likely it was.
-                Event::Token { text: "", logprob: None, .. } | Event::Loading { .. } => {
-                    ControlFlow::Continue(())
-                }
-                Event::Token { logprob: None, .. } if conversation => ControlFlow::Continue(()),
-                Event::Parts(parts) => tell(Happened::Parts(parts.to_vec())),
-                Event::Token { text, logprob, extras, .. } => {
-                    tell(Happened::Token(Piece { text: text.to_owned(), logprob, extras: extras.to_owned() }))
-                }
-            };
-            let result = host.run(request, &flag, &mut |event| {
-                observed(&event);
-                each(event)
-            });
-            if let Some(trace) = &trace {
-                trace.ran(&result);
-            }
-            // When nobody listens any more, nobody misses the end.
-            let _ = tell(Happened::Done(Box::new(result)));
         });
-        Self { events, cancel, over: false }
-    }
-
-    /// Waits for the end.
-    ///
-    /// # Errors
-    /// The request's; `request-timeout`.
-    pub async fn finish(mut self, limit: Duration) -> Result<Finished> {
-        let whole = async {
-            let mut pieces = Vec::new();
-            let mut said = Said::default();
-            while let Some(happened) = self.next().await {
-                match happened {
-                    Happened::Route(_) => {}
-                    Happened::Token(piece) => pieces.push(piece),
-                    Happened::Parts(parts) => parts.iter().for_each(|part| said.add(part)),
-                    Happened::Done(result) => {
-                        return result.map(|outcome| Finished { pieces, said, outcome });
-                    }
-                }
-            }
-            Err(unanswered())
-        };
-        tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| Err(timed_out(limit)))
+        Self { events, _cancel: cancel, over: false }
     }
 }
 
@@ -198,14 +136,104 @@ impl Stream for Running {
     }
 }
 
-fn unanswered() -> Error {
-    Error::new("internal", "the request ended without an answer")
+/// A running request of which only the end is told: nobody is woken before. Dropping it cancels the request.
+pub struct Awaited {
+    finished: oneshot::Receiver<Result<Finished>>,
+    _cancel: CancelOnDrop,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.cancel.cancel();
+impl Awaited {
+    /// Starts a request.
+    pub fn start(host: Arc<Host>, request: Request) -> Self {
+        let (sender, finished) = oneshot::channel();
+        let cancel = CancelOnDrop::default();
+        let (mut sender, mut pieces, mut said) = (Some(sender), Vec::new(), Said::default());
+        start(host, request, cancel.0.clone(), move |happened| {
+            match happened {
+                Happened::Route(_) => {}
+                Happened::Token(piece) => pieces.push(piece),
+                Happened::Parts(parts) => parts.iter().for_each(|part| said.add(part)),
+                Happened::Done(result) => {
+                    let (pieces, said) = (std::mem::take(&mut pieces), std::mem::take(&mut said));
+                    let finished = result.map(|outcome| Finished { pieces, said, outcome });
+                    // When nobody waits any more, nobody misses it.
+                    let _ = sender.take().map(|sender| sender.send(finished));
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        Self { finished, _cancel: cancel }
     }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The request's; `request-timeout`.
+    pub async fn finish(self, limit: Duration) -> Result<Finished> {
+        let ended = tokio::time::timeout(limit, self.finished).await.map_err(|_| timed_out(limit))?;
+        ended.unwrap_or_else(|_| Err(unanswered()))
+    }
+}
+
+/// Carries a request out on a thread of its own, and tells what happens there; the last is [`Happened::Done`].
+fn start(
+    host: Arc<Host>,
+    mut request: Request,
+    cancel: Cancel,
+    mut tell: impl FnMut(Happened) -> ControlFlow<()> + Send + 'static,
+) {
+    let trace = Trace::current();
+    if let Some(trace) = &trace {
+        trace.hint(&mut request.params.hints);
+    }
+    tokio::task::spawn_blocking(move || {
+        // A caller from elsewhere names models of the configuration; paths are for whoever sits at the machine.
+        let model = request.model.as_deref();
+        let known = model.map_or(Ok(()), |name| host.known(name));
+        if let Err(error) = known.and_then(|()| host.may_begin(&request)) {
+            let _ = tell(Happened::Done(Box::new(Err(error))));
+            return;
+        }
+        let conversation = matches!(request.input, Input::Conversation(_));
+        let task = request.task;
+        let result = host.run(request, &cancel, &mut |event| {
+            match (&trace, &event) {
+                (Some(trace), Event::Route(route)) => trace.routed(task, route),
+                (Some(trace), Event::Token { .. }) => trace.token(),
+                _ => {}
+            }
+            match event {
+                Event::Route(route) => tell(Happened::Route(Box::new(route.clone()))),
+                // A token that adds no text matters only to who asked how likely it was.
+                Event::Token { text: "", logprob: None, .. } | Event::Loading { .. } => {
+                    ControlFlow::Continue(())
+                }
+                Event::Token { logprob: None, .. } if conversation => ControlFlow::Continue(()),
+                Event::Parts(parts) => tell(Happened::Parts(parts.to_vec())),
+                Event::Token { text, logprob, extras, .. } => {
+                    tell(Happened::Token(Piece { text: text.to_owned(), logprob, extras: extras.to_owned() }))
+                }
+            }
+        });
+        if let Some(trace) = &trace {
+            trace.ran(&result);
+        }
+        let _ = tell(Happened::Done(Box::new(result)));
+    });
+}
+
+/// Cancels a request of which nobody waits for the end.
+#[derive(Default)]
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn unanswered() -> Error {
+    Error::new("internal", "the request ended without an answer")
 }
 
 /// The request took too long.

@@ -18,7 +18,7 @@ use events::Events;
 
 use super::openai::{Content, arguments, summary, turn};
 use super::params::{Fields, Patience};
-use super::stream::{Running, route_header};
+use super::stream::{Awaited, Running, route_header};
 use super::tools::Tools;
 use super::{body, sse};
 use crate::chat::{Call, Conversation, Message};
@@ -138,14 +138,12 @@ pub async fn create(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
     let body = Body::parse(&bytes)?;
     let streamed = body.stream;
     let request = body.request(&bytes)?;
-    let server = host.config().server.clone();
-    let limit = Patience::limit(&bytes, &server)?;
-    let running = Running::start(host, request);
+    let limit = Patience::limit(&bytes, &host.config().server)?;
     let mut answer = Answer::new();
     if streamed {
-        return sse::answer([running], Events::new(answer), limit, &server).await;
+        return sse::answer([Running::start(host, request)], Events::new(answer), limit).await;
     }
-    let finished = running.finish(limit).await?;
+    let finished = Awaited::start(host, request).finish(limit).await?;
     let summary = summary(&finished.outcome.output)?;
     answer.model.clone_from(&finished.outcome.route.model);
     answer.items = answer::items(&finished.said);

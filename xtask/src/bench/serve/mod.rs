@@ -22,7 +22,7 @@ const PARALLEL: u32 = 16;
 /// Tokens of each request's context.
 const CONTEXT: u32 = 1024;
 /// Requests one after the other, for what the host costs.
-const ALONE: usize = 300;
+const ALONE: usize = 1000;
 
 /// Clients that all ask at once.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -77,7 +77,9 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
     if let Some(program) = &options.llama_server {
         servers.push(Server::start_peer(program, &model, options.threads)?);
     }
-    let served = SCENARIOS.iter().map(|s| best(&servers, *s, options.rounds)).collect::<Result<Vec<_>>>()?;
+    let served =
+        SCENARIOS.iter().enumerate().map(|(number, s)| best(&servers, number, *s, options.rounds));
+    let served = served.collect::<Result<Vec<_>>>()?;
     drop(servers);
     let bare = match measure_peer(project, &model, options) {
         Ok(peer) => peer.into_iter().map(Some).collect(),
@@ -121,27 +123,25 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
 /// What the host adds to the engine's own time, with a model that takes next to none.
 fn tax(project: &Project, page: &mut String) -> Result<()> {
     let server = Server::start(project, &project.root.join("models/chat/model.gguf"), 1)?;
-    let mut request = Vec::new();
-    for round in 0..=ALONE {
-        let alone = server.ask(&prompt(round, 16, 0), 1, false)?;
-        // The first loads the model.
-        if round > 0 {
-            request.push(alone.total_ms - alone.engine_ms);
-        }
-    }
-    let mut token = Vec::new();
-    for round in 0..ALONE / 10 {
-        let alone = server.ask(&prompt(round, 16, 0), TOKENS, true)?;
-        let one = server.ask(&prompt(round, 16, 0), TOKENS, false)?;
-        token.push((alone.total_ms - one.engine_ms).max(0.0) * 1e3 / TOKENS as f64);
-    }
+    let mut connection = server.connect()?;
+    let mut tax = |requests: usize, tokens: usize, stream: bool, rounds: usize| {
+        let answers = (0..=requests).map(|round| {
+            let answer = connection.ask(&prompt(rounds + round, 16), tokens, stream)?;
+            Ok(answer.total_ms - answer.engine_ms)
+        });
+        // The first loads the model, or warms up.
+        answers.skip(1).collect::<Result<Vec<f64>>>()
+    };
+    let mut request = tax(ALONE, 1, false, 0)?;
+    let streamed = tax(ALONE / 4, TOKENS, true, 2 * ALONE)?;
+    let mut token: Vec<f64> = streamed.iter().map(|ms| ms.max(0.0) * 1e3 / TOKENS as f64).collect();
     request.sort_by(f64::total_cmp);
     token.sort_by(f64::total_cmp);
     let at = |values: &[f64], part: f64| values[((values.len() - 1) as f64 * part).round() as usize];
     writeln!(
         page,
         "\nWhat HTTP, routing and the ABI add to the engine's own time, with the repository's chat model, one request after \
-         the other, each on a connection of its own:\n\n| | p50 | p99 | aim |\n|---|---|---|---|\n\
+         the other on one connection; a streamed token has its share of its request:\n\n| | p50 | p99 | aim |\n|---|---|---|---|\n\
          | a request of 16 tokens for one more | {:.3} ms | {:.3} ms | p99 0.3 ms |\n\
          | a streamed token | {:.1} us | {:.1} us | 20 us |",
         at(&request, 0.5),
@@ -161,12 +161,13 @@ fn measure_peer(project: &Project, model: &Path, options: &Options) -> Result<Ve
 }
 
 /// The best round of each server; they take turns.
-fn best(servers: &[Server], scenario: Scenario, rounds: u32) -> Result<Vec<Served>> {
+fn best(servers: &[Server], number: usize, scenario: Scenario, rounds: u32) -> Result<Vec<Served>> {
     let mut best: Vec<Option<Served>> = vec![None; servers.len()];
-    // Each round has prompts of its own; the first warms up.
+    // Each round of each scenario has prompts of its own; the first warms up.
     for round in 0..=rounds.max(1) as usize {
+        let seed = (number * 100 + round) * 100;
         for (server, best) in servers.iter().zip(&mut best) {
-            let found = together(server, scenario, round)?;
+            let found = together(server, scenario, seed)?;
             if round > 0 && best.as_ref().is_none_or(|b| found.tokens_per_second > b.tokens_per_second) {
                 *best = Some(found);
             }
@@ -175,16 +176,14 @@ fn best(servers: &[Server], scenario: Scenario, rounds: u32) -> Result<Vec<Serve
     best.into_iter().collect::<Option<_>>().context("no round")
 }
 
-fn together(server: &Server, scenario: Scenario, round: usize) -> Result<Served> {
+fn together(server: &Server, scenario: Scenario, seed: usize) -> Result<Served> {
     let started = Instant::now();
     let answers = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..scenario.clients)
             .map(|client| {
-                let seed = round * 101 + client;
-                let mut tokens: Vec<u32> =
-                    (0..scenario.shared).map(|i| (10 + (i * 3 + round) % 200) as u32).collect();
-                tokens.extend(prompt(seed, scenario.prompt, 0));
-                scope.spawn(move || server.ask(&tokens, TOKENS, true))
+                let mut tokens = prompt(seed, scenario.shared);
+                tokens.extend(prompt(seed + 1 + client, scenario.prompt));
+                scope.spawn(move || server.connect()?.ask(&tokens, TOKENS, true))
             })
             .collect();
         let join = |client: std::thread::ScopedJoinHandle<'_, Result<Answer>>| {
@@ -198,7 +197,20 @@ fn together(server: &Server, scenario: Scenario, round: usize) -> Result<Served>
     Ok(Served { tokens_per_second: (scenario.clients * TOKENS) as f64 / seconds, first_token_ms })
 }
 
-/// A prompt that begins like no other.
-fn prompt(seed: usize, tokens: usize, from: usize) -> Vec<u32> {
-    (from..from + tokens).map(|i| (10 + (i * 7 + seed * 13 + seed / 15) % 200) as u32).collect()
+/// A prompt like no other from its first token on: servers keep what they have computed, and find it again.
+fn prompt(seed: usize, tokens: usize) -> Vec<u32> {
+    let mut state = 0x9e37_79b9 ^ (seed as u32 + 1).wrapping_mul(0x85eb_ca6b);
+    let mut next = || {
+        // xorshift32, Marsaglia 2003.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        10 + state % 200
+    };
+    // The first two tokens are the seed itself.
+    let mut tokens: Vec<u32> = (0..tokens).map(|_| next()).collect();
+    for (digit, token) in tokens.iter_mut().take(2).enumerate() {
+        *token = 10 + (seed / 200usize.pow(digit as u32) % 200) as u32;
+    }
+    tokens
 }

@@ -1,6 +1,6 @@
 //! Servers that are asked: ours and llama.cpp's own, by the same client.
 
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +23,7 @@ pub struct Server {
 pub struct Answer {
     pub total_ms: f64,
     pub first_ms: f64,
-    /// What the engine says that it took; only of answers of ours that are not streamed.
+    /// What the engine says that it took; only of answers of ours.
     pub engine_ms: f64,
 }
 
@@ -35,7 +35,7 @@ struct Timings {
 }
 
 #[derive(Deserialize)]
-struct Whole {
+struct Timed {
     timings: Timings,
 }
 
@@ -99,33 +99,59 @@ impl Server {
         ask().is_some_and(|status| status.contains(" 200 "))
     }
 
+    /// A connection for requests one after the other.
+    pub fn connect(&self) -> Result<Connection<'_>> {
+        let stream = TcpStream::connect(&self.authority)?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { authority: &self.authority, stream: BufReader::new(stream) })
+    }
+}
+
+/// An open connection.
+pub struct Connection<'s> {
+    authority: &'s str,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection<'_> {
     /// Asks for an answer of so many tokens, and reads it to its end.
-    pub fn ask(&self, prompt: &[u32], tokens: usize, stream: bool) -> Result<Answer> {
+    pub fn ask(&mut self, prompt: &[u32], tokens: usize, stream: bool) -> Result<Answer> {
         let body = serde_json::json!({
-            "model": "bench", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true, "stream": stream,
+            "model": "bench", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true,
+            "stream": stream, "stream_options": { "include_usage": true },
         })
         .to_string();
-        let mut connection = TcpStream::connect(&self.authority)?;
-        connection.set_nodelay(true)?;
-        let head = format!(
-            "POST /v1/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        let request = format!(
+            "POST /v1/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             self.authority,
             body.len()
         );
         let started = Instant::now();
-        connection.write_all(format!("{head}{body}").as_bytes())?;
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let length = self.head()?;
         let (mut first_ms, mut engine_ms, mut ended, mut said) = (None, 0.0, false, String::new());
-        for line in BufReader::new(connection).lines() {
-            let line = line?;
-            if let Some(data) = line.strip_prefix("data: ") {
-                first_ms.get_or_insert_with(|| started.elapsed().as_secs_f64() * 1e3);
-                ended |= data.contains("\"length\"");
-            } else if line.starts_with('{') {
-                if let Ok(Whole { timings }) = serde_json::from_str(&line) {
-                    engine_ms = timings.queue_ms + timings.prompt_ms + timings.decode_ms;
-                    ended = true;
+        let mut heard = |line: &str| {
+            ended |= line.contains("\"length\"");
+            if let Ok(Timed { timings }) = serde_json::from_str(line) {
+                engine_ms = timings.queue_ms + timings.prompt_ms + timings.decode_ms;
+            }
+            line.clone_into(&mut said);
+        };
+        if let Some(length) = length {
+            let mut body = vec![0; length];
+            self.stream.read_exact(&mut body)?;
+            heard(&String::from_utf8(body)?);
+        } else {
+            // In chunks: the last has no length, and an empty line follows.
+            loop {
+                let line = self.line()?;
+                if let Some(data) = line.strip_prefix("data: ") {
+                    first_ms.get_or_insert_with(|| started.elapsed().as_secs_f64() * 1e3);
+                    heard(data);
+                } else if line == "0" {
+                    self.line()?;
+                    break;
                 }
-                said = line;
             }
         }
         if !ended {
@@ -133,6 +159,29 @@ impl Server {
         }
         let total_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(Answer { total_ms, first_ms: first_ms.unwrap_or(total_ms), engine_ms })
+    }
+
+    /// Reads the head of an answer: its length, or that it comes in chunks.
+    fn head(&mut self) -> Result<Option<usize>> {
+        let mut length = None;
+        loop {
+            let line = self.line()?.to_lowercase();
+            if line.is_empty() {
+                return Ok(length);
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = Some(value.trim().parse()?);
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            bail!("the connection ended before the answer did");
+        }
+        line.truncate(line.trim_end().len());
+        Ok(line)
     }
 }
 
