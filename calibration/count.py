@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("files", type=Path, nargs="*")
     parser.add_argument("--each", action="store_true", help="one line for every document too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     tokenizer = load(arguments.tokenizer)
     files = arguments.files or sorted(Path(__file__).parent.glob("*.txt"))
     print(f"{'file':<20} {'documents':>9} {'tokens':>7} {'train':>7} {'held out':>8} {'shortest':>8} {'longest':>8}")
