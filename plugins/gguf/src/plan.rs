@@ -104,6 +104,7 @@ impl Plan {
             flash_attention: options.flash_attention,
             embeddings: false,
             rank: files.is_ranker(),
+            watched: false,
         };
         let settings = Settings {
             context_length,

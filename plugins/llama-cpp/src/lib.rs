@@ -25,7 +25,9 @@ mod threadpool;
 mod vocab;
 
 pub use batch::Batch;
-pub use context::{Context, ContextParams, Decoded, FlashAttention, KvType};
+pub use context::{
+    Context, ContextParams, Decoded, FlashAttention, KvType, Operand, Operation, OperationKind, Rows, Watch,
+};
 pub use device::{Device, DeviceKind};
 pub use error::{Error, Result};
 pub use heap::HeapTrim;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use pajamas_llama_cpp::gguf::{TensorType, Writer};
 use pajamas_llama_cpp::{
-    Batch, Context, ContextParams, Decoded, DeviceKind, Error, Library, Model, ModelParams, Sampler, Token,
-    Weights,
+    Batch, Context, ContextParams, Decoded, DeviceKind, Error, Library, Model, ModelParams, Operation,
+    OperationKind, Sampler, Token, Watch, Weights,
 };
 
 const VOCAB: u64 = 300;
@@ -233,4 +233,89 @@ fn a_panic_in_the_progress_of_a_load_comes_out_of_it() {
         let _ = Model::load(library(), &house.path, &ModelParams::default(), &mut |_| panic!("on purpose"));
     });
     assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+}
+
+/// Sums what the weights of a name are multiplied by.
+struct Sums {
+    name: &'static str,
+    sum: f64,
+    seen: Vec<String>,
+    panics: bool,
+}
+
+impl Sums {
+    fn of(name: &'static str) -> Self {
+        Self { name, sum: 0.0, seen: Vec::new(), panics: false }
+    }
+}
+
+impl Watch for Sums {
+    fn wants(&mut self, operation: &Operation<'_>) -> bool {
+        let weights = operation.operand(0).map(|w| w.name().into_owned()).unwrap_or_default();
+        operation.kind() == OperationKind::Product && weights.starts_with(self.name)
+    }
+
+    fn see(&mut self, operation: &Operation<'_>) {
+        assert!(!self.panics, "on purpose");
+        let (weights, inputs) = (operation.operand(0).unwrap(), operation.operand(1).unwrap());
+        self.seen.push(weights.name().into_owned());
+        let [columns, rows, ..] = inputs.sizes();
+        assert!(inputs.is_f32() && inputs.integers(&mut Vec::new()).is_none());
+        let mut scratch = Vec::new();
+        let floats = inputs.floats(&mut scratch).unwrap();
+        (0..rows).for_each(|row| {
+            assert_eq!(floats.row([row, 0, 0]).len(), columns);
+            self.sum += floats.row([row, 0, 0]).iter().map(|x| f64::from(x * x)).sum::<f64>();
+        });
+        assert!(floats.row([rows, 7, 7]).is_empty());
+    }
+}
+
+#[test]
+fn operations_can_be_watched() {
+    let house = house();
+    let mut context = context(&house, &ContextParams { watched: true, outputs: 32, ..params() });
+    let mut compute = |watch: Option<&mut Sums>| {
+        context.remove(0, 0);
+        let mut batch = Batch::new();
+        (0..32).for_each(|i| _ = batch.add(40 + i as Token, i, 0, true));
+        let decoded = match watch {
+            Some(watch) => context.decode_watched(&mut batch, &|| false, watch),
+            None => context.decode(&mut batch, &|| false),
+        };
+        assert_eq!(decoded.unwrap(), Decoded::Done);
+        context.logits(31).unwrap().to_vec()
+    };
+    let unwatched = compute(None);
+    let mut all = Sums::of("blk.0.");
+    // Who watches changes nothing.
+    assert!(difference(&unwatched, &compute(Some(&mut all))) < 1e-6);
+    all.seen.sort();
+    let names = ["attn_k", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_up"];
+    assert_eq!(all.seen, names.map(|name| format!("blk.0.{name}.weight")));
+    // A norm without weights of its own: every row of 32 elements has a sum of squares of about 32.
+    let mut query = Sums::of("blk.0.attn_q");
+    compute(Some(&mut query));
+    assert!((query.sum / (32.0 * 32.0) - 1.0).abs() < 1e-3, "{}", query.sum);
+    // Nobody watches any more.
+    assert!(difference(&unwatched, &compute(None)) < 1e-6);
+}
+
+#[test]
+fn a_panic_of_who_watches_comes_out_and_the_context_goes_on() {
+    let house = house();
+    let mut watched = context(&house, &ContextParams { watched: true, ..params() });
+    let before = logits(&mut watched, 0, 0, &[30, 31]);
+    watched.remove(0, 0);
+    let mut batch = Batch::new();
+    batch.add(30, 0, 0, true);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut watch = Sums { panics: true, ..Sums::of("blk.") };
+        let _ = watched.decode_watched(&mut batch, &|| false, &mut watch);
+    }));
+    assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+    watched.remove(0, 0);
+    assert!(difference(&before, &logits(&mut watched, 0, 0, &[30, 31])) < 1e-6);
+    let refused = context(&house, &params()).decode_watched(&mut batch, &|| false, &mut Sums::of("blk."));
+    assert!(matches!(refused, Err(Error::Batch(_))));
 }

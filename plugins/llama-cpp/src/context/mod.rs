@@ -1,5 +1,6 @@
 //! Computing: a key-value cache, compute buffers, and what came out of the last batch.
 
+mod eval_callback;
 mod memory;
 mod outputs;
 mod params;
@@ -8,6 +9,7 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use eval_callback::{Operand, Operation, OperationKind, Rows, Watch};
 pub use params::{ContextParams, FlashAttention, KvType};
 
 use crate::memory::{self as buffers, BufferMemory};
@@ -38,6 +40,8 @@ pub struct Context {
     outputs_max: usize,
     unified: bool,
     rank: bool,
+    /// Where who watches is found, when the context was made for that.
+    seat: Option<eval_callback::Seat>,
 }
 
 // SAFETY: a context has no ties to a thread; `&mut self` keeps use to one at a time.
@@ -93,6 +97,11 @@ impl Context {
         raw.embeddings = params.embeddings;
         raw.kv_unified = params.unified;
         raw.no_perf = true;
+        let seat = params.watched.then(|| {
+            let seat;
+            (seat, raw.cb_eval, raw.cb_eval_user_data) = eval_callback::seat();
+            seat
+        });
 
         // SAFETY: the model is valid, and outlives the context because this type holds it.
         let (handle, lines) = log::capture(|| unsafe { sys::llama_init_from_model(model.handle(), raw) });
@@ -114,6 +123,7 @@ impl Context {
             outputs_max: if model.has_encoder() { params.batch_size } else { raw.n_outputs_max } as usize,
             unified: params.unified,
             rank: params.rank,
+            seat,
             model,
         })
     }

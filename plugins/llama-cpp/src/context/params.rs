@@ -46,6 +46,8 @@ pub struct ContextParams {
     /// Whether the model's classification head scores each sequence; see [`Context::score`]. Only for models that
     /// have one ([`Model::ranks`]).
     pub rank: bool,
+    /// Whether operations can be watched; see [`Context::decode_watched`](super::Context::decode_watched).
+    pub watched: bool,
 }
 
 impl Default for ContextParams {
@@ -64,6 +66,7 @@ impl Default for ContextParams {
             flash_attention: FlashAttention::Auto,
             embeddings: false,
             rank: false,
+            watched: false,
         }
     }
 }
