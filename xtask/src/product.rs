@@ -19,16 +19,14 @@ pub struct Plugin {
     /// A folder of further libraries that its build leaves in the target folder, and that it loads from beside
     /// itself.
     pub companions: Option<&'static str>,
-    /// Which of them it loads, by a part of their names; all when there is none.
-    pub only: Option<&'static str>,
 }
 
 /// The plugins of this repository, in the order in which they are packed.
 pub const PLUGINS: &[Plugin] = &[
-    Plugin { name: "gguf", package: "pajamas-gguf", companions: Some("llama"), only: None },
-    Plugin { name: "onnx", package: "pajamas-onnx", companions: None, only: None },
-    // Rounding needs ggml's base library and none of those that compute.
-    Plugin { name: "quant", package: "pajamas-quant", companions: Some("llama"), only: Some("ggml-base") },
+    Plugin { name: "gguf", package: "pajamas-gguf", companions: Some("llama") },
+    Plugin { name: "onnx", package: "pajamas-onnx", companions: None },
+    // It computes models, too: to find out what matters in them.
+    Plugin { name: "quant", package: "pajamas-quant", companions: Some("llama") },
 ];
 
 /// The crates of the product, as cargo selects them: all but xtask, whose dependencies would turn on features of the
@@ -86,7 +84,7 @@ pub fn pack(project: &Project, plugin: &Plugin, folder: &Path, keep: impl Fn(&st
     if let Some(name) = plugin.companions {
         for path in files::sorted(&project.release().join(name))? {
             let file = path.file_name().and_then(|n| n.to_str()).context("a library with a strange name")?;
-            if !keep(file) || plugin.only.is_some_and(|part| !file.contains(part)) {
+            if !keep(file) {
                 continue;
             }
             let relative = Path::new(name).join(file);

@@ -7,7 +7,7 @@ use pajamas_plugin_api::{Cancel, EventSink, Extension, NamedTensor, PluginError,
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::architecture::Facts;
+use crate::architecture::{Advice, Facts};
 use crate::error;
 use crate::quantize::FileType;
 use crate::source::Source;
@@ -47,7 +47,9 @@ pub(crate) fn of(path: &Path) -> Result<Value> {
         let what = format!("{}: no such file or folder", path.display());
         return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
     }
-    let (facts, more) = if path.is_file() { of_file(path)? } else { of_folder(path)? };
+    let (facts, mut more) = if path.is_file() { of_file(path)? } else { of_folder(path)? };
+    more["advice"] = serde_json::to_value(Advice::of(&facts, more["file_bytes"].as_u64().unwrap_or(0)))
+        .map_err(|e| PluginError::new(codes::INTERNAL, e.to_string()))?;
     let mut facts =
         serde_json::to_value(facts).map_err(|e| PluginError::new(codes::INTERNAL, e.to_string()))?;
     if let (Value::Object(facts), Value::Object(more)) = (&mut facts, more) {

@@ -52,6 +52,16 @@ pub mod codes {
     pub const IMPORTANCE_INVALID: &str = "importance-invalid";
     /// The importance matrix was collected on another model.
     pub const IMPORTANCE_MISMATCH: &str = "importance-mismatch";
+    /// What the model computes on the calibration text is not finite.
+    pub const IMPORTANCE_NOT_FINITE: &str = "importance-not-finite";
+    /// A calibration text has too few tokens.
+    pub const CALIBRATION_TOO_SHORT: &str = "calibration-too-short";
+    /// There is no calibration domain of this name.
+    pub const DOMAIN_NOT_FOUND: &str = "domain-not-found";
+    /// What a calibration that was stopped left is of another model or text.
+    pub const CHECKPOINT_MISMATCH: &str = "checkpoint-mismatch";
+    /// llama.cpp's libraries are not there, or do not run here.
+    pub const BACKEND_UNAVAILABLE: &str = "backend-unavailable";
     /// The model is quantized already, and would lose twice.
     pub const REQUANTIZE_REFUSED: &str = "requantize-refused";
     /// A tensor's numbers do not fit the type that was chosen for it.

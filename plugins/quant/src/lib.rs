@@ -5,14 +5,17 @@
 //! is the measure: tensors and metadata are equal to theirs, and tests compare them.
 //!
 //! From the ground up: `source` reads models, `architecture` says what they are, `convert` makes GGUF files of plain
-//! numbers and `quantize` of blocks; each quantizer of the plugin (`gguf`, …) puts them behind the plugin API.
+//! numbers and `quantize` of blocks; `imatrix` says which columns matter, and `calibrate` finds that out; each quantizer of the plugin (`gguf`, …) puts them behind the plugin API.
 
 pub mod architecture;
+pub mod calibrate;
 mod convert;
 mod describe;
 pub mod error;
 mod general;
 mod gguf;
+mod hash;
+pub mod imatrix;
 pub mod mlx;
 pub mod quantize;
 pub mod source;
@@ -27,7 +30,7 @@ pub use gguf::GgufQuantizer;
 ///
 /// # Errors
 /// None.
-pub fn plugin(_host: HostContext) -> Result<Plugin> {
+pub fn plugin(host: HostContext) -> Result<Plugin> {
     let info = PluginInfo {
         name: "quant".into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -35,7 +38,7 @@ pub fn plugin(_host: HostContext) -> Result<Plugin> {
         vendor: "The pajamas authors".into(),
         description: "Makes artifacts out of Hugging Face models".into(),
     };
-    Ok(Plugin::new(info).quantizer(GgufQuantizer).quantizer(mlx::MlxQuantizer))
+    Ok(Plugin::new(info).quantizer(GgufQuantizer::new(host)).quantizer(mlx::MlxQuantizer))
 }
 
 pajamas_plugin_api::export_plugin!(name: "quant", version: env!("CARGO_PKG_VERSION"), create: plugin);

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use pajamas_llama_cpp::gguf::{Header, TensorInfo, TensorType, Writer};
 use pajamas_llama_cpp::{FileQuantization, quantize_file};
 use pajamas_plugin_api::{Cancel, PluginError, Result};
+use pajamas_quant::imatrix::Matrix;
 use pajamas_quant::quantize::{
-    FileType, Folder, GgufFile, Importance, Options, Original, Quantization, Wishes,
+    FileType, Folder, GgufFile, Importance, Options, Original, Quantization, Strategy, Wishes,
 };
 use pajamas_quant::source::Source;
 use pajamas_quant::{Conversion, OutType};
@@ -264,6 +265,77 @@ fn with_importance_the_data_is_llama_cpps() {
         }
     }
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The types are the strategy's, the rest is llama.cpp's.
+#[test]
+fn what_a_strategy_writes_is_what_llama_cpp_writes_with_these_types() {
+    let mut wrong = Vec::new();
+    for model in families::wide() {
+        let bench = Bench::new(&model);
+        let plain = bench.plain(OutType::F32);
+        for file_type in [FileType::Q4_K_M, FileType::Q2_K, FileType::Q3_K_M] {
+            let file = GgufFile::open(&plain).unwrap();
+            let options = Options { strategy: Strategy::Architecture, ..Options::default() };
+            let preset = Quantization::plan(&file, file_type, &Options::default()).unwrap();
+            let planned = Quantization::plan(&file, file_type, &options).unwrap();
+            assert!(planned.bytes().unwrap() <= preset.bytes().unwrap(), "{}", model.name);
+            assert!(planned.notes().iter().any(|note| note.starts_with("architecture: ")));
+            let ours = bench.of_file(&plain, file_type, &options);
+            let header = Header::read(&ours[..], ours.len() as u64).unwrap();
+            let mut theirs = wanted(file_type);
+            theirs.overrides = header
+                .tensors
+                .iter()
+                .filter(|t| t.name.starts_with("blk."))
+                .map(|t| (format!("^{}$", t.name.replace('.', "\\.")), t.tensor_type))
+                .collect();
+            let what = format!("{} {}", model.name, file_type.name());
+            wrong.extend(compare(&what, &ours, &bench.theirs(&plain, &theirs)));
+        }
+        let pure = Wishes { pure: true, ..Wishes::default() };
+        let both = Options { strategy: Strategy::Architecture, wishes: pure, ..Options::default() };
+        let error = refused(&GgufFile::open(&plain).unwrap(), FileType::Q4_K_M, &both);
+        assert_eq!(error.code, "invalid-option");
+    }
+    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn experts_that_nothing_reached_stay_precise() {
+    let model = families::wide().into_iter().find(|model| model.name == "wide-experts").unwrap();
+    let bench = Bench::new(&model);
+    let plain = bench.plain(OutType::F32);
+    let path = bench.path("imatrix.gguf");
+    importance(&plain, &path);
+    let mut matrix = Matrix::read(&path).unwrap();
+    let of_experts =
+        matrix.entries.iter_mut().filter(|(name, _)| name.starts_with("blk.1.") && name.contains("_exps"));
+    let zeroed = of_experts.map(|(_, entry)| (entry.counts[3], entry.counts[5]) = (0, 0)).count();
+    assert_eq!(zeroed, 3);
+    let importance = Importance::of_matrix(matrix);
+    let file = GgufFile::open(&plain).unwrap();
+    let plan = |file_type: FileType, overrides: Vec<(Regex, TensorType)>| {
+        let wishes = Wishes { overrides, ..Wishes::default() };
+        let options = Options { wishes, importance: Some(&importance), ..Options::default() };
+        let quantization = Quantization::plan(&file, file_type, &options).unwrap();
+        let path = bench.path("planned.gguf");
+        quantization.write(&path, 2, &Cancel::new(), &mut |_, _, _| Ok(())).unwrap();
+        let header = Header::open(&path).unwrap();
+        let type_of =
+            move |name: &str| header.tensors.iter().find(|t| t.name == name).unwrap().tensor_type.name();
+        (quantization.notes().to_vec(), type_of)
+    };
+    let (notes, type_of) = plan(FileType::IQ2_XXS, Vec::new());
+    assert_eq!(type_of("blk.1.ffn_up_exps.weight"), "q4_K");
+    assert_eq!(type_of("blk.0.ffn_up_exps.weight"), "iq2_xxs");
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert!(notes[0].contains("its experts 3, 5"), "{notes:?}");
+    // What a person asks for comes first, and types that need no importance stay.
+    let (_, type_of) = plan(FileType::IQ2_XXS, vec![(Regex::new("exps").unwrap(), TensorType::IQ2_XXS)]);
+    assert_eq!(type_of("blk.1.ffn_up_exps.weight"), "iq2_xxs");
+    let (notes, type_of) = plan(FileType::Q4_K_M, Vec::new());
+    assert_eq!((type_of("blk.1.ffn_up_exps.weight"), notes.len()), ("q4_K", 0));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Which family a model belongs to, and what is known of it.
 
+pub(crate) mod advice;
 mod count;
 mod facts;
 mod of_gguf;
 
 use pajamas_plugin_api::PluginError;
 
+pub use advice::{Advice, CacheAdvice};
 pub use count::Parameters;
 pub use facts::{Attention, Experts, Facts, Family};
 

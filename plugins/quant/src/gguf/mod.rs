@@ -8,21 +8,31 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pajamas_plugin_api::{
-    Cancel, Extension, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport, QuantizeRequest,
-    Quantizer, QuantizerInfo, Result, codes,
+    Cancel, Extension, HostContext, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport,
+    QuantizeRequest, Quantizer, QuantizerInfo, Result, codes,
 };
 use serde_json::{Value, json};
 
+use crate::calibrate::{self, Calibrate};
 use crate::convert::{Conversion, OutType, Progress};
 use crate::describe::{self, Describe};
 use crate::error;
+use crate::imatrix::Identity;
 use crate::quantize::{self, FileType, Folder, GgufFile, Importance, Quantization};
 use crate::source::Source;
 use options::Options;
 
 /// Makes GGUF files.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct GgufQuantizer;
+pub struct GgufQuantizer {
+    host: HostContext,
+}
+
+impl GgufQuantizer {
+    /// Needs the host for the folder that llama.cpp's libraries lie in.
+    pub fn new(host: HostContext) -> Self {
+        Self { host }
+    }
+}
 
 impl Quantizer for GgufQuantizer {
     fn describe(&self) -> QuantizerInfo {
@@ -69,7 +79,11 @@ impl Quantizer for GgufQuantizer {
     }
 
     fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
-        (name == describe::NAME).then(|| Box::new(Describe) as Box<dyn Extension>)
+        match name {
+            describe::NAME => Some(Box::new(Describe)),
+            calibrate::NAME => Some(Box::new(Calibrate::new(self.host.clone()))),
+            _ => None,
+        }
     }
 }
 
@@ -82,6 +96,8 @@ struct Work<'a> {
     options: &'a Options,
     /// What is known of the model, for the manifest.
     facts: Value,
+    /// The text that importance was collected on.
+    calibration: Option<Identity>,
 }
 
 enum Making<'a> {
@@ -100,7 +116,9 @@ fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result
         return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
     }
     let importance = options.imatrix.as_deref().map(Importance::open).transpose()?;
+    let calibration = importance.as_ref().and_then(|importance| importance.calibration.clone());
     let quantizing = quantize::Options {
+        strategy: options.strategy,
         wishes: options.wishes.clone(),
         importance: importance.as_ref(),
         importance_name: options.imatrix.as_deref().map(file_name).unwrap_or_default(),
@@ -111,7 +129,7 @@ fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result
     let facts = describe::of(&request.source).unwrap_or(Value::Null);
     let work = |making, name: &str| {
         let file = PathBuf::from(format!("{}-{}.gguf", plain(name), file_type.name()));
-        Work { making, file, file_type, options, facts }
+        Work { making, file, file_type, options, facts, calibration }
     };
     if request.source.is_file() {
         let file = GgufFile::open(&request.source)?;
@@ -182,9 +200,11 @@ impl Work<'_> {
         };
         json!({
             "precision": self.file_type.name(),
+            "strategy": self.options.strategy.name(),
             "tensors": tensors,
             "bits_per_weight": (bits * 1e4).round() / 1e4,
             "notes": self.notes(),
+            "calibration": self.calibration,
             "model": self.facts,
             "format_version": pajamas_llama_cpp::gguf::VERSION,
         })

@@ -7,13 +7,14 @@ use pajamas_plugin_api::{PluginError, Result, codes};
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::quantize::{FileType, Wishes};
+use crate::quantize::{FileType, Strategy, Wishes};
 
 /// What may be asked for beyond a precision.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     /// Threads; `None` for one on each processor.
     pub threads: Option<usize>,
+    pub strategy: Strategy,
     pub wishes: Wishes,
     pub imatrix: Option<PathBuf>,
     pub allow_nan: bool,
@@ -25,8 +26,9 @@ pub(super) struct Options {
 /// The most threads: beyond it, a number is a mistake.
 const MOST_THREADS: u64 = 1024;
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "threads",
+    "strategy",
     "overrides",
     "token_embedding_type",
     "output_tensor_type",
@@ -48,6 +50,10 @@ pub(super) fn schema() -> Value {
             "threads": {
                 "type": "integer", "minimum": 1, "maximum": MOST_THREADS,
                 "description": "Threads; one for each processor by default"
+            },
+            "strategy": {
+                "enum": Strategy::ALL.map(|(name, _)| name), "default": "preset",
+                "description": "What decides on the types of tensors: llama.cpp's mixtures, or, with the same bytes, how the model is built"
             },
             "overrides": {
                 "type": "array", "items": { "type": "string" },
@@ -99,6 +105,7 @@ impl Options {
         let read = Reader(values);
         Ok(Self {
             threads: read.count("threads")?,
+            strategy: read.text("strategy")?.map(Strategy::named).transpose()?.unwrap_or_default(),
             wishes: Wishes {
                 embeddings: read.tensor_type("token_embedding_type")?,
                 output: read.tensor_type("output_tensor_type")?,
@@ -116,7 +123,10 @@ impl Options {
     pub fn is_plain(&self) -> bool {
         let wishes = &self.wishes;
         let wishes = wishes.pure || wishes.embeddings.is_some() || wishes.output.is_some();
-        !wishes && self.wishes.overrides.is_empty() && self.imatrix.is_none()
+        !wishes
+            && self.wishes.overrides.is_empty()
+            && self.imatrix.is_none()
+            && self.strategy == Strategy::Preset
     }
 
     /// Threads to use.

@@ -22,7 +22,7 @@ pub(super) struct Build {
 
 impl Build {
     /// Heads of queries to each of keys (`llama_hparams::n_gqa`).
-    fn ratio(&self) -> u64 {
+    pub(super) fn ratio(&self) -> u64 {
         self.heads.checked_div(self.key_value_heads).unwrap_or(0)
     }
 

@@ -1,18 +1,14 @@
-//! How important each column of each tensor is: an importance matrix, as llama.cpp's `llama-imatrix` writes it.
-//!
-//! The file is GGUF: for each tensor NAME a tensor `NAME.in_sum2` with the sums of squares of what each column was
-//! multiplied by, and `NAME.counts` with how often, one for each expert (tools/imatrix/imatrix.cpp,
-//! tools/quantize/quantize.cpp: `load_imatrix`).
+//! How important each column of each tensor is: the means of an importance matrix (tools/quantize/quantize.cpp:
+//! `load_imatrix`).
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use memmap2::Mmap;
-use pajamas_llama_cpp::gguf::{Header, TensorInfo, TensorType, Value};
+use pajamas_llama_cpp::gguf::TensorType;
 use pajamas_plugin_api::{PluginError, Result};
 
-use crate::error::{self, codes as own};
+use crate::error::codes as own;
+use crate::imatrix::{Identity, Matrix, layer_of};
 
 /// Mean squares of what columns are multiplied by, tensor by tensor.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,67 +18,48 @@ pub struct Importance {
     pub datasets: Vec<String>,
     /// Pieces of text that it was collected on.
     pub chunks: u64,
+    /// Which text that was, when it was written down.
+    pub calibration: Option<Identity>,
+    /// How often each expert was chosen, layer by layer.
+    expert_hits: BTreeMap<u32, Vec<u64>>,
+    /// The experts that nothing was collected from, layer by layer.
+    never_reached: BTreeMap<u32, Vec<u32>>,
 }
 
 impl Importance {
     /// Reads a file.
     ///
     /// # Errors
-    /// `model-not-found`; `importance-invalid` for a file that is none, or holds numbers that are not finite.
+    /// Those of [`Matrix::read`].
     pub fn open(path: &Path) -> Result<Self> {
-        let invalid = |what: String| {
-            error::at(own::IMPORTANCE_INVALID, path, what)
-                .help("make it again, with llama-imatrix of a recent version")
-        };
-        let missing = |e: std::io::Error| PluginError::model_unreadable(path, &e);
-        let file = File::open(path).map_err(missing)?;
-        // SAFETY: the map is private to this process and only read, as for weights.
-        let map = unsafe { Mmap::map(&file) }.map_err(missing)?;
-        let header = Header::read(&map[..], map.len() as u64).map_err(|e| invalid(e.to_string()))?;
-        if header.value("general.type").and_then(Value::as_text) != Some("imatrix") {
-            return Err(invalid("the metadata entry `general.type` is not \"imatrix\"".into()));
+        Ok(Self::of_matrix(Matrix::read(path)?))
+    }
+
+    /// The means of a matrix.
+    pub fn of_matrix(matrix: Matrix) -> Self {
+        let mut never_reached: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (layer, expert) in matrix.experts_below(1) {
+            never_reached.entry(layer).or_default().push(expert);
         }
-        let data = |tensor: &TensorInfo| {
-            let start = (header.data_offset + tensor.offset) as usize;
-            let bytes = map.get(start..start + tensor.bytes as usize).unwrap_or(&[]);
-            bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<f32>>()
-        };
-        let find = |name: &str| header.tensors.iter().find(|t| t.name == name);
-        let mut importance = Self {
-            datasets: match header.value("imatrix.datasets") {
-                Some(Value::Array(list)) => {
-                    list.items.iter().filter_map(Value::as_text).map(str::to_owned).collect()
-                }
-                _ => Vec::new(),
-            },
-            chunks: header.value("imatrix.chunk_count").and_then(Value::as_u64).unwrap_or(0),
-            ..Self::default()
-        };
-        for sums in &header.tensors {
-            let Some(name) = sums.name.strip_suffix(".in_sum2") else { continue };
-            let Some(counts) = find(&format!("{name}.counts")) else {
-                return Err(invalid(format!("tensor `{name}.counts` is missing")));
-            };
-            let plain = sums.tensor_type == TensorType::F32 && counts.tensor_type == TensorType::F32;
-            let columns = sums.dimensions.first().copied().unwrap_or(0) as usize;
-            let (sums, counts) = (data(sums), data(counts));
-            if !plain || columns == 0 || sums.len() != columns * counts.len() {
-                return Err(invalid(format!("the sums and counts of `{name}` do not belong together")));
-            }
-            let means = sums.chunks(columns).zip(&counts).flat_map(|(sums, count)| {
-                // What was never reached says nothing: every column is as good as the others.
-                sums.iter().map(move |sum| if *count > 0.0 { sum / count } else { 1.0 })
-            });
-            let means: Vec<f32> = means.collect();
-            if !means.iter().all(|m| m.is_finite() && *m >= 0.0) {
-                return Err(invalid(format!("the importance of `{name}` is not finite")));
-            }
-            importance.tensors.insert(name.to_owned(), means);
+        Self {
+            tensors: matrix.entries.iter().map(|(name, entry)| (name.clone(), entry.means())).collect(),
+            chunks: matrix.chunks,
+            expert_hits: matrix.expert_hits(),
+            never_reached,
+            datasets: matrix.datasets,
+            calibration: matrix.calibration,
         }
-        match importance.tensors.is_empty() {
-            true => Err(invalid("it holds no tensor".into())),
-            false => Ok(importance),
-        }
+    }
+
+    /// The experts of a tensor that nothing was collected from.
+    pub(super) fn never_reached(&self, name: &str) -> &[u32] {
+        let layer = layer_of(name).filter(|_| name.contains("_exps."));
+        layer.and_then(|layer| self.never_reached.get(&layer)).map_or(&[], Vec::as_slice)
+    }
+
+    /// How often each expert of a layer was chosen; nothing when that was not collected.
+    pub(super) fn expert_hits(&self, layer: u32) -> &[u64] {
+        self.expert_hits.get(&layer).map_or(&[], Vec::as_slice)
     }
 
     /// How many tensors it knows.
@@ -132,7 +109,9 @@ pub(super) fn missing(name: &str, wanted: TensorType) -> PluginError {
 
 #[cfg(test)]
 mod tests {
-    use pajamas_llama_cpp::gguf::Writer;
+    use std::fs::File;
+
+    use pajamas_llama_cpp::gguf::{TensorInfo, Writer};
 
     use super::*;
 

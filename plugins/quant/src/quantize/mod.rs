@@ -9,6 +9,7 @@ mod choose;
 mod importance;
 mod original;
 mod precision;
+mod strategy;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use choose::Wishes;
 pub use importance::Importance;
 pub use original::{Folder, GgufFile, Original, Tensor};
 pub use precision::FileType;
+pub use strategy::Strategy;
 
 use crate::convert::{Progress, QUANTIZATION_VERSION, output};
 use crate::error::{self, codes as own};
@@ -34,7 +36,9 @@ const CHUNK: usize = 1 << 17;
 /// How a model is to be quantized.
 #[derive(Debug, Clone, Default)]
 pub struct Options<'a> {
-    /// What of the mixture is to be otherwise.
+    /// What decides on the types of tensors.
+    pub strategy: Strategy,
+    /// What of it is to be otherwise.
     pub wishes: Wishes,
     /// How important columns are.
     pub importance: Option<&'a Importance>,
@@ -62,27 +66,20 @@ impl<'a> Quantization<'a> {
     /// # Errors
     /// `importance-missing`, `importance-mismatch`, `requantize-refused`, `invalid-option`, `tensor-unexpected`.
     pub fn plan(original: &'a dyn Original, file_type: FileType, options: &Options<'a>) -> Result<Self> {
-        let build = original::build(original)?;
-        let tensors = original.tensors();
-        let names = tensors.iter().map(|t| t.name.as_str());
-        let mut chooser =
-            Chooser::new(&build, file_type, &options.wishes, options.importance.is_some(), names);
+        let (types, notes) = choose(original, file_type, options)?;
         let mut writer = metadata(original, file_type, options);
-        let (mut types, mut important) = (Vec::new(), Vec::new());
-        for tensor in tensors {
-            let to = chooser.choose(&tensor.name, tensor.tensor_type, &tensor.dimensions)?;
+        let mut important = Vec::new();
+        for (tensor, to) in original.tensors().iter().zip(&types) {
             let means = match options.importance {
-                Some(importance) if to != tensor.tensor_type => {
+                Some(importance) if *to != tensor.tensor_type => {
                     importance.of(&tensor.name, &tensor.dimensions)?
                 }
                 _ => None,
             };
-            check(tensor, to, file_type, means.is_some(), options)?;
-            writer.tensor(&tensor.name, to, &tensor.dimensions);
-            types.push(to);
+            check(tensor, *to, file_type, means.is_some(), options)?;
+            writer.tensor(&tensor.name, *to, &tensor.dimensions);
             important.push(means);
         }
-        let notes = notes(&chooser);
         Ok(Self {
             original,
             writer,
@@ -173,6 +170,56 @@ impl<'a> Quantization<'a> {
     }
 }
 
+/// The type of every tensor, and what a person should know of the choice.
+fn choose(
+    original: &dyn Original,
+    file_type: FileType,
+    options: &Options<'_>,
+) -> Result<(Vec<TensorType>, Vec<String>)> {
+    let build = original::build(original)?;
+    let tensors = original.tensors();
+    let by = |wishes: &Wishes| -> Result<(Vec<TensorType>, Vec<String>)> {
+        let names = tensors.iter().map(|t| t.name.as_str());
+        let mut chooser = Chooser::new(&build, file_type, wishes, options.importance.is_some(), names);
+        let choose = |t: &Tensor| chooser.choose(&t.name, t.tensor_type, &t.dimensions);
+        let types = tensors.iter().map(choose).collect::<Result<_>>()?;
+        Ok((types, fallbacks(&chooser)))
+    };
+    let (mut types, mut notes) = by(&options.wishes)?;
+    if options.strategy == Strategy::Architecture {
+        if options.wishes.pure {
+            let what = "`pure` gives every matrix the same type, a strategy different ones";
+            return Err(PluginError::new(codes::INVALID_OPTION, what).help("leave one of them out"));
+        }
+        let (mut base, _) = by(&Wishes { pure: true, ..options.wishes.clone() })?;
+        for ((base, preset), tensor) in base.iter_mut().zip(&types).zip(tensors) {
+            if is_embeddings(&tensor.name) || tensor.name == "output.weight" {
+                *base = *preset;
+            }
+        }
+        let model = strategy::Model {
+            windowed: &original::windowed(original, build.layers),
+            build: &build,
+            tensors,
+            importance: options.importance,
+            overrides: &options.wishes.overrides,
+        };
+        let (spent, reasons) = strategy::spend(&model, &types, &base);
+        types = spent;
+        notes.extend(reasons);
+    }
+    if let Some(importance) = options.importance {
+        let asked = |name: &str| options.wishes.overrides.iter().any(|(pattern, _)| pattern.is_match(name));
+        let needs = |tensor: &Tensor, to: TensorType| {
+            to != tensor.tensor_type
+                && !asked(&tensor.name)
+                && (requires_importance(&tensor.name, to, file_type) || to.requires_importance())
+        };
+        notes.extend(strategy::keep_unknown_experts(tensors, importance, needs, &mut types));
+    }
+    Ok((types, notes))
+}
+
 /// How many tensors become each type, and the bits that a weight takes on average.
 pub(crate) fn count_types<'t>(
     tensors: impl Iterator<Item = (&'t Tensor, TensorType)>,
@@ -257,7 +304,7 @@ fn metadata(original: &dyn Original, file_type: FileType, options: &Options<'_>)
     writer
 }
 
-fn notes(chooser: &Chooser<'_>) -> Vec<String> {
+fn fallbacks(chooser: &Chooser<'_>) -> Vec<String> {
     let mut kinds: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for (name, wanted, got) in &chooser.fallbacks {
         kinds.entry((wanted.name(), got.name())).or_default().push(name);

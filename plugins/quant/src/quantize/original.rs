@@ -51,8 +51,13 @@ pub trait Original: Sync {
     /// Its metadata, as a file without tensors.
     fn metadata(&self) -> &Writer;
 
+    /// An entry of the metadata.
+    fn value(&self, key: &str) -> Option<&Value>;
+
     /// An entry of the metadata that is a number, or the first of a list of numbers.
-    fn number(&self, key: &str) -> Option<u64>;
+    fn number(&self, key: &str) -> Option<u64> {
+        first_number(self.value(key)?)
+    }
 
     /// Its family in GGUF's words.
     fn family(&self) -> &str;
@@ -97,6 +102,24 @@ pub(super) fn build(original: &dyn Original) -> Result<Build> {
     })
 }
 
+/// Layer by layer, whether it looks no further than a window (llama.cpp's `set_swa_pattern`); nothing where none does.
+pub(super) fn windowed(original: &dyn Original, layers: i64) -> Vec<bool> {
+    let family = original.family();
+    let layers = usize::try_from(layers).unwrap_or(0);
+    if let Some(Value::Array(list)) = original.value(&format!("{family}.attention.sliding_window_pattern")) {
+        return list.items.iter().take(layers).map(|layer| *layer == Value::Bool(true)).collect();
+    }
+    let window = original.number(&format!("{family}.attention.sliding_window"));
+    // One layer in so many sees everything: the last of each group.
+    let group = match family {
+        _ if window.unwrap_or(0) == 0 => return Vec::new(),
+        "gemma2" | "gpt-oss" => 2,
+        "gemma3" => original.number("gemma3.attention.sliding_window_pattern").unwrap_or(6).max(1) as usize,
+        _ => return Vec::new(),
+    };
+    (0..layers).map(|layer| layer % group < group - 1).collect()
+}
+
 /// The place of a tensor in the order of files: its layer, then its name.
 fn place(name: &str) -> (i64, &str) {
     // As C's sscanf("blk.%d.") reads it: the number counts whatever follows.
@@ -132,8 +155,8 @@ impl Original for Folder<'_> {
         &self.metadata
     }
 
-    fn number(&self, key: &str) -> Option<u64> {
-        first_number(self.metadata.value(key)?)
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.metadata.value(key)
     }
 
     fn family(&self) -> &str {
@@ -233,8 +256,8 @@ impl Original for GgufFile {
         &self.metadata
     }
 
-    fn number(&self, key: &str) -> Option<u64> {
-        first_number(self.header.value(key)?)
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.header.value(key)
     }
 
     fn family(&self) -> &str {
