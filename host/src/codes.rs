@@ -208,6 +208,14 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("importance-missing", Class::Invalid, "the precision needs an importance matrix, and none was given"),
     ("importance-invalid", Class::Invalid, "the file is no importance matrix, or a damaged one"),
     ("importance-mismatch", Class::Invalid, "the importance matrix was collected on another model"),
+    (
+        "importance-not-finite",
+        Class::Invalid,
+        "what the model computes on the calibration text is not finite",
+    ),
+    ("calibration-too-short", Class::Invalid, "the calibration text has too few of the model's tokens"),
+    ("domain-not-found", Class::NotFound, "there is no calibration domain of this name"),
+    ("checkpoint-mismatch", Class::Invalid, "what a stopped calibration left is of another model or text"),
     ("requantize-refused", Class::Invalid, "the source is quantized already, and would lose twice"),
     ("quantize-failed", Class::Invalid, "a tensor's numbers do not fit the type that was chosen for it"),
     (

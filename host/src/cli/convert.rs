@@ -1,22 +1,16 @@
 //! `pajamas convert`: from a source model to an artifact.
 
-use std::io::IsTerminal;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::session::cancel_on_interrupt;
+use super::watcher::Watcher;
 use super::{Global, output};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
 use crate::quantize::{Form, Job, Made, Planned};
-
-/// Every hundredth is a line too many where nobody watches: every tenth.
-const STEPS: f32 = 10.0;
 
 #[derive(Debug, Args)]
 pub struct Convert {
@@ -50,9 +44,13 @@ pub struct Convert {
     /// Every matrix in the precision's own type, without a mixture
     #[arg(long)]
     pure: bool,
-    /// An importance matrix, as llama-imatrix writes it (GGUF)
+    /// An importance matrix, as `pajamas calibrate` or llama-imatrix writes it (GGUF)
     #[arg(long, value_name = "FILE")]
     imatrix: Option<String>,
+    /// What decides on the types of tensors: `preset`, llama.cpp's mixtures, or, with the same bytes, `architecture`, how
+    /// the model is built
+    #[arg(long, value_name = "NAME")]
+    strategy: Option<String>,
     /// Convert weights that are not finite, too
     #[arg(long)]
     allow_nan: bool,
@@ -74,7 +72,7 @@ impl Convert {
         }
         let cancel = cancel_on_interrupt();
         let mut watcher = Watcher::new(global.json);
-        let made = job.run(&plugins, &mut |form, fraction, what| watcher.show(form, fraction, what), &cancel);
+        let made = job.run(&plugins, &mut watcher.of_forms(), &cancel);
         watcher.clear();
         for form in &made? {
             show_made(global, &job, form)?;
@@ -118,6 +116,7 @@ impl Convert {
             ("output_tensor_type", self.output_tensor_type.clone().map(Value::from)),
             ("pure", self.pure.then(|| true.into())),
             ("imatrix", self.imatrix.clone().map(Value::from)),
+            ("strategy", self.strategy.clone().map(Value::from)),
             ("allow_nan", self.allow_nan.then(|| true.into())),
             ("allow_requantize", self.allow_requantize.then(|| true.into())),
         ];
@@ -143,7 +142,7 @@ fn show_plan(global: &Global, job: &Job, planned: &[Planned]) -> Result<()> {
     Ok(())
 }
 
-fn show_made(global: &Global, job: &Job, made: &Made) -> Result<()> {
+pub(super) fn show_made(global: &Global, job: &Job, made: &Made) -> Result<()> {
     if global.json {
         return output::json_line(made);
     }
@@ -164,62 +163,6 @@ fn show_made(global: &Global, job: &Job, made: &Made) -> Result<()> {
     notes.filter_map(Value::as_str).try_for_each(|note| output::line(&format!("  {note}")))
 }
 
-fn mb(bytes: u64) -> f64 {
+pub(super) fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-/// Shows how far it is: a bar with the time that is left on a terminal, else a line now and then.
-struct Watcher {
-    bar: Option<ProgressBar>,
-    quiet: bool,
-    /// The form at work, and how many steps of it were told.
-    told: (String, f32),
-}
-
-impl Watcher {
-    fn new(json: bool) -> Self {
-        Self { bar: None, quiet: json, told: (String::new(), 0.0) }
-    }
-
-    fn show(&mut self, form: &Form, fraction: f32, what: &str) -> ControlFlow<()> {
-        if self.quiet {
-            return ControlFlow::Continue(());
-        }
-        let name = format!("{} {}", form.format, form.precision);
-        // Hashing comes after the writing, and is a line of its own.
-        let name = if what == "hashing" { format!("{name} hashing") } else { name };
-        let fraction = fraction.clamp(0.0, 1.0);
-        if !std::io::stderr().is_terminal() {
-            let step = (fraction * STEPS).floor();
-            if self.told.0 != name || step > self.told.1 {
-                eprintln!("{name}: {:>3.0} %", step * 100.0 / STEPS);
-                self.told = (name, step);
-            }
-            return ControlFlow::Continue(());
-        }
-        if self.told.0 != name {
-            self.clear();
-            self.told.0.clone_from(&name);
-        }
-        let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::new(1000);
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}%  {eta:>4} left  {msg}")
-            {
-                bar.set_style(style);
-            }
-            bar.set_prefix(name);
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        bar.set_message(if what == "hashing" { String::new() } else { what.to_owned() });
-        bar.set_position((fraction * 1000.0) as u64);
-        ControlFlow::Continue(())
-    }
-
-    fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
 }

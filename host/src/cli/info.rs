@@ -72,6 +72,10 @@ fn rows(facts: &Value) -> Vec<(&'static str, String)> {
     let sizes: Vec<String> =
         sizes.into_iter().map(|(name, bytes)| with_mb(&format!("{name} "), bytes)).collect();
     rows.push(("roughly in", join(&sizes, ", ")));
+    let advice = &facts["advice"];
+    let reasons: Vec<String> = advice["strategy"].as_array().into_iter().flatten().map(text).collect();
+    rows.push(("strategy", reasons.join("\n              ")));
+    rows.push(("cache", cache(&advice["key_value_cache"])));
     rows.retain(|(_, text)| !text.is_empty());
     rows
 }
@@ -126,6 +130,15 @@ fn experts(experts: &Value) -> String {
     join(&[text(&experts["count"]), with("", &experts["active"], " active"), shared], ", ")
 }
 
+/// How to keep keys and values.
+fn cache(advice: &Value) -> String {
+    let size = with_mb(", a full context ", &advice["bytes_of_context"]);
+    match text(&advice["precision"]).as_str() {
+        "" => String::new(),
+        precision => format!("keys and values in {precision}{size}: {}", text(&advice["reason"])),
+    }
+}
+
 /// A large number as people say it, with all its digits beside.
 fn count(value: &Value, after: &str) -> String {
     let Some(number) = value.as_u64() else { return String::new() };
@@ -153,7 +166,11 @@ mod tests {
             "experts": {"count": 8, "active": 2, "shared": 0}, "context": 2048, "positions": "rope", "rope_base": 10000.0,
             "tokenizer": "bpe", "vocabulary": 288, "tied_embeddings": false,
             "parameters": {"total": 1_234_567, "active": 900_000, "non_embedding": 12},
-            "file_bytes": 2_469_134, "bytes": {"F32": 4_938_268, "Q8_0": 1_311_727}
+            "file_bytes": 2_469_134, "bytes": {"F32": 4_938_268, "Q8_0": 1_311_727},
+            "advice": {
+                "strategy": ["attention: every token passes through it", "down projections: at both ends first"],
+                "key_value_cache": {"precision": "f16", "bytes_of_context": 1_500_000, "reason": "it is small"}
+            }
         });
         let lines: Vec<String> =
             rows(&facts).iter().map(|(label, text)| format!("{label}: {text}")).collect();
@@ -173,6 +190,9 @@ mod tests {
         parameters: 1.23 M, 900.00 K active, 12 without embeddings
         size: 2.5 MB
         roughly in: F32 4.9 MB, Q8_0 1.3 MB
+        strategy: attention: every token passes through it
+                      down projections: at both ends first
+        cache: keys and values in f16, a full context 1.5 MB: it is small
         ");
         assert!(rows(&json!({})).is_empty());
     }

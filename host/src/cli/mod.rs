@@ -2,6 +2,7 @@
 //! encodes what comes back; it decides nothing itself.
 
 mod bench;
+mod calibrate;
 mod chat;
 mod classify;
 mod config;
@@ -12,6 +13,7 @@ mod embed;
 mod generate;
 mod hardware;
 mod info;
+mod iq;
 mod keys;
 mod output;
 mod plugins;
@@ -25,6 +27,7 @@ mod text_options;
 mod tokenize;
 mod verify;
 mod vision;
+mod watcher;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -104,6 +107,10 @@ enum Command {
     /// Make an artifact out of a model: other formats, fewer bits
     #[command(alias = "quantize")]
     Convert(convert::Convert),
+    /// Find out which columns of a model's matrices matter, by a text
+    Calibrate(calibrate::Calibrate),
+    /// Quantize by importance: calibrate and convert in one
+    Iq(iq::Iq),
     /// Compare an artifact with the hashes of its manifest
     Verify(verify::Verify),
     /// What this machine is
@@ -148,6 +155,8 @@ pub fn main() -> ExitCode {
         Command::Bench(c) => c.run(global),
         Command::Info(c) => c.run(global),
         Command::Convert(c) => c.run(global),
+        Command::Calibrate(c) => c.run(global),
+        Command::Iq(c) => c.run(global),
         Command::Verify(c) => c.run(global),
         Command::Hardware(c) => c.run(global),
         Command::Plugins(c) => c.run(global),

@@ -4,6 +4,7 @@
 //! It knows no format: what can be made, out of what and with which options is what quantizers say of themselves.
 
 mod busy;
+pub mod calibrate;
 mod identity;
 mod origin;
 mod record;
@@ -20,6 +21,7 @@ use crate::artifact::{FileEntry, describe_file};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
 use busy::Busy;
+pub use calibrate::Calibration;
 pub use origin::{describe, weights};
 pub use record::Record;
 use select::Selected;
@@ -75,6 +77,14 @@ pub struct Made {
 pub type Progress<'p> = dyn FnMut(&Form, f32, &str) -> ControlFlow<()> + 'p;
 
 impl Job {
+    /// Whether there is a quantizer for every form, with such precisions and options; opens no model.
+    ///
+    /// # Errors
+    /// `quantizer-not-found`, `invalid-option`, `model-not-found`.
+    pub fn check(&self, plugins: &Plugins) -> Result<()> {
+        select::all(self, plugins).map(drop)
+    }
+
     /// What [`run`](Self::run) would write, with exact sizes, without writing or reading a weight's value.
     ///
     /// # Errors

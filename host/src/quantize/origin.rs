@@ -71,8 +71,8 @@ pub fn weights(path: &Path) -> Result<PathBuf> {
     Ok(of(path)?.path)
 }
 
-/// A description has no events and no tensors.
-struct Nothing;
+/// Where nothing is expected: no events, and no tensors.
+pub(super) struct Nothing;
 
 impl EventSink for Nothing {
     fn event(&mut self, _name: &str, _payload: &[u8]) -> std::ops::ControlFlow<()> {
@@ -82,6 +82,6 @@ impl EventSink for Nothing {
 
 impl TensorSink for Nothing {
     fn allocate<'s>(&'s mut self, _outputs: &[OutputSpec<'_>]) -> PluginResult<Vec<TensorViewMut<'s>>> {
-        Err(PluginError::new("output-unexpected", "a description has no tensors"))
+        Err(PluginError::new("output-unexpected", "there are no tensors to give"))
     }
 }

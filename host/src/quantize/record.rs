@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Form;
-use crate::artifact::{FileEntry, FormatEntry, MANIFEST, Manifest, SCHEMA, describe_file, write_whole};
+use crate::artifact::{
+    Calibration, FileEntry, FormatEntry, MANIFEST, Manifest, SCHEMA, describe_file, write_whole,
+};
 use crate::error::{Error, Result};
 use crate::plugins::ActiveQuantizer;
 
@@ -119,6 +121,9 @@ pub(super) fn into_manifest(output: &Path, record: &Record) -> Result<()> {
     }
     manifest.quantized_at = Some(record.quantized_at.clone());
     manifest.pipeline_version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    if let Some(calibration) = calibration(record) {
+        manifest.calibration = Some(calibration);
+    }
     if let Some(version) = record.report.get("format_version") {
         manifest.format_versions.insert(record.format.clone(), version.clone());
     }
@@ -142,12 +147,21 @@ pub(super) fn into_manifest(output: &Path, record: &Record) -> Result<()> {
     }
 }
 
+/// The text that a form was calibrated with.
+fn calibration(record: &Record) -> Option<Calibration> {
+    serde_json::from_value(record.report.get("calibration")?.clone()).ok()
+}
+
 fn entry(record: &Record, model: Option<&Map<String, Value>>) -> FormatEntry {
     let source = model.and_then(|m| m.get("file_bytes")).and_then(Value::as_u64);
     let compression = source.map(|bytes| hundredths(bytes as f64 / record.bytes().max(1) as f64));
     let mut other = Map::new();
     if let Some(bits) = record.report.get("bits_per_weight") {
         other.insert("bits_per_weight".into(), bits.clone());
+    }
+    // Forms of one artifact may have been calibrated with different texts: each says its own.
+    if calibration(record).is_some() {
+        other.insert("calibration".into(), record.report["calibration"].clone());
     }
     FormatEntry {
         format: record.format.clone(),
@@ -166,7 +180,7 @@ fn entry(record: &Record, model: Option<&Map<String, Value>>) -> FormatEntry {
 
 /// What of a model's description is its architecture.
 fn architecture(model: &Map<String, Value>) -> Map<String, Value> {
-    const OTHERS: [&str; 6] = ["format", "name", "task", "precision", "file_bytes", "bytes"];
+    const OTHERS: [&str; 7] = ["format", "name", "task", "precision", "file_bytes", "bytes", "advice"];
     let kept = model.iter().filter(|(key, value)| !OTHERS.contains(&key.as_str()) && !value.is_null());
     kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
