@@ -4,6 +4,7 @@
 //! bytes, and never one more, where the model's build says that they matter: the mixture's extra bits are taken back, and
 //! given to one part of the model after the other, in an order that depends on its family.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use pajamas_llama_cpp::gguf::TensorType;
@@ -152,10 +153,10 @@ fn turns(model: &Model<'_>) -> Vec<Turn> {
     let part = |at: usize| part(&model.tensors[at].name);
     let layer = |at: usize| layer_of(&model.tensors[at].name).map_or(0, i64::from);
     let of = |parts: &[Part]| -> Vec<usize> {
-        // The ends of a model before its middle: what enters and what leaves it passes there.
+        // The ends of a model before its middle, and what leaves it before what enters: nothing mends it any more.
         let mut found: Vec<usize> =
             (0..model.tensors.len()).filter(|at| parts.contains(&part(*at))).collect();
-        found.sort_by_key(|at| (layer(*at).min(layers - 1 - layer(*at)), layer(*at)));
+        found.sort_by_key(|at| (layer(*at).min(layers - 1 - layer(*at)), Reverse(layer(*at))));
         found
     };
     let attention = [Part::Values, Part::Keys, Part::AttentionOutput, Part::Query];
@@ -167,10 +168,12 @@ fn turns(model: &Model<'_>) -> Vec<Turn> {
         turn(advice::SHARED_EXPERTS.into(), shared.clone());
     }
     let ratio = build.ratio();
-    let steps = if ratio >= MANY_QUERIES { 2 } else { u64::from(ratio > 1) };
-    for _ in 0..steps {
+    let few_heads = ratio > 1;
+    for _ in 0..if few_heads { 2 } else { 0 } {
         turn(advice::shared_heads(ratio), of(&[Part::Values]));
-        turn(advice::shared_heads(ratio), of(&[Part::Keys]));
+        if ratio >= MANY_QUERIES {
+            turn(advice::shared_heads(ratio), of(&[Part::Keys]));
+        }
     }
     let full = |at: &usize| !model.windowed.get(layer(*at) as usize).copied().unwrap_or(false);
     if model.windowed.contains(&true) && model.windowed.contains(&false) {
@@ -183,11 +186,14 @@ fn turns(model: &Model<'_>) -> Vec<Turn> {
         turn(advice::ATTENTION_OF_EXPERTS.into(), of(&attention));
         turn(advice::SHORT_EXPERTS.into(), least_known(model, &of(&[Part::Expert])));
     }
-    if steps == 0 {
+    if !few_heads {
         turn(advice::VALUES.into(), of(&[Part::Values]));
     }
     let down = of(&[Part::Down]);
     turn(advice::DOWN.into(), down);
+    if few_heads && ratio < MANY_QUERIES {
+        turn(advice::shared_heads(ratio), of(&[Part::Keys]));
+    }
     turn(advice::ATTENTION_OUTPUT.into(), of(&[Part::AttentionOutput]));
     turn(advice::DOWN_OF_EXPERTS.into(), {
         let mut experts = of(&[Part::Expert]);
@@ -207,7 +213,7 @@ fn least_known(model: &Model<'_>, experts: &[usize]) -> Vec<usize> {
         (few > 0).then_some((few, *at))
     };
     let mut layers: Vec<(usize, usize)> = experts.iter().filter_map(short).collect();
-    layers.sort_by_key(|(few, at)| (std::cmp::Reverse(*few), *at));
+    layers.sort_by_key(|(few, at)| (Reverse(*few), *at));
     layers.into_iter().map(|(_, at)| at).collect()
 }
 
