@@ -75,8 +75,7 @@ impl Host {
         }
         let (host, id) = (Arc::clone(self), spec.id.clone());
         let work = move || {
-            let find =
-                |setup: &Setup| Spec::of_model(super::configured(&setup.config, &id)?).map(Arc::new);
+            let find = |setup: &Setup| Spec::of_model(super::configured(&setup.config, &id)?).map(Arc::new);
             if let Err(error) = host.lease_of(&find, &Cancel::new()) {
                 tracing::error!(model = id, code = error.code(), "not loaded: {}", error.message());
             }

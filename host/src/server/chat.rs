@@ -121,7 +121,8 @@ pub async fn completions(
         let running = requests.into_iter().map(|request| Running::start(Arc::clone(&host), request));
         return sse::answer(running, protocol, limit).await;
     }
-    whole(requests.into_iter().map(|request| Awaited::start(Arc::clone(&host), request)).collect(), limit).await
+    whole(requests.into_iter().map(|request| Awaited::start(Arc::clone(&host), request)).collect(), limit)
+        .await
 }
 
 /// The fields that every object of one answer shares.

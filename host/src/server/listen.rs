@@ -106,10 +106,9 @@ pub async fn serve(
         tokio::spawn(async move {
             match connection.await {
                 Ok(()) => {}
-                Err(error) if is_stalled(&error) => tracing::warn!(
-                    code = "client-too-slow",
-                    "a client took nothing of its answer: it is cut"
-                ),
+                Err(error) if is_stalled(&error) => {
+                    tracing::warn!(code = "client-too-slow", "a client took nothing of its answer: it is cut")
+                }
                 Err(error) => tracing::debug!("a connection ended: {error}"),
             }
             drop(place);

@@ -77,8 +77,7 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
     if let Some(program) = &options.llama_server {
         servers.push(Server::start_peer(program, &model, options.threads)?);
     }
-    let served =
-        SCENARIOS.iter().enumerate().map(|(number, s)| best(&servers, number, *s, options.rounds));
+    let served = SCENARIOS.iter().enumerate().map(|(number, s)| best(&servers, number, *s, options.rounds));
     let served = served.collect::<Result<Vec<_>>>()?;
     drop(servers);
     let bare = match measure_peer(project, &model, options) {
