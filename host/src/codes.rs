@@ -105,6 +105,22 @@ pub const CODES: &[(&str, Class, &str)] = &[
     // plugins: running one
     ("panicked", Class::Internal, "the plugin panicked; its session takes no more requests"),
     ("session-poisoned", Class::Internal, "the session panicked earlier"),
+    (
+        "isolation-unavailable",
+        Class::Invalid,
+        "models cannot run in processes of their own on this operating system",
+    ),
+    ("worker-failed", Class::Unavailable, "a model's own process could not be started"),
+    (
+        "worker-crashed",
+        Class::Internal,
+        "the model's own process crashed or was killed; the model is loaded anew",
+    ),
+    (
+        "worker-hung",
+        Class::Internal,
+        "the model's own process did not go on for longer than plugins.worker allows, and was killed",
+    ),
     ("output-missing", Class::Internal, "the backend did not write an output that it was asked for"),
     ("output-unexpected", Class::Internal, "the backend wrote an output that nobody asked for"),
     (
@@ -118,7 +134,7 @@ pub const CODES: &[(&str, Class, &str)] = &[
     (
         "model-quarantined",
         Class::Unavailable,
-        "the model's backend panicked again and again; an operator has to load it",
+        "the model's backend panicked again and again, or its own process crashed; an operator has to load it",
     ),
     ("model-not-chosen", Class::Invalid, "no model was named, and none or several would do"),
     ("no-candidate", Class::Unavailable, "none of the models that a request may go to can take it"),

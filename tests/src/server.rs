@@ -81,6 +81,35 @@ impl Server {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
     }
 
+    /// The processes that it started for models.
+    ///
+    /// # Errors
+    /// When the system does not list processes.
+    #[cfg(target_os = "linux")]
+    pub fn workers(&self) -> Result<Vec<u32>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            // One that ends meanwhile is none. After the name in brackets: state, parent.
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+            let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+            if after.split(' ').nth(1).and_then(|parent| parent.parse().ok()) == Some(self.child.id()) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many files, sockets and pieces of memory its process has open.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    #[cfg(target_os = "linux")]
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
     /// Asks for a path.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ mod tokenize;
 mod verify;
 mod vision;
 mod watcher;
+#[cfg(unix)]
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -134,6 +136,10 @@ enum Command {
     Completions(shell::Completions),
     /// Manual pages
     Man(shell::Man),
+    /// A process that a host starts for one model
+    #[cfg(unix)]
+    #[command(hide = true)]
+    Worker(worker::Worker),
     /// Reference documentation in Markdown, from the code
     #[command(subcommand, hide = true)]
     Reference(reference::Reference),
@@ -142,6 +148,10 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    #[cfg(unix)]
+    if let Command::Worker(worker) = cli.command {
+        return worker.run();
+    }
     output::start_log(cli.global.verbose, cli.global.json);
     let global = &cli.global;
     let result = match cli.command {
@@ -167,6 +177,8 @@ pub fn main() -> ExitCode {
         Command::Completions(c) => c.run(),
         Command::Man(c) => c.run(),
         Command::Reference(c) => c.run(),
+        #[cfg(unix)]
+        Command::Worker(_) => Ok(()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

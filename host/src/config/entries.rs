@@ -6,6 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::Isolation;
 use super::quantity::{ByteSize, Period};
 use super::sections::{Limits, Options};
 use super::task::Task;
@@ -38,6 +39,9 @@ pub struct Model {
     /// The device it runs on.
     #[serde(default)]
     pub device: DeviceChoice,
+    /// Whether it runs in a process of its own.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// The format to take of an artifact that has several, for example `gguf`.
     #[serde(default)]
     pub format: Option<String>,

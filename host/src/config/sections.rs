@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::{Isolation, Patience};
 use super::keys::Key;
 use super::quantity::{ByteSize, Period};
 use super::task::Task;
@@ -79,11 +80,21 @@ pub struct Plugins {
     pub require_hash: bool,
     /// Settings by the plugin's name, handed to it when it is opened.
     pub settings: BTreeMap<String, Options>,
+    /// By the plugin's name: whether each of its models runs in a process of its own.
+    pub isolation: BTreeMap<String, Isolation>,
+    /// How long such a process may take for what.
+    pub worker: Patience,
 }
 
 impl Default for Plugins {
     fn default() -> Self {
-        Self { search: Vec::new(), require_hash: true, settings: BTreeMap::new() }
+        Self {
+            search: Vec::new(),
+            require_hash: true,
+            settings: BTreeMap::new(),
+            isolation: BTreeMap::new(),
+            worker: Patience::default(),
+        }
     }
 }
 

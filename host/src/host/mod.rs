@@ -20,7 +20,7 @@ use crate::config::{Config, Model, Task};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
 use crate::metrics::{Metrics, Now};
-use crate::models::{Lease, Loaded, Models, Order, Spec, Status};
+use crate::models::{Lease, Loaded, Models, Order, Spec, Status, is_lost};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
 use crate::stages::Stages;
@@ -117,9 +117,10 @@ impl Host {
     /// # Errors
     /// Everything that can be refused has a code: `model-not-found`, `backend-unavailable`, `out-of-memory`,
     /// `context-length-exceeded`, a stage's or a backend's own, `cancelled`.
-    pub fn run(&self, request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
+    pub fn run(&self, mut request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
         let mut told: Option<Route> = None;
         let mut excluded = Excluded::new();
+        let mut retried = false;
         loop {
             let setup = self.current.get();
             let routed = self.route(&setup, &request, &excluded)?;
@@ -140,7 +141,9 @@ impl Host {
             }
             told = Some(route.clone());
             let mut meter = self.metrics.begin(request.task, &route);
+            let mut streamed = false;
             let mut measured = |event: Event<'_>| {
+                streamed |= matches!(event, Event::Token { .. } | Event::Parts(_));
                 if let Event::Token { .. } = event {
                     meter.token();
                 }
@@ -162,16 +165,24 @@ impl Host {
             };
             self.leased(&lease);
             let begun = Instant::now();
+            // Kept for another try only where one session's end is not that of the host.
+            let again = (lease.isolated && !retried).then(|| request.clone());
             let Request { task, input, params, .. } = request;
             let work = Work { host: self, setup: &setup, task, spec, lease: &lease };
             let result = work.carry_out(input, &params, cancel, &mut measured);
             let worked = begun.elapsed();
             match &result {
                 Ok(_) => self.models.succeeded(&spec.id),
-                Err(e) if matches!(e.code(), "panicked" | "session-poisoned") => {
-                    self.models.panicked(&lease, e);
-                }
+                Err(e) if is_lost(e) => self.models.broke(&lease, e),
                 Err(_) => {}
+            }
+            let lost = result.as_ref().is_err_and(|error| error.code().starts_with("worker-"));
+            if let Some(whole) = again.filter(|_| lost && !streamed && !cancel.is_cancelled()) {
+                tracing::warn!(model = spec.id, "tried once more: nothing was answered yet");
+                self.record_end(&routed, result.as_ref().err());
+                meter.end(&result.map(|(output, steps)| Outcome { route, output, steps }));
+                (request, retried) = (whole, true);
+                continue;
             }
             let result = result.map(|(output, steps)| Outcome { route, output, steps });
             self.ended(&routed, &lease.device, worked, &result);
@@ -323,6 +334,7 @@ impl Host {
             generation: setup.generation,
             choice,
             request: &request,
+            isolation: spec.isolation,
             chat_template: spec.chat_template.as_deref(),
         };
         self.models.lease(order, &mut progress, cancel)

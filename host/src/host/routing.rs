@@ -263,7 +263,8 @@ impl Host {
             Ok(choice) => {
                 facts.device = choice.device.map_or_else(String::new, |device| device.id.clone());
                 if estimate {
-                    let estimate = choice.backend.backend.estimate(&load_request(&spec, &choice));
+                    let runner = choice.backend.runner(spec.isolation)?;
+                    let estimate = runner.estimate(&load_request(&spec, &choice));
                     match estimate {
                         Ok(memory) => facts.memory = by_device(&memory).get(&facts.device).copied(),
                         Err(error) => facts.unusable = Some(Fault::from(&Error::from(error))),

@@ -57,7 +57,7 @@ impl Host {
             (_, failure) => {
                 self.load_ahead(&spec)?;
                 // After a panic the next load may well be good.
-                if let Some(failure) = failure.filter(|failure| failure.panics == 0) {
+                if let Some(failure) = failure.filter(|failure| failure.breaks == 0) {
                     return Err(Error::new(failure.code, failure.message));
                 }
             }

@@ -20,8 +20,8 @@ impl Claim<'_> {
         let (count, latest) = shelf.loads.entry(self.id.to_owned()).or_default();
         (*count, *latest) = (*count + 1, loaded.load_time);
         shelf.slots.insert(self.id.to_owned(), Slot::Ready(Arc::clone(loaded)));
-        // Panics count until a request goes well; a failure to load is over.
-        if shelf.failures.get(self.id).is_some_and(|failure| failure.panics == 0) {
+        // Breaks count until a request goes well; a failure to load is over.
+        if shelf.failures.get(self.id).is_some_and(|failure| failure.breaks == 0) {
             shelf.failures.remove(self.id);
         }
         if shelf.is_outdated(self.id, self.generation) {

@@ -15,4 +15,4 @@ pub use ledger::{Holding, Ledger, by_device};
 pub use look::{DeviceGlance, Glance};
 pub use spec::Spec;
 pub use status::{Change, Failure, State, Status};
-pub use store::{Loaded, Models, Order};
+pub use store::{Loaded, Models, Order, is_lost};

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
 use super::status::{Change, Failure, State};
 use super::store::Loaded;
 use crate::config;
 
-/// Panics without a good request between them after which a model is left alone until somebody loads it by hand.
-pub(super) const PANICS: u32 = 3;
+/// Panics and crashes without a good request between them after which a model is left alone until somebody loads it by
+/// hand.
+pub(super) const BREAKS: u32 = 3;
+/// How long a model rests before it is loaded again, after so many of them.
+const REST: [Duration; BREAKS as usize] = [Duration::ZERO, Duration::ZERO, Duration::from_secs(1)];
 
 pub(super) enum Slot {
     Loading,
@@ -45,11 +48,18 @@ impl Shelf {
             Some(Slot::Ready(_)) if self.ledger.in_flight(id) > 0 => State::Busy,
             Some(Slot::Ready(_)) => State::Ready,
             None => match self.failures.get(id) {
-                Some(failure) if failure.panics >= PANICS => State::Quarantined,
+                Some(failure) if failure.breaks >= BREAKS => State::Quarantined,
                 Some(_) => State::Failed,
                 None => State::Unloaded,
             },
         }
+    }
+
+    /// How long it still is before the model may be loaded again.
+    pub(super) fn rest(&self, id: &str) -> Option<Duration> {
+        let failure = self.failures.get(id)?;
+        let rest = REST.get(failure.breaks as usize)?.checked_sub(Instant::now() - failure.since)?;
+        Some(rest).filter(|rest| !rest.is_zero())
     }
 
     pub(super) fn tell(&mut self, id: &str) {

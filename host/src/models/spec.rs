@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::artifact::{Source, Wanted};
-use crate::config::{BackendChoice, DeviceChoice, GrantedFile, Model, Options, Task};
+use crate::config::{BackendChoice, DeviceChoice, GrantedFile, Isolation, Model, Options, Task};
 use crate::error::{Error, Result};
 
 /// A model, ready to be loaded.
@@ -27,6 +27,8 @@ pub struct Spec {
     pub backend: BackendChoice,
     /// Where it may run.
     pub device: DeviceChoice,
+    /// Whether it runs in a process of its own.
+    pub isolation: Isolation,
     /// A template for conversations, in place of the model's own.
     pub chat_template: Option<PathBuf>,
     /// The backend's options.
@@ -50,6 +52,7 @@ impl Spec {
         spec.pipeline = model.pipeline.as_ref().map(|id| id.to_string());
         spec.backend = model.backend.clone();
         spec.device = model.device.clone();
+        spec.isolation = model.isolation;
         spec.chat_template = model.chat_template.as_deref().map(Path::to_path_buf);
         spec.options = model.options.clone();
         Ok(spec)
@@ -84,6 +87,7 @@ impl Spec {
             pipeline: None,
             backend: BackendChoice::Auto,
             device: DeviceChoice::Auto,
+            isolation: Isolation::None,
             chat_template: None,
             options: Options::new(),
         })

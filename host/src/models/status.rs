@@ -1,5 +1,7 @@
 //! What a model is doing, for whoever asks.
 
+use std::time::Instant;
+
 use pajamas_plugin_api::Memory;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +22,7 @@ pub enum State {
     Busy,
     /// Its latest load or request failed, and it is not in memory; the next request tries again.
     Failed,
-    /// It panicked again and again; no request loads it.
+    /// It panicked or crashed again and again; no request loads it.
     Quarantined,
 }
 
@@ -63,14 +65,18 @@ pub struct Failure {
     pub code: String,
     /// The error's words.
     pub message: String,
-    /// Panics in a row.
+    /// Panics and crashes in a row.
     #[serde(skip)]
-    pub panics: u32,
+    pub breaks: u32,
+    /// When the latest was.
+    #[serde(skip)]
+    pub since: Instant,
 }
 
 impl Failure {
-    pub(super) fn of(error: &Error, panics: u32) -> Self {
-        Self { code: error.code().to_owned(), message: error.message().to_owned(), panics }
+    pub(super) fn of(error: &Error, breaks: u32) -> Self {
+        let [code, message] = [error.code(), error.message()].map(str::to_owned);
+        Self { code, message, breaks, since: Instant::now() }
     }
 }
 

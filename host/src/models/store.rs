@@ -11,9 +11,9 @@ use pajamas_plugin_api::{Cancel, LoadRequest, ProgressSink, Session, Signature};
 
 use super::lease::{Claim, Lease};
 use super::ledger::by_device;
-use super::shelf::{PANICS, Shelf, Slot};
+use super::shelf::{BREAKS, Shelf, Slot};
 use super::status::{Failure, State};
-use crate::config;
+use crate::config::{self, Isolation};
 use crate::error::{Error, Result};
 use crate::plugins::Choice;
 
@@ -29,6 +29,8 @@ pub struct Loaded {
     pub signature: Signature,
     /// The session itself.
     pub session: Box<dyn Session>,
+    /// Whether it runs in a process of its own, so that a crash is that of the model alone.
+    pub isolated: bool,
     /// How long loading took.
     pub load_time: Duration,
     /// Which of all loads it came from.
@@ -53,6 +55,8 @@ pub struct Order<'o> {
     pub choice: &'o Choice<'o>,
     /// What the backend is told.
     pub request: &'o LoadRequest,
+    /// Whether it runs in a process of its own.
+    pub isolation: Isolation,
     /// A file with a template for conversations, in place of the model's own.
     pub chat_template: Option<&'o Path>,
 }
@@ -115,6 +119,13 @@ impl Models {
                     if let State::Quarantined = shelf.state(id) {
                         return Err(quarantined(id));
                     }
+                    if let Some(wait) = shelf.rest(id) {
+                        cancel.check()?;
+                        let wait = wait.min(CANCEL_POLL);
+                        shelf =
+                            self.changed.wait_timeout(shelf, wait).unwrap_or_else(PoisonError::into_inner).0;
+                        continue;
+                    }
                     shelf.slots.insert(id.to_owned(), Slot::Loading);
                     shelf.tell(id);
                     break;
@@ -127,7 +138,9 @@ impl Models {
         let loaded = Arc::new(self.load(order, progress, cancel).inspect_err(|error| {
             let mut shelf = self.shelf();
             if error.code() != "cancelled" && !shelf.is_outdated(id, generation) {
-                shelf.failures.insert(id.to_owned(), Failure::of(error, 0));
+                let before = shelf.failures.get(id).map_or(0, |failure| failure.breaks);
+                let breaks = if is_lost(error) { before + 1 } else { 0 };
+                shelf.failures.insert(id.to_owned(), Failure::of(error, breaks));
             }
         })?);
         claim.fulfil(&loaded);
@@ -138,7 +151,7 @@ impl Models {
         let Order { id, choice, request, .. } = order;
         let template = order.chat_template.map(template).transpose()?;
         let context = |e| Error::from(e).within(format_args!("model `{id}`"));
-        let backend = &choice.backend.backend;
+        let backend = choice.backend.runner(order.isolation)?;
         let estimate = backend.estimate(request).map_err(context)?;
         let gone = {
             let mut shelf = self.shelf();
@@ -172,6 +185,7 @@ impl Models {
             device,
             signature,
             session,
+            isolated: choice.backend.isolates(order.isolation),
             load_time: started.elapsed(),
             serial: self.serials.fetch_add(1, Ordering::Relaxed),
         })
@@ -214,23 +228,29 @@ impl Models {
         taken
     }
 
-    /// The backend panicked in a request: its session takes no more, so the next request loads the model anew; after
-    /// three in a row without a good one between them none does, until [`forgive`](Self::forgive).
-    pub fn panicked(&self, model: &Loaded, error: &Error) {
+    /// The backend panicked in a request, or its worker is lost: the session takes no more, so the next request loads the
+    /// model anew, the third time only after a while; after three in a row without a good one between them none does, until
+    /// [`forgive`](Self::forgive).
+    pub fn broke(&self, model: &Loaded, error: &Error) {
         let id = &model.id;
         let mut shelf = self.shelf();
         if !shelf.offers(model) {
             return;
         }
-        let panics = 1 + shelf.failures.get(id).map_or(0, |failure| failure.panics);
-        shelf.failures.insert(id.clone(), Failure::of(error, panics));
+        let breaks = 1 + shelf.failures.get(id).map_or(0, |failure| failure.breaks);
+        shelf.failures.insert(id.clone(), Failure::of(error, breaks));
         let taken = shelf.take(id);
         drop(shelf);
         drop(taken);
-        tracing::error!(model = id, panics, "the backend panicked: the model is unloaded");
+        tracing::error!(
+            model = id,
+            breaks,
+            code = error.code(),
+            "the session is lost: the model is unloaded"
+        );
     }
 
-    /// A request was carried out: earlier panics no longer count.
+    /// A request was carried out: earlier breaks no longer count.
     pub fn succeeded(&self, id: &str) {
         self.shelf().failures.remove(id);
     }
@@ -268,10 +288,15 @@ fn template(file: &Path) -> Result<String> {
     read().map_err(|e| Error::io(file, &e))
 }
 
+/// Whether an error means that the session is of no use any more.
+pub fn is_lost(error: &Error) -> bool {
+    matches!(error.code(), "panicked" | "session-poisoned" | "worker-crashed" | "worker-hung")
+}
+
 fn quarantined(id: &str) -> Error {
     Error::new(
         "model-quarantined",
-        format!("model `{id}` panicked {PANICS} times in a row and is not loaded again"),
+        format!("model `{id}` panicked or crashed {BREAKS} times in a row and is not loaded again"),
     )
     .help("see the log for why; `POST /admin/models/ID/load` tries again")
 }

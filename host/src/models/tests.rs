@@ -9,8 +9,8 @@ use pajamas_plugin_api::{
 };
 
 use super::{Lease, Models, Order};
-use crate::config;
-use crate::error::Result;
+use crate::config::{self, Isolation};
+use crate::error::{Error, Result};
 use crate::plugins::{ActiveBackend, Choice};
 
 /// A backend whose loads wait until the test lets them go on.
@@ -76,7 +76,14 @@ impl Bench {
         let loads = Arc::new(AtomicUsize::new(0));
         let backend = Gate { loads: Arc::clone(&loads), open: Mutex::new(open), bytes };
         let (info, probe) = (backend.describe(), backend.probe());
-        let backend = ActiveBackend { plugin: "test".into(), info, probe, backend: Arc::new(backend) };
+        let backend = ActiveBackend {
+            plugin: "test".into(),
+            info,
+            probe,
+            backend: Arc::new(backend),
+            worker: None,
+            isolation: Isolation::None,
+        };
         let memory = config::Memory { reserve: config::ByteSize::bytes(0), ..config::Memory::default() };
         Self { models: Arc::new(Models::new(memory, 64 << 20)), backend, loads, gate }
     }
@@ -94,7 +101,14 @@ impl Bench {
             options: serde_json::Value::Null,
         };
         let mut progress = |_: f32, _: &str| ControlFlow::Continue(());
-        let order = Order { id: "m", generation, choice: &choice, request: &request, chat_template: None };
+        let order = Order {
+            id: "m",
+            generation,
+            choice: &choice,
+            request: &request,
+            isolation: Isolation::None,
+            chat_template: None,
+        };
         self.models.lease(order, &mut progress, cancel)
     }
 }
@@ -120,6 +134,39 @@ fn a_load_that_fails_leaves_room_for_the_next() {
     let error = bench.lease(&Cancel::new()).err().unwrap();
     assert_eq!((error.code(), error.message()), ("model-invalid", "model `m`: it is damaged"));
     assert!(bench.lease(&Cancel::new()).is_ok());
+}
+
+#[test]
+fn a_model_that_breaks_three_times_is_left_alone_until_somebody_loads_it() {
+    let bench = Bench::new(1 << 20);
+    let crash = Error::new("worker-crashed", "its worker was killed");
+    for _ in 0..3 {
+        bench.gate.send(true).unwrap();
+        let lease = bench.lease(&Cancel::new()).unwrap();
+        bench.models.broke(&lease, &crash);
+        // One that had it, too, says so later: that is the same break.
+        bench.models.broke(&lease, &crash);
+    }
+    assert_eq!(bench.lease(&Cancel::new()).err().unwrap().code(), "model-quarantined");
+    assert_eq!(bench.loads.load(Ordering::SeqCst), 3);
+    bench.models.forgive("m");
+    bench.gate.send(true).unwrap();
+    assert!(bench.lease(&Cancel::new()).is_ok());
+}
+
+#[test]
+fn while_a_model_rests_after_breaking_a_request_can_be_cancelled() {
+    let bench = Bench::new(1 << 20);
+    let crash = Error::new("worker-crashed", "its worker was killed");
+    for _ in 0..2 {
+        bench.gate.send(true).unwrap();
+        let lease = bench.lease(&Cancel::new()).unwrap();
+        bench.models.broke(&lease, &crash);
+    }
+    let cancel = Cancel::new();
+    cancel.cancel();
+    assert_eq!(bench.lease(&cancel).err().unwrap().code(), "cancelled");
+    assert_eq!(bench.loads.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -112,6 +112,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::Isolation;
 
     struct Fake;
 
@@ -161,6 +162,8 @@ mod tests {
                     .collect(),
             },
             backend: Arc::new(Fake),
+            worker: None,
+            isolation: Isolation::None,
         });
         Plugins { backends: backends.collect(), ..Plugins::default() }
     }

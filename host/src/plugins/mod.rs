@@ -2,6 +2,8 @@
 
 mod choose;
 mod search;
+#[cfg(unix)]
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use pajamas_plugin_api::{
 pub use choose::{Choice, Rejection};
 pub use search::{Place, places};
 
-use crate::config;
+use crate::config::{self, Isolation};
+use crate::error::{Error, Result};
 
 /// A backend of a plugin that this machine can use, or cannot: the score tells.
 pub struct ActiveBackend {
@@ -26,12 +29,36 @@ pub struct ActiveBackend {
     pub probe: Probe,
     /// The backend itself.
     pub backend: Arc<dyn Backend>,
+    /// The same with each model in a process of its own, where the system has that.
+    pub worker: Option<Arc<dyn Backend>>,
+    /// Whether the plugin's models run so, unless they say more.
+    pub isolation: Isolation,
 }
 
 impl ActiveBackend {
     /// `plugin/id`, which is unique.
     pub fn full_id(&self) -> String {
         format!("{}/{}", self.plugin, self.info.id)
+    }
+
+    /// Whether a model that wants this isolation runs in a process of its own.
+    pub fn isolates(&self, wanted: Isolation) -> bool {
+        self.isolation.max(wanted) == Isolation::Process
+    }
+
+    /// Who loads a model that wants this isolation.
+    ///
+    /// # Errors
+    /// `isolation-unavailable` where the system has none.
+    pub fn runner(&self, wanted: Isolation) -> Result<&Arc<dyn Backend>> {
+        if !self.isolates(wanted) {
+            return Ok(&self.backend);
+        }
+        self.worker.as_ref().ok_or_else(|| {
+            let message = format!("{} cannot run in a process of its own on this system", self.full_id());
+            Error::new("isolation-unavailable", message)
+                .help("set `isolation = \"none\"` for the model, and for its plugin in `plugins.isolation`")
+        })
     }
 }
 
@@ -77,11 +104,14 @@ impl Plugins {
             if taken.into_iter().any(|other| *other == name) {
                 report.shadowed(&name);
             } else {
+                let isolation = config.isolation.get(&name).copied().unwrap_or_default();
                 self.backends.extend(plugin.backends.into_iter().map(|b| ActiveBackend {
                     plugin: name.clone(),
+                    worker: worker(&name, path, config, &b),
                     info: b.info,
                     probe: b.probe,
                     backend: b.backend,
+                    isolation,
                 }));
                 let version = plugin.info.version;
                 self.quantizers.extend(plugin.quantizers.into_iter().map(|q| ActiveQuantizer {
@@ -131,10 +161,49 @@ pub fn inspect(path: &Path, config: &config::Plugins) -> (Report, Option<host::L
     host::open(path, Policy { require_hash: false }, |name, folder| context(name, folder, config))
 }
 
+/// The backend with each model in a process of its own.
+#[cfg(unix)]
+fn worker(
+    name: &str,
+    path: &Path,
+    config: &config::Plugins,
+    backend: &host::LoadedBackend,
+) -> Option<Arc<dyn Backend>> {
+    let recipe = worker::Recipe {
+        plugin: name.to_owned(),
+        path: path.to_path_buf(),
+        require_hash: config.require_hash,
+        settings: settings(name, config),
+        patience: config.worker,
+    };
+    let (info, probe) = (backend.info.clone(), backend.probe.clone());
+    Some(Arc::new(worker::WorkerBackend::new(recipe, info, probe)))
+}
+
+/// Elsewhere there are neither such sockets nor such memory.
+#[cfg(not(unix))]
+fn worker(_: &str, _: &Path, _: &config::Plugins, _: &host::LoadedBackend) -> Option<Arc<dyn Backend>> {
+    None
+}
+
+fn settings(name: &str, config: &config::Plugins) -> serde_json::Value {
+    config.settings.get(name).cloned().map_or(serde_json::Value::Null, serde_json::Value::Object)
+}
+
 fn context(name: &str, folder: &Path, config: &config::Plugins) -> HostContext {
-    let settings =
-        config.settings.get(name).cloned().map_or(serde_json::Value::Null, serde_json::Value::Object);
+    let settings = settings(name, config);
     HostContext::new(Services { name: name.to_owned(), folder: folder.to_path_buf(), settings })
+}
+
+/// A plugin's line, from this process or from a worker; `level` is a [`Level`] as a number.
+fn log(plugin: &str, level: u8, message: &str) {
+    let message = message.trim_end();
+    match level {
+        1 => tracing::error!(plugin, "{message}"),
+        2 => tracing::warn!(plugin, "{message}"),
+        3 => tracing::info!(plugin, "{message}"),
+        _ => tracing::debug!(plugin, "{message}"),
+    }
 }
 
 /// The host as one plugin sees it.
@@ -146,13 +215,7 @@ struct Services {
 
 impl HostServices for Services {
     fn log(&self, level: Level, message: &str) {
-        let (plugin, message) = (self.name.as_str(), message.trim_end());
-        match level {
-            Level::Error => tracing::error!(plugin, "{message}"),
-            Level::Warn => tracing::warn!(plugin, "{message}"),
-            Level::Info => tracing::info!(plugin, "{message}"),
-            Level::Debug => tracing::debug!(plugin, "{message}"),
-        }
+        log(&self.name, level as u8, message);
     }
 
     fn plugin_dir(&self) -> PathBuf {

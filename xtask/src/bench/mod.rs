@@ -2,6 +2,7 @@
 
 mod detect;
 mod house;
+mod isolation;
 mod route;
 mod serve;
 mod sound;
@@ -54,6 +55,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     detect::measure(project, options, &mut page)?;
     sound::measure(project, options, &mut page)?;
     text::measure(project, options, &mut page)?;
+    isolation::measure(project, options, &mut page)?;
     serve::measure(project, options, &mut page)?;
     println!("{page}");
     if options.write {

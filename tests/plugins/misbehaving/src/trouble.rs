@@ -17,16 +17,18 @@ pub struct Trouble {
 }
 
 /// Every word a model may hold.
-const WORDS: [&str; 20] = [
+const WORDS: [&str; 24] = [
     "good",
     "load-panic",
     "load-hang",
     "load-deaf",
     "load-fail",
+    "load-abort",
     "signature-panic",
     "leak",
     "drop-panic",
     "infer-panic",
+    "infer-abort",
     "infer-deaf",
     "infer-wrong-shape",
     "infer-wrong-type",
@@ -35,6 +37,8 @@ const WORDS: [&str; 20] = [
     "infer-too-much",
     "infer-misuse",
     "generate-panic",
+    "generate-abort",
+    "generate-abort-late",
     "generate-hang",
     "generate-deaf",
     "generate-babble",
@@ -47,6 +51,12 @@ fn deaf(model: &Path) {
     while !go.exists() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Ends the process, as an assertion in C++ does.
+fn abort() -> ! {
+    eprintln!("GGML_ASSERT(told to abort) failed");
+    std::process::abort()
 }
 
 /// Waits for the cancel flag, as a long computation that tests it does.
@@ -106,6 +116,7 @@ impl Backend for Trouble {
             "load-panic" => panic!("told to panic in load"),
             "load-hang" => return Err(hang(cancel)),
             "load-deaf" => deaf(&request.path),
+            "load-abort" => abort(),
             "load-fail" => return Err(PluginError::new(codes::OUT_OF_MEMORY, "told to fail")),
             "leak" => std::mem::forget(vec![1u8; 8 << 20]),
             _ => {}
@@ -188,6 +199,7 @@ impl Session for TroubleSession {
         match self.word {
             "infer-panic" => panic!("told to panic in infer"),
             "infer-deaf" => deaf(&self.model),
+            "infer-abort" => abort(),
             "infer-wrong-shape" => return write("y", DType::F32, &[rows, 3]),
             "infer-wrong-type" => return write("y", DType::I64, &[rows, 2]),
             "infer-surplus" => write("nobody-asked", DType::F32, &[1])?,
@@ -220,6 +232,7 @@ impl Session for TroubleSession {
         match self.word {
             "generate-hang" => return Err(hang(cancel)),
             "generate-deaf" => deaf(&self.model),
+            "generate-abort" => abort(),
             _ => {}
         }
         let babbles = self.word == "generate-babble";
@@ -239,6 +252,9 @@ impl Session for TroubleSession {
                 break;
             }
             assert!(count < 2 || self.word != "generate-panic", "told to panic in generate");
+            if count == 2 && self.word == "generate-abort-late" {
+                abort();
+            }
             count += 1;
             let text = char::from(byte).to_string();
             let flow =

@@ -1,0 +1,93 @@
+//! What a process of its own costs: the same tensor through the same session, here and in a worker, in turns.
+//!
+//! `cargo run --release --example isolation -- examples-backend-minimal-folder`: the packed plugin of
+//! `examples/backend-minimal`, which multiplies a tensor by a number.
+
+use std::error::Error;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use pajamas::config::{self, BackendChoice, DeviceChoice, Isolation};
+use pajamas::plugins::Plugins;
+use pajamas::value::{Tensor, TensorData};
+use pajamas_plugin_api::{
+    Cancel, InferRequest, LoadRequest, NamedTensor, OutputSpec, PluginError, Session, TensorSink,
+    TensorViewMut,
+};
+
+/// Floats of a tensor of 5 MB.
+const FLOATS: usize = 5_000_000 / 4;
+const ROUNDS: u32 = 200;
+
+fn main() -> ExitCode {
+    // A worker is this program again.
+    if std::env::args().nth(1).as_deref() == Some("worker") {
+        return pajamas::cli::main();
+    }
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::args().nth(1).ok_or("name the folder that holds the plugin's folder")?;
+    let folder = config::LocalPath::new(folder);
+    let config = config::Plugins { search: vec![folder], require_hash: false, ..config::Plugins::default() };
+    let plugins = Plugins::load(&config);
+    let choice = plugins.choose("scale", &BackendChoice::Auto, &DeviceChoice::Auto)?;
+    let path = std::env::temp_dir().join("pajamas-isolation.scale");
+    std::fs::write(&path, "2")?;
+    let request =
+        LoadRequest { path, format: "scale".into(), device: String::new(), options: serde_json::Value::Null };
+    let load = |isolation| -> Result<Box<dyn Session>, Box<dyn Error>> {
+        let mut progress = |_: f32, _: &str| ControlFlow::Continue(());
+        Ok(choice.backend.runner(isolation)?.load(&request, &mut progress, &Cancel::new())?)
+    };
+    let (here, there) = (load(Isolation::None)?, load(Isolation::Process)?);
+    let tensor = Tensor::new(vec![FLOATS as u64], TensorData::F32(vec![1.5; FLOATS]))?;
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (session, times) in [&here, &there].into_iter().zip(&mut times) {
+            times.push(once(&**session, &tensor)?);
+        }
+    }
+    let [here, there] = times.map(median);
+    println!(
+        "5 MB in, 5 MB out, median of {ROUNDS}: {here:.0?} in the host, {there:.0?} in a worker: {:.0?} more",
+        there.saturating_sub(here)
+    );
+    Ok(())
+}
+
+fn once(session: &dyn Session, tensor: &Tensor) -> Result<Duration, PluginError> {
+    let x = NamedTensor { name: "x", tensor: tensor.view()? };
+    let mut sink = Kept(Vec::new());
+    let begun = Instant::now();
+    session.infer(&InferRequest::default(), &[x], &mut sink, &Cancel::new())?;
+    Ok(begun.elapsed())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+struct Kept(Vec<Tensor>);
+
+impl TensorSink for Kept {
+    fn allocate<'s>(&'s mut self, outputs: &[OutputSpec<'_>]) -> Result<Vec<TensorViewMut<'s>>, PluginError> {
+        let made =
+            outputs.iter().map(|o| Tensor::zeroed(o.dtype, o.shape.to_vec())).collect::<Result<_, _>>();
+        self.0 = made?;
+        let views = self.0.iter_mut().map(|tensor| {
+            let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+            TensorViewMut::new(dtype, &shape, tensor.bytes_mut())
+        });
+        views.collect()
+    }
+}
