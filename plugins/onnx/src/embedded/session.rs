@@ -147,7 +147,8 @@ impl Engine for RtenSession {
             values.push((*id, value));
         }
         let ids: Vec<_> = outputs.iter().map(|index| self.outputs[*index]).collect();
-        let left = self.model.run(values, &ids, Some(self.options.clone())).map_err(|error| failed(&error))?;
+        let left =
+            self.model.run(values, &ids, Some(self.options.clone())).map_err(|error| failed(&error))?;
         cancel.check()?;
         Ok(left)
     }

@@ -53,7 +53,9 @@ impl Kept {
         let bytes = part(bytes, elements.start * dtype.size()..elements.end * dtype.size())?;
         match dtype {
             DType::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-            DType::F16 => Ok(bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
+            DType::F16 => {
+                Ok(bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect())
+            }
             other => Err(internal(ENGINE, format!("logits of type {other}"))),
         }
     }

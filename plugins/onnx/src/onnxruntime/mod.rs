@@ -192,7 +192,11 @@ struct Opening<'o> {
 
 impl Opening<'_> {
     /// Verifies the file of `request` and loads it.
-    fn open(&self, request: &LoadRequest, step: &mut dyn FnMut(f32, &str) -> Result<()>) -> Result<OrtSession> {
+    fn open(
+        &self,
+        request: &LoadRequest,
+        step: &mut dyn FnMut(f32, &str) -> Result<()>,
+    ) -> Result<OrtSession> {
         let Self { backend, runtime, options, placement, cancel } = *self;
         step(0.0, "verifying the model")?;
         let model = Summary::read(&request.path, element::bits)?;

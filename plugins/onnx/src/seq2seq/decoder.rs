@@ -63,7 +63,9 @@ impl<E: Engine> Decoder<E> {
         let places: Vec<Place> =
             pasts.map(|name| Place { name: name.to_owned(), grows: !name.contains(".encoder.") }).collect();
         if places.is_empty() {
-            return Err(unsupported(format_args!("it has no input `{PAST}…`: it was exported without a cache")));
+            return Err(unsupported(format_args!(
+                "it has no input `{PAST}…`: it was exported without a cache"
+            )));
         }
         let side = |engine: &E, every: bool| Side::of(engine, &places, every);
         let (first, later) = (side(first, true)?, side(later, false)?);
@@ -99,11 +101,13 @@ impl Side {
         };
         let slots = ports.inputs.iter().map(slot).collect::<Result<Vec<_>>>()?;
         let output = |name: &str| ports.outputs.iter().position(|port| port.name == name);
-        let logits = output("logits").ok_or_else(|| unsupported(format_args!("it has no output `logits`")))?;
+        let logits =
+            output("logits").ok_or_else(|| unsupported(format_args!("it has no output `logits`")))?;
         let present = places.iter().enumerate().filter(|(_, place)| every || place.grows);
         let present = present.map(|(at, place)| {
             let name = format!("{PRESENT}{}", place.name);
-            let output = output(&name).ok_or_else(|| unsupported(format_args!("it has no output `{name}`")))?;
+            let output =
+                output(&name).ok_or_else(|| unsupported(format_args!("it has no output `{name}`")))?;
             Ok((output, at))
         });
         let present = present.collect::<Result<_>>()?;

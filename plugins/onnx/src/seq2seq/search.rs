@@ -215,7 +215,8 @@ fn normalizer(logits: &[f32]) -> Result<f32> {
 }
 
 fn likeliest(logits: &[f32]) -> usize {
-    let best = |best: (usize, f32), (at, logit): (usize, &f32)| if *logit > best.1 { (at, *logit) } else { best };
+    let best =
+        |best: (usize, f32), (at, logit): (usize, &f32)| if *logit > best.1 { (at, *logit) } else { best };
     logits.iter().enumerate().fold((0, f32::NEG_INFINITY), best).0
 }
 

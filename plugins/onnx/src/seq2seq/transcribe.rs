@@ -15,7 +15,7 @@ use super::decoder::Decoding;
 use super::engine::{Engine, Feed};
 use super::search::{Plan, Search, log_sum_exp};
 use super::whisper::Whisper;
-use crate::error::{internal, MODEL_UNSUPPORTED};
+use crate::error::{MODEL_UNSUPPORTED, internal};
 use crate::input::Aligned;
 
 /// The extension's name.
@@ -86,7 +86,10 @@ impl<E: Engine> Transcribe<E> {
         let ([input], Some(_)) = (ports.inputs.as_slice(), ports.outputs.first()) else {
             return Err(PluginError::new(
                 MODEL_UNSUPPORTED,
-                format!("the encoder has {} inputs: one, the spectrogram, was looked for", ports.inputs.len()),
+                format!(
+                    "the encoder has {} inputs: one, the spectrogram, was looked for",
+                    ports.inputs.len()
+                ),
             )
             .help("export the model with Optimum's task `automatic-speech-recognition-with-past`"));
         };
@@ -231,7 +234,11 @@ fn shares(logits: &[f32], tokens: &[u32]) -> Vec<f32> {
     let logit = |token: &u32| logits.get(*token as usize).copied().unwrap_or(f32::NEG_INFINITY);
     let chosen: Vec<f32> = tokens.iter().map(logit).collect();
     let total = log_sum_exp(&chosen);
-    chosen.into_iter().map(|logit| (logit - total).exp()).map(|p| if p.is_finite() { p } else { 0.0 }).collect()
+    chosen
+        .into_iter()
+        .map(|logit| (logit - total).exp())
+        .map(|p| if p.is_finite() { p } else { 0.0 })
+        .collect()
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
