@@ -65,9 +65,10 @@ impl Listener<'_> {
         let Vocabulary { start, languages, .. } = self.vocabulary;
         let ids: Vec<u32> = languages.iter().map(|(_, id)| *id).collect();
         let shares: Shares = self.call(&json!({ "prompt": [start], "choose": ids }), Some(mel))?;
-        let likelier = |a: &(f32, &String), b: &(f32, &String)| a.0.total_cmp(&b.0);
-        let named = shares.probabilities.into_iter().zip(languages.iter().map(|(code, _)| code));
-        Ok(named.max_by(likelier).map_or_else(|| "en".to_owned(), |(_, code)| code.clone()))
+        let named = shares.probabilities.into_iter().zip(languages.iter().map(|(code, _)| code.as_str()));
+        // Of equal ones the first: Whisper lists the most spoken ones first.
+        let (_, code) = named.fold((0.0, "en"), |best, next| if next.0 > best.0 { next } else { best });
+        Ok(code.to_owned())
     }
 
     /// Writes down what is said in a window, after the words of `before` and the tokens that say what to do.

@@ -72,6 +72,15 @@ impl<E: Engine> Decoder<E> {
         Ok(Self { places, first, later, engines })
     }
 
+    /// How many tokens there are, where the graph says.
+    pub(super) fn vocabulary(&self) -> Option<usize> {
+        let logits = self.engines.first()?.ports().outputs.get(self.first.logits)?;
+        match logits.shape.as_ref()?.last()? {
+            Dim::Fixed(n) => usize::try_from(*n).ok(),
+            Dim::Dynamic(_) => None,
+        }
+    }
+
     /// All graphs.
     pub(super) fn engines(&self) -> &[E] {
         &self.engines

@@ -123,6 +123,11 @@ impl<E: Engine> Extension for Transcribe<E> {
         call.check()?;
         let write: Option<Write> = if call.choose.is_none() { Some(parse(input)?) } else { None };
         write.as_ref().map_or(Ok(()), Write::check)?;
+        let end = write.as_ref().map(|write| write.plan.end);
+        let named = || call.prompt.iter().copied().chain(end);
+        if let Some(vocabulary) = self.parts.decoder.vocabulary() {
+            known(named(), vocabulary)?;
+        }
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         for NamedTensor { name, tensor } in tensors {
             if *name != MEL {
@@ -137,8 +142,7 @@ impl<E: Engine> Extension for Transcribe<E> {
         })?;
         let (decoding, prompted) = Decoding::begin(&self.parts.decoder, encoded, &call.prompt, cancel)?;
         let engine = &self.parts.encoder;
-        let end = write.as_ref().map(|write| write.plan.end);
-        known(call.prompt.iter().copied().chain(end), prompted.vocabulary())?;
+        known(named(), prompted.vocabulary())?;
         let logits = prompted.last(engine)?;
         let Some(Write { plan, rules, no_speech }) = write else {
             return json(&json!({ "probabilities": shares(&logits, &call.choose.unwrap_or_default()) }));

@@ -18,12 +18,12 @@ const END: u32 = 4;
 
 /// What a token adds to the memory of a text.
 fn weight(token: usize) -> f32 {
-    [0.5, -0.25, 0.125, -0.5, 0.0, 0.25, 0.375, -0.125][token]
+    [0.513, -0.247, 0.131, -0.491, 0.0, 0.259, 0.367, -0.119][token]
 }
 
-/// How likely a token is after another one.
+/// How likely a token is after another one; no two are equally likely.
 fn follows(last: usize, next: usize) -> f32 {
-    ((last * 5 + next * 3 + last * next) % 7) as f32 / 2.0
+    ((last * 5 + next * 3 + last * next) % 7) as f32 / 2.0 + ((last * 3 + next * 7) % 11) as f32 * 0.0137
 }
 
 /// How a text's memory bears on a token.
@@ -171,8 +171,11 @@ fn tokens(answer: &Value) -> Vec<u32> {
     serde_json::from_value(answer["tokens"].clone()).unwrap()
 }
 
-/// Every engine with a session and a listener of it.
-fn listeners() -> Vec<(String, Box<dyn Session>, Box<dyn Extension>)> {
+/// An engine's name, with a session and a listener of it.
+type Listening = (String, Box<dyn Session>, Box<dyn Extension>);
+
+/// Every engine that runs here.
+fn listeners() -> Vec<Listening> {
     let dir = folder();
     let each = engines().into_iter().map(|engine| {
         let session = open(&*engine, dir.path()).unwrap();
@@ -185,7 +188,7 @@ fn listeners() -> Vec<(String, Box<dyn Session>, Box<dyn Extension>)> {
 #[test]
 fn the_likeliest_tokens_are_those_of_a_loop_by_hand() {
     for (engine, _session, listener) in listeners() {
-        for heard in [-1.5f32, 0.0, 0.75, 2.0] {
+        for heard in [-1.53f32, 0.017, 0.77, 2.03] {
             let prompt = [2u32, 7, 1];
             let mut text = prompt.to_vec();
             let (mut sum, mut ended) = (0.0, false);
