@@ -150,6 +150,9 @@ pub const CODES: &[(&str, Class, &str)] = &[
         Class::Invalid,
         "the pipeline does not leave the value that the task or a step needs",
     ),
+    ("tokenizer-missing", Class::NotFound, "there is no tokenizer.json beside the model"),
+    ("tokenizer-invalid", Class::Invalid, "the model's tokenizer.json is damaged or of another kind"),
+    ("language-unknown", Class::Invalid, "the model does not know the language that was asked for"),
     ("chat-template-missing", Class::Invalid, "the model has no chat template, so it cannot chat"),
     ("chat-template-failed", Class::Invalid, "the model's chat template refuses these messages"),
     // server

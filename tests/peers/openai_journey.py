@@ -3,7 +3,7 @@
 
 The model is the repository's own chat model. Fails with the first thing that is not as it should be; prints `journey ok`.
 """
-import json, math, sys
+import io, json, math, sys, wave
 
 import openai
 
@@ -163,4 +163,24 @@ refused(openai.BadRequestError, "context-length-exceeded",
         lambda: client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "llama " * 5000}]))
 refused(openai.BadRequestError, "invalid-input",
         lambda: client.chat.completions.create(model="chat", messages=QUESTION, extra_body={"grammar": "root ::= ("}))
+# Speech. The model says what it was told to say: see listener.py.
+sound = io.BytesIO()
+with wave.open(sound, "wb") as file:
+    file.setnchannels(1), file.setsampwidth(2), file.setframerate(16000)
+    file.writeframes(b"".join(int(12000 * math.sin(n / 6) + 12000 * math.sin(n / 2)).to_bytes(2, "little", signed=True) for n in range(16000 * 31)))
+recording = ("speech.wav", sound.getvalue())
+heard = client.audio.transcriptions.create(model="listener", file=recording)
+assert heard.text == "hello world. hello world." and heard.usage.seconds == 31, heard
+verbose = client.audio.transcriptions.create(model="listener", file=recording, response_format="verbose_json", timestamp_granularities=["segment"])
+assert verbose.language == "english" and verbose.duration == 31 and [s.start for s in verbose.segments] == [0, 30], verbose
+assert client.audio.transcriptions.create(model="listener", file=recording, response_format="text", language="en") == heard.text + "\n"
+assert client.audio.transcriptions.create(model="listener", file=recording, response_format="srt").startswith("1\n00:00:00,000 --> 00:00:02,000\n")
+assert client.audio.translations.create(model="listener", file=recording).text == "good day. good day."
+events = list(client.audio.transcriptions.create(model="listener", file=recording, stream=True))
+assert [e.type for e in events] == ["transcript.text.delta"] * 2 + ["transcript.text.done"], events
+assert "".join(e.delta for e in events[:-1]) == events[-1].text == heard.text and events[-1].usage.output_tokens > 4
+refused(openai.BadRequestError, "audio-unsupported", lambda: client.audio.transcriptions.create(model="listener", file=("a.wav", b"no sound at all")))
+refused(openai.BadRequestError, "unsupported", lambda: client.audio.transcriptions.create(
+    model="listener", file=recording, response_format="verbose_json", timestamp_granularities=["word"]))
+
 print("journey ok")

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use pajamas_journeys::fixtures::{repository, target};
-use pajamas_journeys::product::{House, Server, chat_entry};
+use pajamas_journeys::product::{House, Server, chat_entry, model_entry};
 
 /// Runs a script of `tests/peers` against a server, with the Python that `cargo xtask peers` prepares.
 fn journey(script: &str) {
@@ -14,7 +14,9 @@ fn journey(script: &str) {
         eprintln!("skipped: {script} needs its peer; `cargo xtask peers` installs it");
         return;
     }
-    let server = Server::start(House::new(&chat_entry("chat")).unwrap()).unwrap();
+    let listener = repository().join("tests/fixtures/listener/encoder_model.onnx");
+    let listener = model_entry("listener", &listener, "task = \"transcribe\"");
+    let server = Server::start(House::new(&(chat_entry("chat") + &listener)).unwrap()).unwrap();
     let base = format!("http://{}", server.authority());
     let output = Command::new(python)
         .arg(repository().join("tests/peers").join(script))

@@ -30,8 +30,11 @@ fn server() -> Server {
     let shapes = model("shapes", "models/detect/model.onnx", "detect");
     let kinds = model("kinds", "models/classify/model.onnx", "classify");
     let ranker = model("ranker", "tests/fixtures/ranker.gguf", "rerank");
-    Server::start(House::new(&format!("{key}{}{shapes}{kinds}{ranker}", chat_entry("chat"))).unwrap())
-        .unwrap()
+    let listener = model("listener", "tests/fixtures/listener/encoder_model.onnx", "transcribe");
+    Server::start(
+        House::new(&format!("{key}{}{shapes}{kinds}{ranker}{listener}", chat_entry("chat"))).unwrap(),
+    )
+    .unwrap()
 }
 
 /// The Python that `cargo xtask peers` prepares, when schemathesis is there.

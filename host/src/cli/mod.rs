@@ -25,6 +25,7 @@ mod shell;
 mod stages;
 mod text_options;
 mod tokenize;
+mod transcribe;
 mod verify;
 mod vision;
 mod watcher;
@@ -96,6 +97,8 @@ enum Command {
     Detect(detect::Detect),
     /// Say what pictures show
     Classify(classify::Classify),
+    /// Write down what is said in recordings
+    Transcribe(transcribe::Transcribe),
     /// Turn texts into vectors
     Embed(embed::Embed),
     /// Turn text into tokens
@@ -159,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Chat(c) => c.run(global),
         Command::Detect(c) => c.run(global),
         Command::Classify(c) => c.run(global),
+        Command::Transcribe(c) => c.run(global),
         Command::Embed(c) => c.run(global),
         Command::Tokenize(c) => c.run(global),
         Command::Serve(c) => c.run(global),

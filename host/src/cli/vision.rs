@@ -44,11 +44,24 @@ pub fn each_picture(
     mut each: impl FnMut(Seen) -> Result<()>,
 ) -> Result<()> {
     let session = Session::start(global)?;
+    each_file(global, images, "picture", |_, name| {
+        let seen = look(&session, task, model.clone(), name, &options);
+        seen.and_then(|seen| each(seen).map_err(|error| error.within(name)))
+    })
+}
+
+/// Does something with each file, which come numbered from 1. One that fails is reported and the next one goes on; the
+/// first error is the command's.
+pub fn each_file(
+    global: &Global,
+    files: Vec<String>,
+    what: &str,
+    mut each: impl FnMut(usize, &str) -> Result<()>,
+) -> Result<()> {
     let mut failed: Option<Error> = None;
-    let count = images.len();
-    for name in images {
-        let seen = look(&session, task, model.clone(), &name, &options);
-        match seen.and_then(|seen| each(seen).map_err(|error| error.within(&name))) {
+    let count = files.len();
+    for (at, name) in files.into_iter().enumerate() {
+        match each(at + 1, &name) {
             Ok(()) => {}
             Err(error) if HOPELESS.contains(&error.code()) || count == 1 => return Err(error),
             Err(error) => {
@@ -58,7 +71,9 @@ pub fn each_picture(
         }
     }
     match failed {
-        Some(error) => Err(Error::new(error.code(), "not every picture could be processed: see above")),
+        Some(error) => {
+            Err(Error::new(error.code(), format!("not every {what} could be processed: see above")))
+        }
         None => Ok(()),
     }
 }
@@ -77,8 +92,8 @@ fn look(session: &Session, task: Task, model: Option<String>, name: &str, option
     Ok(Seen { name: name.to_owned(), width, height, values })
 }
 
-/// The picture's bytes; an error names it.
-fn read(name: &str) -> Result<Vec<u8>> {
+/// A file's bytes; an error names it.
+pub fn read(name: &str) -> Result<Vec<u8>> {
     if name != "-" {
         return std::fs::read(name).map_err(|e| Error::io(Path::new(name), &e));
     }

@@ -176,6 +176,7 @@ pub struct Defaults {
     pub embed: Option<Id>,
     pub detect: Option<Id>,
     pub classify: Option<Id>,
+    pub transcribe: Option<Id>,
 }
 
 impl Defaults {
@@ -187,7 +188,8 @@ impl Defaults {
             Task::Embed => self.embed.as_ref(),
             Task::Detect => self.detect.as_ref(),
             Task::Classify => self.classify.as_ref(),
-            Task::Rerank | Task::Segment | Task::Transcribe | Task::Speak => None,
+            Task::Transcribe => self.transcribe.as_ref(),
+            Task::Rerank | Task::Segment | Task::Speak => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::routing::Facts;
 use crate::config::{Changes, Config, Task};
 use crate::error::Result;
 use crate::pipeline::Prepared;
+use crate::pipeline::transcribe::Vocabulary;
 use crate::router::Rules;
 
 /// Task and model.
@@ -23,6 +24,8 @@ pub(super) struct Setup {
     facts: Mutex<BTreeMap<String, Arc<Facts>>>,
     /// Pipelines without options of a request: their stages are made once.
     pipelines: Mutex<Kept>,
+    /// The tokens of models that transcribe.
+    vocabularies: Mutex<BTreeMap<String, Arc<Vocabulary>>>,
 }
 
 impl Setup {
@@ -37,6 +40,7 @@ impl Setup {
             generation,
             facts: Mutex::default(),
             pipelines: Mutex::new(pipelines),
+            vocabularies: Mutex::default(),
         })
     }
 
@@ -71,6 +75,17 @@ impl Setup {
     pub(super) fn know(&self, model: &str, facts: &Arc<Facts>) {
         let mut known = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(model.to_owned(), Arc::clone(facts));
+    }
+
+    /// The tokens of a model that transcribes.
+    pub(super) fn vocabulary(&self, model: &str) -> Option<Arc<Vocabulary>> {
+        self.vocabularies.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
+    }
+
+    /// Keeps the tokens of a model.
+    pub(super) fn learn(&self, model: &str, vocabulary: &Arc<Vocabulary>) {
+        let mut known = self.vocabularies.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(model.to_owned(), Arc::clone(vocabulary));
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {

@@ -275,6 +275,7 @@ impl Meter<'_> {
                 summary.usage
             }
             Output::Embeddings(_, usage) | Output::Scores(_, usage) => *usage,
+            Output::Transcript(transcript) => transcript.usage(),
             Output::Values(_) => return,
         };
         for (direction, count) in [

@@ -93,6 +93,17 @@ impl Spec {
         })
     }
 
+    /// Where files that belong to the model are looked for: beside its main file, in the folder above it, and in the
+    /// artifact's folder.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let beside = self.file.parent().unwrap_or(Path::new("."));
+        let mut folders = vec![beside.to_path_buf()];
+        folders.extend(beside.parent().map(Path::to_path_buf));
+        folders.push(self.folder.clone());
+        folders.dedup();
+        folders
+    }
+
     /// The folder that `artifact:` paths start from.
     pub fn folder(&self) -> &Path {
         &self.folder

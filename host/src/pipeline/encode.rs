@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::transcribe::{Segment, Transcript, language_name};
 use crate::value::{Detection, Label, Value, Values};
 
 /// A class's name, or its number when it has none.
@@ -44,6 +45,39 @@ pub fn picture_size(values: &Values) -> (u32, u32) {
         },
         _ => (0, 0),
     }
+}
+
+/// A transcript in the shape of OpenAI's `verbose_json`, with a `confidence` in 0..=1 for each segment.
+pub fn transcript(transcript: &Transcript) -> Json {
+    let segment = |s: &Segment| {
+        json!({
+            "id": s.id,
+            "seek": s.seek,
+            "start": s.start,
+            "end": s.end,
+            "text": s.text,
+            "tokens": s.tokens,
+            "temperature": rounded(s.temperature, 4),
+            "avg_logprob": rounded(s.avg_logprob, 4),
+            "compression_ratio": rounded(s.compression_ratio, 4),
+            "no_speech_prob": rounded(s.no_speech_prob, 6),
+            "confidence": rounded(s.confidence(), 4),
+        })
+    };
+    let segments: Vec<Json> = transcript.segments.iter().map(segment).collect();
+    json!({
+        "task": if transcript.translated { "translate" } else { "transcribe" },
+        "language": language_name(&transcript.language),
+        "duration": (transcript.duration * 100.0).round() / 100.0,
+        "text": transcript.text,
+        "segments": segments,
+        "usage": duration(transcript),
+    })
+}
+
+/// What OpenAI's API counts of a recording: its seconds, the last one begun counted.
+pub fn duration(transcript: &Transcript) -> Json {
+    json!({ "type": "duration", "seconds": transcript.duration.ceil() as u64 })
 }
 
 /// Digits beyond these are noise that makes results differ between machines.

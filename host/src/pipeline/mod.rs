@@ -5,6 +5,7 @@ mod request;
 mod run;
 mod tensors;
 pub mod text;
+pub mod transcribe;
 pub mod vision;
 
 pub use request::{Event, Hints, Input, Outcome, Output, Params, Request, Route, StepTime};

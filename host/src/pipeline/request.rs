@@ -6,6 +6,7 @@ use std::time::Duration;
 use pajamas_plugin_api::{Constraint, GenerateSummary, Prompt, Sampling, Usage};
 use serde::Serialize;
 
+use super::transcribe::{Listening, Segment, Transcript};
 use crate::chat::{Conversation, Part};
 use crate::config::{Options, Task};
 use crate::value::{Tensor, Values};
@@ -59,6 +60,8 @@ pub struct Params {
     pub normalize: bool,
     /// Options for the stages of the pipeline that know them, for example `confidence`.
     pub options: Options,
+    /// How speech is turned into text.
+    pub listening: Listening,
     /// What only the choice of a model looks at.
     pub hints: Hints,
 }
@@ -117,6 +120,8 @@ pub enum Event<'a> {
     },
     /// Parts of the answer to a conversation, as soon as it is certain what they are.
     Parts(&'a [Part]),
+    /// A stretch of speech was written down, and stays as it is.
+    Segment(&'a Segment),
 }
 
 /// The choice of model, format, backend and device for one request, with the reasons.
@@ -167,6 +172,8 @@ pub enum Output {
     Embeddings(Tensor, Usage),
     /// The model's score of each pair.
     Scores(Vec<f32>, Usage),
+    /// What was said in a recording.
+    Transcript(Transcript),
     /// All values of the pipeline: those that came in and those that its steps left.
     Values(Values),
 }

@@ -1,5 +1,6 @@
 //! Runs the steps of a pipeline: stages in WASM, the model in its session, values by name between them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,9 @@ use crate::value::{Kind, Value, Values};
 
 /// The value that connects a stage to a model of one input, and a model of one output to a stage.
 const TENSOR: &str = "tensor";
+
+/// What the model's step is called where times are told.
+const MODEL: &str = "model";
 
 /// A pipeline whose stages are made: run it for many requests, from many threads.
 #[derive(Debug)]
@@ -93,23 +97,61 @@ impl Prepared {
         let mut times = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let started = Instant::now();
-            let name = match step {
-                PreparedStep::Stage { name, processor, wiring, limits } => {
-                    let ports = processor.stage().describe().inputs.iter().map(|port| port.name.as_str());
-                    let inputs = ports.filter_map(|port| Some((port, values.get(wiring.input(port))?)));
-                    for (port, value) in processor.run(inputs, limits, cancel)? {
-                        values.put(wiring.output(&port), value);
-                    }
-                    name.clone()
-                }
+            match step {
+                PreparedStep::Stage { .. } => step.run(&mut values, cancel)?,
                 PreparedStep::Model(wiring) => {
                     self.infer(wiring, &mut values, session, signature, cancel)?;
-                    "model".to_owned()
                 }
-            };
-            times.push(StepTime { step: name, time: started.elapsed() });
+            }
+            times.push(StepTime { step: step.name().to_owned(), time: started.elapsed() });
         }
         Ok((values, times))
+    }
+
+    /// Carries out some of the stages, for tasks that run the model in a way of their own.
+    ///
+    /// # Errors
+    /// The stages'.
+    pub fn run_stages(
+        &self,
+        steps: Range<usize>,
+        mut values: Values,
+        cancel: &Cancel,
+    ) -> Result<(Values, Vec<StepTime>)> {
+        let mut times = Vec::with_capacity(steps.len());
+        for step in &self.steps[steps] {
+            let started = Instant::now();
+            step.run(&mut values, cancel)?;
+            times.push(StepTime { step: step.name().to_owned(), time: started.elapsed() });
+        }
+        Ok((values, times))
+    }
+
+    /// The step that sees one window of the input at a time: the stage before the model, which is the last step.
+    ///
+    /// # Errors
+    /// `pipeline-incomplete` where there is no such stage, or stages follow the model.
+    pub fn window(&self) -> Result<usize> {
+        match self.steps.as_slice() {
+            [before @ .., PreparedStep::Stage { .. }, PreparedStep::Model(_)] => Ok(before.len()),
+            _ => Err(Error::new("pipeline-incomplete", "the pipeline does not end with a stage and the model")
+                .help("windows go from the stage before the model, such as log-mel, into the model: nothing comes after")),
+        }
+    }
+
+    /// What a step is called.
+    pub fn name(&self, step: usize) -> &str {
+        self.steps.get(step).map_or(MODEL, PreparedStep::name)
+    }
+
+    /// The value that goes into the model's one input.
+    pub fn model_input(&self, signature: &Signature) -> String {
+        let wiring = self.steps.iter().find_map(|step| match step {
+            PreparedStep::Model(wiring) => Some(wiring),
+            PreparedStep::Stage { .. } => None,
+        });
+        let wired = signature.inputs.first().and_then(|spec| wiring?.inputs.get(&spec.name));
+        wired.map_or(TENSOR, String::as_str).to_owned()
     }
 
     fn infer(
@@ -145,6 +187,26 @@ impl Prepared {
             let wired = wiring.outputs.get(&name).cloned();
             let name = wired.unwrap_or(if single_output { TENSOR.to_owned() } else { name });
             values.put(name, Value::Tensor(tensor));
+        }
+        Ok(())
+    }
+}
+
+impl PreparedStep {
+    fn name(&self) -> &str {
+        match self {
+            Self::Stage { name, .. } => name,
+            Self::Model(_) => MODEL,
+        }
+    }
+
+    /// Runs a stage. The model is its task's matter.
+    fn run(&self, values: &mut Values, cancel: &Cancel) -> Result<()> {
+        let Self::Stage { processor, wiring, limits, .. } = self else { return Ok(()) };
+        let ports = processor.stage().describe().inputs.iter().map(|port| port.name.as_str());
+        let inputs = ports.filter_map(|port| Some((port, values.get(wiring.input(port))?)));
+        for (port, value) in processor.run(inputs, limits, cancel)? {
+            values.put(wiring.output(&port), value);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod audio;
 mod body;
 mod chat;
 mod completions;

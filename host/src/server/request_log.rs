@@ -321,6 +321,7 @@ impl Trace {
                 summary.usage
             }
             Output::Embeddings(_, usage) | Output::Scores(_, usage) => *usage,
+            Output::Transcript(transcript) => transcript.usage(),
             Output::Values(_) => return,
         };
         let entry = &mut *entry;

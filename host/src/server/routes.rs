@@ -10,8 +10,8 @@ use axum::routing::{self, MethodRouter};
 
 use super::openapi::body::{self, Body};
 use super::{
-    access, admin, chat, completions, embeddings, health, images, messages, openapi, page, reload, responses,
-    tokens,
+    access, admin, audio, chat, completions, embeddings, health, images, messages, openapi, page, reload,
+    responses, tokens,
 };
 use crate::config::Scope;
 use crate::host::Host;
@@ -38,6 +38,8 @@ pub enum Answer {
     Json(&'static str),
     /// As JSON, or, when the body says `stream`, as server-sent events.
     Streamed(&'static str),
+    /// As JSON, text or subtitles, as the body says, or as server-sent events.
+    Transcript(&'static str),
     /// Server-sent events without an end.
     Events,
     /// As JSON, with 503 instead of 200 as long as it is not so.
@@ -57,7 +59,13 @@ impl Route {
 
 /// The routes, by what they are for.
 pub fn table() -> Vec<(&'static str, Vec<Route>)> {
-    vec![("Text", text()), ("Pictures", pictures()), ("Operating", operating()), ("The page", files())]
+    vec![
+        ("Text", text()),
+        ("Pictures", pictures()),
+        ("Sound", sound()),
+        ("Operating", operating()),
+        ("The page", files()),
+    ]
 }
 
 fn text() -> Vec<Route> {
@@ -152,6 +160,25 @@ fn pictures() -> Vec<Route> {
             Body::Picture(body::plain::<images::JsonBody>),
             Answer::Json("Classes"),
             images::classify,
+        ),
+    ]
+}
+
+fn sound() -> Vec<Route> {
+    vec![
+        post(
+            "/v1/audio/transcriptions",
+            "OpenAI's API: what is said in a recording, the form's `file`, as JSON, text or subtitles, streamed or not.",
+            Body::Sound(body::plain::<audio::Form>),
+            Answer::Transcript("Transcription"),
+            audio::transcriptions,
+        ),
+        post(
+            "/v1/audio/translations",
+            "The same in English, whatever the language spoken, with a model that was trained to.",
+            Body::Sound(body::plain::<audio::Form>),
+            Answer::Transcript("Transcription"),
+            audio::translations,
         ),
     ]
 }

@@ -17,7 +17,8 @@ use super::openai::summary;
 use super::stream::{Happened, Piece, Running, route_header, timed_out};
 use crate::chat::Part;
 use crate::error::{Error, Result};
-use crate::pipeline::Route;
+use crate::pipeline::transcribe::Segment;
+use crate::pipeline::{Output, Route};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +54,28 @@ pub trait Protocol: Send + 'static {
     /// What comes first.
     fn begin(&mut self, route: &Route) -> Vec<Line>;
     /// A token.
-    fn piece(&mut self, answer: usize, piece: &Piece) -> Vec<Line>;
+    fn piece(&mut self, _answer: usize, _piece: &Piece) -> Vec<Line> {
+        Vec::new()
+    }
     /// Parts of the answer to a conversation.
-    fn parts(&mut self, answer: usize, parts: &[Part]) -> Vec<Line>;
+    fn parts(&mut self, _answer: usize, _parts: &[Part]) -> Vec<Line> {
+        Vec::new()
+    }
+    /// A stretch of speech was written down.
+    fn segment(&mut self, _segment: &Segment) -> Vec<Line> {
+        Vec::new()
+    }
+    /// An answer in text is complete.
+    fn end(&mut self, _answer: usize, _summary: &GenerateSummary) -> Vec<Line> {
+        Vec::new()
+    }
     /// An answer is complete.
-    fn end(&mut self, answer: usize, summary: &GenerateSummary) -> Vec<Line>;
+    ///
+    /// # Errors
+    /// When it is none of this family.
+    fn finish(&mut self, answer: usize, output: &Output) -> Result<Vec<Line>> {
+        Ok(self.end(answer, summary(output)?))
+    }
     /// The stream breaks, and says why.
     fn fail(&mut self, error: &Error) -> Vec<Line>;
     /// What comes last, after all answers or the failure of one.
@@ -159,6 +177,7 @@ fn said(protocol: &mut impl Protocol, answer: usize, happened: Happened) -> Resu
         Happened::Route(_) => Vec::new(),
         Happened::Token(piece) => protocol.piece(answer, &piece),
         Happened::Parts(parts) => protocol.parts(answer, &parts),
-        Happened::Done(result) => protocol.end(answer, summary(&(*result)?.output)?),
+        Happened::Segment(segment) => protocol.segment(&segment),
+        Happened::Done(result) => protocol.finish(answer, &(*result)?.output)?,
     })
 }

@@ -15,6 +15,7 @@ use super::request_log::Trace;
 use crate::chat::Part;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::pipeline::transcribe::Segment;
 use crate::pipeline::{Event, Input, Outcome, Request, Route};
 
 /// What a handler needs of the events, owned.
@@ -26,6 +27,8 @@ pub enum Happened {
     Token(Piece),
     /// Parts of the answer to a conversation.
     Parts(Vec<Part>),
+    /// A stretch of speech was written down.
+    Segment(Box<Segment>),
     /// The end, good or bad: nothing follows.
     Done(Box<Result<Outcome>>),
 }
@@ -150,7 +153,8 @@ impl Awaited {
         let (mut sender, mut pieces, mut said) = (Some(sender), Vec::new(), Said::default());
         start(host, request, cancel.0.clone(), move |happened| {
             match happened {
-                Happened::Route(_) => {}
+                // A transcript has all its segments.
+                Happened::Route(_) | Happened::Segment(_) => {}
                 Happened::Token(piece) => pieces.push(piece),
                 Happened::Parts(parts) => parts.iter().for_each(|part| said.add(part)),
                 Happened::Done(result) => {
@@ -210,6 +214,7 @@ fn start(
                 }
                 Event::Token { logprob: None, .. } if conversation => ControlFlow::Continue(()),
                 Event::Parts(parts) => tell(Happened::Parts(parts.to_vec())),
+                Event::Segment(segment) => tell(Happened::Segment(Box::new(segment.clone()))),
                 Event::Token { text, logprob, extras, .. } => {
                     tell(Happened::Token(Piece { text: text.to_owned(), logprob, extras: extras.to_owned() }))
                 }

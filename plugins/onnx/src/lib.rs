@@ -17,6 +17,7 @@ mod model;
 mod onnxruntime;
 mod options;
 mod ports;
+mod seq2seq;
 
 use std::path::PathBuf;
 

@@ -14,7 +14,7 @@ pub const EVENT: &str = "Event";
 
 /// The schemas by their names.
 pub fn schemas() -> Map<String, Value> {
-    let shapes = [errors(), openai(), responses(), anthropic(), vectors(), pictures(), operating()];
+    let shapes = [errors(), openai(), responses(), anthropic(), vectors(), pictures(), sound(), operating()];
     shapes
         .into_iter()
         .filter_map(|shapes| match shapes {
@@ -237,6 +237,32 @@ fn pictures() -> Value {
             "image": "string",
             "classes": [{ "label": "string", "class_id": "integer", "score": "number" }],
             "model": "string",
+        },
+    })
+}
+
+fn sound() -> Value {
+    json!({
+        "Duration": { "type": "=duration", "seconds": "integer" },
+        "Transcription": {
+            "text": "string",
+            "usage": "#Duration",
+            "task?": "=transcribe|translate",
+            "language?": "string",
+            "duration?": "number",
+            "segments?": [{
+                "id": "integer",
+                "seek": "integer",
+                "start": "number",
+                "end": "number",
+                "text": "string",
+                "tokens": ["integer"],
+                "temperature": "number",
+                "avg_logprob": "number",
+                "compression_ratio": "number",
+                "no_speech_prob": "number",
+                "confidence": "number",
+            }],
         },
     })
 }

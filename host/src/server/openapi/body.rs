@@ -16,6 +16,8 @@ pub enum Body {
     Json(Describe),
     /// The same object with a picture in it, as a form with the picture as a file, or the picture itself.
     Picture(Describe),
+    /// A form with a recording as its file.
+    Sound(Describe),
 }
 
 /// Makes the schema of an object, with the types below it among the generator's definitions.
@@ -28,6 +30,13 @@ impl Body {
         let content = match self {
             Self::None => Vec::new(),
             Self::Json(describe) => vec![("application/json", media(describe(generator)))],
+            Self::Sound(describe) => {
+                let mut form = describe(generator);
+                form["properties"]["file"] =
+                    json!({ "type": "string", "format": "binary", "description": "The recording's file." });
+                form["required"] = json!(["file"]);
+                vec![("multipart/form-data", media(form))]
+            }
             Self::Picture(describe) => {
                 let mut form = describe(generator);
                 form["properties"]["image"] =

@@ -105,7 +105,7 @@ fn responses(route: &Route) -> Value {
         responses.insert(status.to_string(), response);
     }
     let (name, description) = match route.answer {
-        Answer::Json(name) | Answer::Streamed(name) | Answer::Condition(name) => {
+        Answer::Json(name) | Answer::Streamed(name) | Answer::Transcript(name) | Answer::Condition(name) => {
             (name, "What was asked for.")
         }
         Answer::Events => ("", "Events."),
@@ -118,6 +118,12 @@ fn responses(route: &Route) -> Value {
         }
         Answer::Streamed(name) => json!({
             "application/json": { "schema": reference(name) },
+            "text/event-stream": { "schema": reference(answers::EVENT) },
+        }),
+        Answer::Transcript(name) => json!({
+            "application/json": { "schema": reference(name) },
+            "text/plain": text,
+            "text/vtt": text,
             "text/event-stream": { "schema": reference(answers::EVENT) },
         }),
         Answer::Events => json!({ "text/event-stream": { "schema": reference(answers::EVENT) } }),

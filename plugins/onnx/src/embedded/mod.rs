@@ -24,6 +24,7 @@ use crate::error::{self, FETCH};
 use crate::model::Summary;
 use crate::options::{self, Optimization, RtenOptions};
 use crate::ports::Ports;
+use crate::seq2seq::{self, Seq2Seq};
 use session::RtenSession;
 
 /// The backend's id, and the engine's name in messages.
@@ -81,8 +82,10 @@ impl Backend for Rten {
 
     fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
         let options = Self::options(request)?;
-        let (model, _) = prepare(&request.path)?;
-        Ok(vec![Self::memory(&model, &options)])
+        let mut files = vec![request.path.clone()];
+        files.extend(seq2seq::decoders(&request.path));
+        let memory = files.iter().map(|file| Ok(Self::memory(&prepare(file)?.0, &options)));
+        Ok(seq2seq::sum(memory.collect::<Result<Vec<_>>>()?))
     }
 
     fn load(
@@ -96,20 +99,45 @@ impl Backend for Rten {
             ControlFlow::Continue(()) => cancel.check(),
             ControlFlow::Break(()) => Err(PluginError::cancelled()),
         };
+        let decoders = seq2seq::decoders(&request.path);
+        let parts = 1 + decoders.len();
+        let encoder =
+            self.open(&request.path, &options, &mut |part, words| step(part / parts as f32, words))?;
+        if decoders.is_empty() {
+            step(1.0, "ready")?;
+            return Ok(Box::new(encoder));
+        }
+        let mut decoder = Vec::with_capacity(decoders.len());
+        for path in decoders {
+            let done = 1 + decoder.len();
+            let mut step = |part: f32, words: &str| step((done as f32 + part) / parts as f32, words);
+            decoder.push(self.open(&path, &options, &mut step)?);
+        }
+        let model = Seq2Seq::new(encoder, decoder)?;
+        step(1.0, "ready")?;
+        Ok(Box::new(model))
+    }
+}
+
+impl Rten {
+    /// Verifies a file and loads it.
+    fn open(
+        &self,
+        path: &Path,
+        options: &RtenOptions,
+        step: &mut dyn FnMut(f32, &str) -> Result<()>,
+    ) -> Result<RtenSession> {
         step(0.0, "verifying the model")?;
-        let (summary, repaired) = prepare(&request.path)?;
+        let (summary, repaired) = prepare(path)?;
         let ports = Ports::new(ENGINE, &convert::DTYPES, &summary.inputs, &summary.outputs)?;
         for (name, why) in &ports.omitted {
-            let path = request.path.display();
+            let path = path.display();
             self.host.log(Level::Warn, format!("{path}: output `{name}` {why} and is left out"));
         }
         step(0.1, "loading the model")?;
-        let memory = Self::memory(&summary, &options);
-        let model =
-            read(&request.path, repaired, summary.external, &options, || step(0.5, "loading the model"))?;
-        let session = RtenSession::new(model, ports, summary.metadata, memory, options.threads)?;
-        step(1.0, "ready")?;
-        Ok(Box::new(session))
+        let memory = Self::memory(&summary, options);
+        let model = read(path, repaired, summary.external, options, || step(0.5, "loading the model"))?;
+        RtenSession::new(model, ports, summary.metadata, memory, options.threads)
     }
 }
 

@@ -1,13 +1,16 @@
 //! A model loaded into rten.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use pajamas_plugin_api::{
     Cancel, InferRequest, Memory, NamedTensor, OutputSpec, PluginError, Result, Session, Signature,
     TensorSink, codes,
 };
-use rten::{Model, NodeId, RunErrorKind, RunOptions, ThreadPool, ValueOrView};
+use rten::{Model, NodeId, RunError, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView};
+use rten_tensor::Tensor;
+use rten_tensor::prelude::*;
 
 use super::ENGINE;
 use super::convert::{self, Input};
@@ -15,13 +18,14 @@ use crate::error::{INFERENCE_FAILED, internal};
 use crate::input::Aligned;
 use crate::options::Threads;
 use crate::ports::{Port, Ports};
+use crate::seq2seq::{Engine, Feed};
 
 /// A model loaded into rten.
 ///
 /// Calls run side by side and share the session's threads. Inputs of rten's own types are read where the caller has
 /// them; outputs are made by rten and copied once. A run cannot be interrupted: the cancel flag is looked at before
 /// it and after it.
-pub(super) struct RtenSession {
+pub(crate) struct RtenSession {
     model: Model,
     inputs: Vec<NodeId>,
     outputs: Vec<NodeId>,
@@ -89,13 +93,7 @@ impl Session for RtenSession {
         let ids: Vec<_> = wanted.iter().map(|index| self.outputs[*index]).collect();
 
         let results =
-            self.model.run(values, &ids, Some(self.options.clone())).map_err(|error| match error.kind() {
-                RunErrorKind::InvalidInput => {
-                    PluginError::new(codes::INVALID_INPUT, format!("{ENGINE}: {error}"))
-                }
-                _ => PluginError::new(INFERENCE_FAILED, format!("{ENGINE}: {error}"))
-                    .help("check that the inputs' shapes and values are ones the model can work with"),
-            })?;
+            self.model.run(values, &ids, Some(self.options.clone())).map_err(|error| failed(&error))?;
         cancel.check()?;
 
         let ports: Vec<&Port> = wanted.iter().map(|index| &self.ports.outputs[*index]).collect();
@@ -116,5 +114,98 @@ impl Session for RtenSession {
             convert::write(&port.name, value, port.dtype, slot.bytes())?;
         }
         Ok(())
+    }
+}
+
+impl Engine for RtenSession {
+    type Kept = Value;
+
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// A tensor that is given may be written over: rten appends to it where its buffer has room.
+    fn run(&self, feeds: Vec<Feed<'_, Value>>, outputs: &[usize], cancel: &Cancel) -> Result<Vec<Value>> {
+        cancel.check()?;
+        let converted = self.ports.inputs.iter().zip(&feeds).map(|(port, feed)| match feed {
+            Feed::Host(tensor) => Input::new(&port.name, tensor).map(Some),
+            Feed::Kept(_) | Feed::Given(_) => Ok(None),
+        });
+        let converted = converted.collect::<Result<Vec<_>>>()?;
+        let mut values = Vec::with_capacity(feeds.len());
+        for ((id, feed), host) in self.inputs.iter().zip(feeds).zip(&converted) {
+            let value = match (feed, host) {
+                (Feed::Given(value), _) => ValueOrView::Value(value),
+                (Feed::Kept(value), _) => ValueOrView::from(value),
+                (Feed::Host(_), Some(input)) => ValueOrView::from(input.view()?),
+                (Feed::Host(_), None) => return Err(internal(ENGINE, "an input without a value")),
+            };
+            values.push((*id, value));
+        }
+        let ids: Vec<_> = outputs.iter().map(|index| self.outputs[*index]).collect();
+        let left =
+            self.model.run(values, &ids, Some(self.options.clone())).map_err(|error| failed(&error))?;
+        cancel.check()?;
+        Ok(left)
+    }
+
+    fn shape(&self, kept: &Value) -> Result<Vec<u64>> {
+        Ok(convert::shape(kept))
+    }
+
+    fn floats(&self, kept: &Value, elements: Range<usize>) -> Result<Vec<f32>> {
+        let Value::FloatTensor(tensor) = kept else {
+            return Err(internal(ENGINE, format!("logits of type {}", kept.dtype())));
+        };
+        let floats: Vec<f32> = match tensor.data() {
+            Some(data) => data.get(elements.clone()).unwrap_or_default().to_vec(),
+            None => tensor.iter().skip(elements.start).take(elements.len()).copied().collect(),
+        };
+        if floats.len() != elements.len() {
+            return Err(internal(ENGINE, "a tensor is shorter than its shape says"));
+        }
+        Ok(floats)
+    }
+
+    fn rows(&self, kept: &Value, rows: &[usize]) -> Result<Value> {
+        match kept {
+            Value::FloatTensor(tensor) => pick(tensor, rows),
+            Value::Int32Tensor(tensor) => pick(tensor, rows),
+            Value::Int8Tensor(tensor) => pick(tensor, rows),
+            Value::UInt8Tensor(tensor) => pick(tensor, rows),
+            other => Err(internal(ENGINE, format!("rows of {}", other.dtype()))),
+        }
+    }
+}
+
+/// Rows of the outermost dimension.
+fn pick<T: Copy>(tensor: &Tensor<T>, rows: &[usize]) -> Result<Value>
+where
+    Value: From<Tensor<T>>,
+{
+    let data = tensor.to_vec();
+    let mut shape = tensor.shape().to_vec();
+    let row = data.len() / shape.first().copied().unwrap_or(0).max(1);
+    let mut taken = Vec::with_capacity(row * rows.len());
+    for at in rows {
+        let row = data.get(at * row..(at + 1) * row);
+        taken.extend_from_slice(row.ok_or_else(|| internal(ENGINE, "a tensor has fewer rows"))?);
+    }
+    if let Some(first) = shape.first_mut() {
+        *first = rows.len();
+    }
+    Value::from_shape(shape, taken).map_err(|e| internal(ENGINE, e))
+}
+
+/// What rten said, as this plugin says it.
+fn failed(error: &RunError) -> PluginError {
+    match error.kind() {
+        RunErrorKind::InvalidInput => PluginError::new(codes::INVALID_INPUT, format!("{ENGINE}: {error}")),
+        _ => PluginError::new(INFERENCE_FAILED, format!("{ENGINE}: {error}"))
+            .help("check that the inputs' shapes and values are ones the model can work with"),
     }
 }

@@ -1,5 +1,6 @@
 //! The `onnxruntime` backend: ONNX Runtime, loaded when it is first needed, from wherever it is installed.
 
+mod kept;
 mod library;
 mod memory;
 mod providers;
@@ -28,6 +29,7 @@ use crate::error::{self, FETCH, RUNTIME_NOT_FOUND};
 use crate::model::{Declared, Kind, Summary, UNNAMED};
 use crate::options::{self, OnnxRuntimeOptions, Optimization, Threads};
 use crate::ports::Ports;
+use crate::seq2seq::{self, Seq2Seq};
 use library::{Runtime, Tried};
 use search::Surroundings;
 use session::OrtSession;
@@ -136,8 +138,10 @@ impl Backend for OnnxRuntime {
 
     fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
         let placement = Placement::of(request, &Self::options(request)?)?;
-        let model = Summary::read(&request.path, element::bits)?;
-        Ok(vec![placement.estimate(&model)])
+        let mut files = vec![request.path.clone()];
+        files.extend(seq2seq::decoders(&request.path));
+        let memory = files.iter().map(|file| Ok(placement.estimate(&Summary::read(file, element::bits)?)));
+        Ok(seq2seq::sum(memory.collect::<Result<Vec<_>>>()?))
     }
 
     fn load(
@@ -156,12 +160,50 @@ impl Backend for OnnxRuntime {
             ControlFlow::Continue(()) => cancel.check(),
             ControlFlow::Break(()) => Err(PluginError::cancelled()),
         };
+        let opening = Opening { backend: self, runtime, options: &options, placement: &placement, cancel };
+        let decoders = seq2seq::decoders(&request.path);
+        let parts = 1 + decoders.len();
+        let encoder = opening.open(request, &mut |fraction, words| step(fraction / parts as f32, words))?;
+        if decoders.is_empty() {
+            step(1.0, "ready")?;
+            return Ok(Box::new(encoder));
+        }
+        let mut decoder = Vec::with_capacity(decoders.len());
+        for path in decoders {
+            let done = 1 + decoder.len();
+            let request = LoadRequest { path, ..request.clone() };
+            let mut step = |fraction: f32, words: &str| step((done as f32 + fraction) / parts as f32, words);
+            decoder.push(opening.open(&request, &mut step)?);
+        }
+        let model = Seq2Seq::new(encoder, decoder)?;
+        step(1.0, "ready")?;
+        Ok(Box::new(model))
+    }
+}
+
+/// What opening a file takes.
+struct Opening<'o> {
+    backend: &'o OnnxRuntime,
+    runtime: &'o Runtime,
+    options: &'o OnnxRuntimeOptions,
+    placement: &'o Placement,
+    cancel: &'o Cancel,
+}
+
+impl Opening<'_> {
+    /// Verifies the file of `request` and loads it.
+    fn open(
+        &self,
+        request: &LoadRequest,
+        step: &mut dyn FnMut(f32, &str) -> Result<()>,
+    ) -> Result<OrtSession> {
+        let Self { backend, runtime, options, placement, cancel } = *self;
         step(0.0, "verifying the model")?;
         let model = Summary::read(&request.path, element::bits)?;
         step(0.1, "loading the model")?;
 
         let watcher = Watcher::of_process().map_err(|e| error::internal(ENGINE, e))?;
-        let mut builder = configure(runtime, &options).map_err(|e| error::internal(ENGINE, e))?;
+        let mut builder = configure(runtime, options).map_err(|e| error::internal(ENGINE, e))?;
         builder = builder.with_execution_providers(&placement.providers).map_err(|e| {
             PluginError::new(DEVICE_UNAVAILABLE, format!("{ENGINE} {}: {e}", runtime.version)).help(
                 "install a build of ONNX Runtime with this execution provider and what it needs, or drop it",
@@ -180,15 +222,14 @@ impl Backend for OnnxRuntime {
         let every = DType::ALL;
         let ports = Ports::new(ENGINE, &every, &model.inputs, &outputs(&session, &model))?;
         for (name, why) in &ports.omitted {
-            self.host.log(
+            backend.host.log(
                 pajamas_plugin_api::Level::Warn,
                 format!("{}: output `{name}` {why} and is left out", request.path.display()),
             );
         }
         let estimate = placement.estimate(&model);
         let signature = ports.signature(model.metadata);
-        step(1.0, "ready")?;
-        Ok(Box::new(OrtSession::new(session, ports, signature, estimate, watcher, self.host.clone())?))
+        OrtSession::new(session, ports, signature, estimate, watcher, backend.host.clone())
     }
 }
 

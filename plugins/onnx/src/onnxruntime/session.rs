@@ -1,6 +1,7 @@
 //! A model loaded into ONNX Runtime.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,12 +14,14 @@ use pajamas_plugin_api::{
 };
 
 use super::ENGINE;
+use super::kept::{Kept, View};
 use super::memory::Arena;
 use super::value::{self, Value};
 use super::watch::{Gate, Watcher};
 use crate::error::{INFERENCE_FAILED, internal};
 use crate::input::Aligned;
 use crate::ports::{Port, Ports};
+use crate::seq2seq::{Engine, Feed};
 
 /// A model loaded into ONNX Runtime.
 ///
@@ -29,7 +32,7 @@ use crate::ports::{Port, Ports};
 /// Inputs are read where the caller has them; only memory that is not aligned for its type is copied first. An
 /// output whose shape the model promises (every dimension fixed, or named like an input's) is written straight into
 /// the host's memory; any other is made by the runtime and copied once.
-pub(super) struct OrtSession {
+pub(crate) struct OrtSession {
     session: Session,
     ports: Ports,
     signature: Signature,
@@ -104,12 +107,7 @@ impl OrtSession {
                 "the sink gave memory for another number of outputs",
             ));
         }
-        let made = self.call(inputs, wanted, &mut slots, cancel).map_err(|error| match error.code() {
-            _ if cancel.is_cancelled() => PluginError::cancelled(),
-            ErrorCode::InvalidArgument => PluginError::invalid_input(format!("{ENGINE}: {error}")),
-            _ => PluginError::new(INFERENCE_FAILED, format!("{ENGINE}: {error}"))
-                .help("check that the inputs' shapes and values are ones the model can work with"),
-        })?;
+        let made = self.call(inputs, wanted, &mut slots, cancel).map_err(|error| failed(&error, cancel))?;
         drop(slots);
         for (Wanted { port, .. }, value) in wanted.iter().filter(|w| w.promised.is_none()).zip(&made) {
             let (dtype, shape, bytes) = value.contents().map_err(|e| internal(ENGINE, e))?;
@@ -130,6 +128,7 @@ impl OrtSession {
         let inputs = inputs
             .map(|(name, tensor)| Ok((name.as_c_str(), Value::input(&self.place, tensor)?)))
             .collect::<ort::Result<Vec<_>>>()?;
+        let inputs: Vec<_> = inputs.iter().map(|(name, value)| (*name, value)).collect();
         let mut slots = slots.iter_mut();
         let outputs = wanted
             .iter()
@@ -139,14 +138,80 @@ impl OrtSession {
                 Ok((w.name.as_c_str(), value))
             })
             .collect::<ort::Result<Vec<_>>>()?;
+        self.watched(&inputs, &outputs, cancel)
+    }
 
+    /// A run that stops when the flag is set.
+    fn watched(
+        &self,
+        inputs: &[(&CStr, &Value<'_>)],
+        outputs: &[(&CStr, Option<Value<'_>>)],
+        cancel: &Cancel,
+    ) -> ort::Result<Vec<Value<'static>>> {
         let options = Arc::new(RunOptions::new()?);
         let stop = Arc::clone(&options);
         let _watching = self.watcher.watch(cancel, move || {
             // A run that cannot be stopped goes on to its end; its result is then thrown away.
             let _ = stop.terminate();
         });
-        value::run(&self.session, &options, &inputs, &outputs)
+        value::run(&self.session, &options, inputs, outputs)
+    }
+}
+
+impl Engine for OrtSession {
+    type Kept = Kept;
+
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    fn run(&self, feeds: Vec<Feed<'_, Kept>>, outputs: &[usize], cancel: &Cancel) -> Result<Vec<Kept>> {
+        let views: Vec<_> = feeds.iter().map(Kept::view).collect::<Result<_>>()?;
+        let values = views.iter().map(|view| match view {
+            View::Value(_) => Ok(None),
+            View::Memory(dtype, shape, bytes) => {
+                let tensor = TensorView::new(*dtype, shape, bytes)?;
+                Value::input(&self.place, &tensor).map(Some).map_err(|e| internal(ENGINE, e))
+            }
+        });
+        let values = values.collect::<Result<Vec<_>>>()?;
+        let inputs = views.iter().zip(&values).map(|(view, made)| match (view, made) {
+            (View::Value(value), _) => Ok(*value),
+            (_, Some(value)) => Ok(value),
+            (_, None) => Err(internal(ENGINE, "an input without a value")),
+        });
+        let names = self.input_names.iter().map(CString::as_c_str);
+        let inputs = names.zip(inputs).map(|(name, value)| Ok((name, value?))).collect::<Result<Vec<_>>>()?;
+        let outputs: Vec<_> = outputs.iter().map(|at| (self.output_names[*at].as_c_str(), None)).collect();
+        let _turn = self.gate.enter(cancel)?;
+        let made = self.watched(&inputs, &outputs, cancel).map_err(|error| failed(&error, cancel))?;
+        Ok(made.into_iter().map(Kept::Made).collect())
+    }
+
+    fn shape(&self, kept: &Kept) -> Result<Vec<u64>> {
+        Ok(kept.contents()?.1)
+    }
+
+    fn floats(&self, kept: &Kept, elements: Range<usize>) -> Result<Vec<f32>> {
+        kept.floats(elements)
+    }
+
+    fn rows(&self, kept: &Kept, rows: &[usize]) -> Result<Kept> {
+        kept.rows(rows)
+    }
+}
+
+/// What the runtime said, as this plugin says it.
+fn failed(error: &ort::Error, cancel: &Cancel) -> PluginError {
+    match error.code() {
+        _ if cancel.is_cancelled() => PluginError::cancelled(),
+        ErrorCode::InvalidArgument => PluginError::invalid_input(format!("{ENGINE}: {error}")),
+        _ => PluginError::new(INFERENCE_FAILED, format!("{ENGINE}: {error}"))
+            .help("check that the inputs' shapes and values are ones the model can work with"),
     }
 }
 

@@ -115,6 +115,10 @@ impl<'a> Value<'a> {
     }
 }
 
+// SAFETY: a value of the runtime belongs to no thread: it counts its references atomically, and the allocator that its
+// memory goes back to locks itself.
+unsafe impl Send for Value<'_> {}
+
 impl Drop for Value<'_> {
     fn drop(&mut self) {
         // SAFETY: the handle is valid and released once; memory that was borrowed stays its owner's.
@@ -129,7 +133,7 @@ impl Drop for Value<'_> {
 pub(super) fn run(
     session: &Session,
     options: &RunOptions,
-    inputs: &[(&CStr, Value<'_>)],
+    inputs: &[(&CStr, &Value<'_>)],
     outputs: &[(&CStr, Option<Value<'_>>)],
 ) -> ort::Result<Vec<Value<'static>>> {
     let input_names: Vec<_> = inputs.iter().map(|(name, _)| name.as_ptr()).collect();
