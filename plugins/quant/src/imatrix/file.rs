@@ -63,12 +63,13 @@ impl Matrix {
             if sums.tensor_type != TensorType::F32 || counts.tensor_type != TensorType::F32 {
                 return Err(invalid(format!("the sums and counts of `{name}` are not 32-bit floats")));
             }
+            let columns = sums.dimensions.first().and_then(|n| usize::try_from(*n).ok());
             let (sums, counts) = (data(sums), data(counts));
             if !sums.iter().chain(&counts).all(|n| n.is_finite() && *n >= 0.0) {
                 return Err(invalid(format!("the importance of `{name}` is not finite")));
             }
             let entry = Entry { sums, counts: counts.iter().map(|n| *n as u64).collect() };
-            if entry.columns().is_none() {
+            if entry.columns().is_none() || entry.columns() != columns {
                 return Err(invalid(format!("the sums and counts of `{name}` do not belong together")));
             }
             entries.insert(name.to_owned(), entry);
