@@ -3,7 +3,7 @@
 //! It covers what those two need and nothing else, and knows nothing of plugins. The parts, from the ground up:
 //! [`gguf`] reads and writes the file format in plain Rust; [`Library`] loads ggml's compute libraries from a folder
 //! of our choosing; [`Model`] holds weights and vocabulary; [`Context`] computes batches with a key-value cache;
-//! [`Sampler`] picks tokens.
+//! [`Sampler`] picks tokens; [`Windows`] is for measuring.
 //!
 //! llama.cpp ends the process when one of its assertions fails. Everything that can reach an assertion is therefore
 //! checked on this side first: file structure ([`gguf::Header`]), token ids, batch sizes, output indices.
@@ -12,6 +12,7 @@ mod batch;
 mod context;
 mod device;
 mod error;
+mod evaluate;
 pub mod gguf;
 mod heap;
 mod library;
@@ -30,6 +31,7 @@ pub use context::{
 };
 pub use device::{Device, DeviceKind};
 pub use error::{Error, Result};
+pub use evaluate::Windows;
 pub use heap::HeapTrim;
 pub use library::Library;
 pub use log::Level;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pajamas_llama_cpp::gguf::{TensorType, Writer};
 use pajamas_llama_cpp::{
     Batch, Context, ContextParams, Decoded, DeviceKind, Error, Library, Model, ModelParams, Operation,
-    OperationKind, Sampler, Token, Watch, Weights,
+    OperationKind, Sampler, Token, Watch, Weights, Windows,
 };
 
 const VOCAB: u64 = 300;
@@ -318,4 +318,28 @@ fn a_panic_of_who_watches_comes_out_and_the_context_goes_on() {
     assert!(difference(&before, &logits(&mut watched, 0, 0, &[30, 31])) < 1e-6);
     let refused = context(&house, &params()).decode_watched(&mut batch, &|| false, &mut Sums::of("blk."));
     assert!(matches!(refused, Err(Error::Batch(_))));
+}
+
+#[test]
+fn windows_give_the_logits_of_a_context() {
+    let house = house();
+    let mut context = context(&house, &params());
+    let tokens: Vec<Token> = (3..35).collect();
+    let wanted = logits(&mut context, 0, 0, &tokens);
+
+    let mut windows = Windows::new(model(&house, Weights::Mapped), 64, 1).unwrap_or_else(|e| panic!("{e}"));
+    for _ in 0..2 {
+        windows.begin();
+        windows.skip(&tokens[..20], &|| false).unwrap_or_else(|e| panic!("{e}"));
+        let rows = windows.advance(&tokens[20..], &|| false).unwrap_or_else(|e| panic!("{e}")).to_vec();
+        assert_eq!(rows.len(), 12 * VOCAB as usize);
+        let last = &rows[11 * VOCAB as usize..];
+        let worst = last.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-3, "{worst}");
+    }
+    windows.begin();
+    assert!(matches!(windows.skip(&tokens, &|| true), Err(Error::Cancelled)));
+    windows.begin();
+    assert!(matches!(windows.advance(&[3; 65], &|| false), Err(Error::Batch(_))));
+    assert!(matches!(windows.advance(&[VOCAB as Token], &|| false), Err(Error::UnknownToken { .. })));
 }

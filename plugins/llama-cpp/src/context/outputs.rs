@@ -18,7 +18,20 @@ impl Context {
         }
     }
 
-    /// The same to write to: what a sampler then sees. `None` as for [`logits`](Self::logits).
+    /// Logits of all outputs of the last batch, row after row in the order of its tokens; `None` when it had none.
+    pub fn all_logits(&mut self) -> Option<&[f32]> {
+        let rows = self.outputs.iter().filter(|output| **output).count();
+        let row = self.model.vocab_size() as usize;
+        // SAFETY: valid handle; llama.cpp holds one row as long as the vocabulary for each output of the last batch, puts
+        // them into the order of its tokens before it hands them out, and keeps them until the next batch, for which
+        // `&mut self` is needed.
+        unsafe {
+            let logits = sys::llama_get_logits(self.handle);
+            (!logits.is_null() && rows > 0).then(|| std::slice::from_raw_parts(logits, rows * row))
+        }
+    }
+
+    /// Those of one token to write to: what a sampler then sees. `None` as for [`logits`](Self::logits).
     pub fn logits_mut(&mut self, index: usize) -> Option<&mut [f32]> {
         let len = self.logits(index)?.len();
         // SAFETY: as for logits, whose row is the context's own memory; `&mut self` makes this the only view of it.
