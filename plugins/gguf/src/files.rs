@@ -1,6 +1,6 @@
 //! The files of a model, checked before llama.cpp opens them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pajamas_llama_cpp::Error;
 use pajamas_llama_cpp::gguf::{self, Header, Value};
@@ -24,19 +24,12 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self> {
         let first = open_header(path)?;
         first.check_model().map_err(|source| plugin_error(Error::File { path: path.to_owned(), source }))?;
-        let count = first.value("split.count").and_then(Value::as_u64).unwrap_or(1);
+        let parts = first
+            .parts(path)
+            .map_err(|source| plugin_error(Error::File { path: path.to_owned(), source }))?;
         let mut headers = vec![first];
-        if count > 1 {
-            for number in 2..=count {
-                let part = part_path(path, number, count).ok_or_else(|| {
-                    PluginError::new(
-                        codes::MODEL_INVALID,
-                        format!("{}: is one of {count} parts, but not named like the first", path.display()),
-                    )
-                    .help(format!("name the first part, which ends in -00001-of-{count:05}.gguf"))
-                })?;
-                headers.push(open_header(&part)?);
-            }
+        for part in &parts[1..] {
+            headers.push(open_header(part)?);
         }
         Ok(Self { headers })
     }
@@ -114,23 +107,9 @@ fn open_header(path: &Path) -> Result<Header> {
         .map_err(|source: gguf::Error| plugin_error(Error::File { path: path.to_owned(), source }))
 }
 
-/// The path of part `number`, by the name of the first: `…-00001-of-00003.gguf`.
-fn part_path(first: &Path, number: u64, count: u64) -> Option<PathBuf> {
-    let name = first.file_name()?.to_str()?;
-    let prefix = name.strip_suffix(&format!("-00001-of-{count:05}.gguf"))?;
-    Some(first.with_file_name(format!("{prefix}-{number:05}-of-{count:05}.gguf")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_are_named_after_the_first() {
-        let first = Path::new("/m/big-00001-of-00003.gguf");
-        assert_eq!(part_path(first, 3, 3), Some(PathBuf::from("/m/big-00003-of-00003.gguf")));
-        assert_eq!(part_path(Path::new("/m/big.gguf"), 2, 3), None);
-    }
 
     #[test]
     fn folders_and_missing_files_are_told_apart() {

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use pajamas_llama_cpp::gguf::{Header, Value as Entry};
+use pajamas_llama_cpp::gguf::Value as Entry;
 use pajamas_plugin_api::{Cancel, EventSink, Extension, NamedTensor, PluginError, Result, TensorSink, codes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::architecture::{Advice, Facts};
 use crate::error;
-use crate::quantize::FileType;
+use crate::quantize::{FileType, whole_header};
 use crate::source::Source;
 
 /// The extension's name.
@@ -78,9 +78,7 @@ fn of_folder(path: &Path) -> Result<(Facts, Value)> {
 }
 
 fn of_file(path: &Path) -> Result<(Facts, Value)> {
-    let header = Header::open(path).map_err(|e| {
-        error::at(codes::MODEL_INVALID, path, e).help("fetch the file again, and compare its size and hash")
-    })?;
+    let header = whole_header(path)?;
     let facts = Facts::of_gguf(&header)?;
     let number = header.value("general.file_type").and_then(Entry::as_u64);
     let name = header.value("general.name").and_then(Entry::as_text);

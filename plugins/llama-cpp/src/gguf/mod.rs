@@ -6,6 +6,7 @@
 mod adapter;
 mod asserted;
 mod header;
+mod parts;
 mod read;
 mod spans;
 mod types;

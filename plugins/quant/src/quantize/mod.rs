@@ -6,6 +6,7 @@
 
 mod category;
 mod choose;
+mod gguf_file;
 mod importance;
 mod original;
 mod precision;
@@ -19,8 +20,10 @@ use pajamas_llama_cpp::gguf::{TensorType, Writer};
 use pajamas_plugin_api::{Cancel, PluginError, Result, codes};
 
 pub use choose::Wishes;
+pub use gguf_file::GgufFile;
+pub(crate) use gguf_file::whole_header;
 pub use importance::Importance;
-pub use original::{Folder, GgufFile, Original, Tensor};
+pub use original::{Folder, Original, Tensor};
 pub use precision::FileType;
 pub use strategy::Strategy;
 

@@ -1,17 +1,12 @@
 //! What is quantized: the tensors of a model and its metadata, wherever they come from.
 
-use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
 
-use memmap2::Mmap;
-use pajamas_llama_cpp::gguf::{Header, Spans, TensorType, Value, Writer};
-use pajamas_llama_cpp::quantize;
+use pajamas_llama_cpp::gguf::{TensorType, Value, Writer};
 use pajamas_plugin_api::{PluginError, Result, codes};
 
 use super::choose::Build;
 use crate::convert::Conversion;
-use crate::error::{self, codes as own};
 
 /// A tensor as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +116,7 @@ pub(super) fn windowed(original: &dyn Original, layers: i64) -> Vec<bool> {
 }
 
 /// The place of a tensor in the order of files: its layer, then its name.
-fn place(name: &str) -> (i64, &str) {
+pub(super) fn place(name: &str) -> (i64, &str) {
     // As C's sscanf("blk.%d.") reads it: the number counts whatever follows.
     let layer = name.strip_prefix("blk.").and_then(|rest| {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -178,118 +173,6 @@ impl Original for Folder<'_> {
         out: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         self.conversion.copy(self.places[tensor], allow_non_finite, out)
-    }
-}
-
-/// A GGUF file.
-pub struct GgufFile {
-    map: Mmap,
-    header: Header,
-    metadata: Writer,
-    tensors: Vec<Tensor>,
-    /// Where each tensor's bytes lie in the file.
-    places: Vec<Range<usize>>,
-}
-
-impl GgufFile {
-    /// Opens a file and checks its structure.
-    ///
-    /// # Errors
-    /// `model-not-found`, `model-invalid`; `unsupported` for one file of a model in several.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| PluginError::model_unreadable(path, &e))?;
-        // SAFETY: the map is private to this process and only read, as for weights.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| PluginError::model_unreadable(path, &e))?;
-        let invalid = |e: pajamas_llama_cpp::gguf::Error| {
-            error::at(codes::MODEL_INVALID, path, e)
-                .help("fetch the file again, and compare its size and hash")
-        };
-        let header = Header::read(&map[..], map.len() as u64).map_err(invalid)?;
-        header.check_model().map_err(invalid)?;
-        if header.architecture().is_none() {
-            return Err(error::at(
-                codes::MODEL_INVALID,
-                path,
-                "the metadata entry `general.architecture` is missing",
-            ));
-        }
-        if header.value("split.count").and_then(Value::as_u64).is_some_and(|n| n > 1) {
-            return Err(error::at(codes::UNSUPPORTED, path, "is one of several files of a model")
-                .help("merge them first, with `llama-gguf-split --merge`"));
-        }
-        let mut metadata = Writer::empty();
-        for (key, span) in Spans::of(&map).map_err(invalid)?.0 {
-            // Files are written with ggml's own alignment, whatever this one has; and a file that was split is one now.
-            if key != "general.alignment" && !key.starts_with("split.") {
-                metadata.copy(&key, map.get(span).unwrap_or(&[]));
-            }
-        }
-        let mut order: Vec<usize> = (0..header.tensors.len()).collect();
-        order.sort_by(|a, b| place(&header.tensors[*a].name).cmp(&place(&header.tensors[*b].name)));
-        let infos = order.iter().map(|i| &header.tensors[*i]);
-        let places = infos.clone().map(|t| {
-            let start = (header.data_offset + t.offset) as usize;
-            start..start + t.bytes as usize
-        });
-        let places = places.collect();
-        let tensors = infos.map(|t| Tensor {
-            name: t.name.clone(),
-            tensor_type: t.tensor_type,
-            dimensions: t.dimensions.clone(),
-        });
-        Ok(Self { tensors: tensors.collect(), places, metadata, header, map })
-    }
-
-    /// What the file says about itself.
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    fn bytes(&self, tensor: usize) -> &[u8] {
-        // The header was checked against the length of the file.
-        self.map.get(self.places[tensor].clone()).unwrap_or(&[])
-    }
-}
-
-impl Original for GgufFile {
-    fn metadata(&self) -> &Writer {
-        &self.metadata
-    }
-
-    fn value(&self, key: &str) -> Option<&Value> {
-        self.header.value(key)
-    }
-
-    fn family(&self) -> &str {
-        self.header.architecture().unwrap_or_default()
-    }
-
-    fn tensors(&self) -> &[Tensor] {
-        &self.tensors
-    }
-
-    fn floats(&self, tensor: usize, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
-        let info = &self.tensors[tensor];
-        let row = info.tensor_type.tensor_bytes(&[info.columns()]).unwrap_or(0);
-        let bytes =
-            self.bytes(tensor).get((rows.start * row) as usize..(rows.end * row) as usize).unwrap_or(&[]);
-        quantize::dequantize(info.tensor_type, bytes, out)
-            .map_err(|e| PluginError::new(codes::MODEL_INVALID, format!("tensor `{}`: {e}", info.name)))
-    }
-
-    fn copy(
-        &self,
-        tensor: usize,
-        allow_non_finite: bool,
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let info = &self.tensors[tensor];
-        let bytes = self.bytes(tensor);
-        if !allow_non_finite && !quantize::is_sound(info.tensor_type, bytes) {
-            let what = format!("tensor `{}` holds numbers that are not finite, or damaged blocks", info.name);
-            return Err(PluginError::new(own::WEIGHT_NOT_FINITE, what).help("take another copy of the model"));
-        }
-        bytes.chunks(super::CHUNK * 4).try_for_each(out)
     }
 }
 
