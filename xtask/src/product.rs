@@ -25,7 +25,7 @@ pub struct Plugin {
 pub const PLUGINS: &[Plugin] = &[
     Plugin { name: "gguf", package: "pajamas-gguf", companions: Some("llama") },
     Plugin { name: "onnx", package: "pajamas-onnx", companions: None },
-    // It computes models, too: to find out what matters in them.
+    // It computes models, too: to find out what matters in them, and to measure what was made.
     Plugin { name: "quant", package: "pajamas-quant", companions: Some("llama") },
 ];
 

@@ -66,6 +66,10 @@ pub mod codes {
     pub const REQUANTIZE_REFUSED: &str = "requantize-refused";
     /// A tensor's numbers do not fit the type that was chosen for it.
     pub const QUANTIZE_FAILED: &str = "quantize-failed";
+    /// A text has fewer tokens than are needed.
+    pub const TEXT_TOO_SHORT: &str = "text-too-short";
+    /// Two models whose tokens do not mean the same.
+    pub const VOCABULARY_MISMATCH: &str = "vocabulary-mismatch";
     /// A file cannot be written.
     pub const WRITE_FAILED: &str = "write-failed";
 }

@@ -5,13 +5,15 @@
 //! is the measure: tensors and metadata are equal to theirs, and tests compare them.
 //!
 //! From the ground up: `source` reads models, `architecture` says what they are, `convert` makes GGUF files of plain
-//! numbers and `quantize` of blocks; `imatrix` says which columns matter, and `calibrate` finds that out; each quantizer of the plugin (`gguf`, …) puts them behind the plugin API.
+//! numbers and `quantize` of blocks; `imatrix` says which columns matter, and `calibrate` finds that out; each quantizer of
+//! the plugin (`gguf`, …) puts them behind the plugin API; `evaluate` measures what was made.
 
 pub mod architecture;
 pub mod calibrate;
 mod convert;
 mod describe;
 pub mod error;
+pub mod evaluate;
 mod general;
 mod gguf;
 mod hash;

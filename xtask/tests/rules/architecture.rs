@@ -13,6 +13,7 @@ const FLOORS: &[&str] = &[
     "hardware",
     "plugins",
     "quantize",
+    "validate",
     "stages",
     "models",
     "chat",

@@ -17,12 +17,14 @@ use crate::calibrate::{self, Calibrate};
 use crate::convert::{Conversion, OutType, Progress};
 use crate::describe::{self, Describe};
 use crate::error;
+use crate::evaluate::{self, Evaluate};
 use crate::imatrix::Identity;
 use crate::quantize::{self, FileType, Folder, GgufFile, Importance, Quantization};
 use crate::source::Source;
 use options::Options;
 
-/// Makes GGUF files.
+/// Makes GGUF files, and measures models.
+#[derive(Clone)]
 pub struct GgufQuantizer {
     host: HostContext,
 }
@@ -82,6 +84,7 @@ impl Quantizer for GgufQuantizer {
         match name {
             describe::NAME => Some(Box::new(Describe)),
             calibrate::NAME => Some(Box::new(Calibrate::new(self.host.clone()))),
+            evaluate::NAME => Some(Box::new(Evaluate(self.host.clone()))),
             _ => None,
         }
     }
@@ -211,8 +214,12 @@ impl Work<'_> {
     }
 }
 
-/// A name of letters that every file system knows, without a precision that it ends in.
+/// A name of letters that every file system knows, without a precision that it ends in, or the number of a part.
 fn plain(name: &str) -> String {
+    let name = match name.rsplit_once("-of-").and_then(|(before, _)| before.strip_suffix("-00001")) {
+        Some(whole) if !whole.is_empty() => whole,
+        _ => name,
+    };
     let is_precision = |end: &str| end.parse::<FileType>().is_ok();
     let name = match name.rsplit_once(['-', '.']) {
         Some((stem, end)) if is_precision(end) && !stem.is_empty() => stem,
@@ -241,6 +248,7 @@ mod tests {
             ("tiny-F16", "tiny"),
             ("tiny.q8_0", "tiny"),
             ("a b/c", "a-b-c"),
+            ("big-Q8_0-00001-of-00003", "big"),
             ("..", "model"),
             ("Q4_0", "Q4_0"),
         ] {

@@ -72,6 +72,23 @@ impl Affine {
         };
         run(bytes, (from, to), self.group as usize, out)
     }
+
+    /// Appends the numbers that the codes of a row stand for (`dequantize`), with a scale and a bias to each group. What
+    /// has no code, or no scale, is left out.
+    pub fn restore(self, codes: &[u8], scales: &[f32], biases: &[f32], out: &mut Vec<f32>) {
+        let (bits, mask) = (self.bits as usize, (1u64 << self.bits) - 1);
+        // Eight codes are as many bytes as a code has bits.
+        let mut eights = codes.chunks_exact(bits).map(|bytes| {
+            let mut word = [0; 8];
+            word[..bits].copy_from_slice(bytes);
+            u64::from_le_bytes(word)
+        });
+        for (scale, bias) in scales.iter().zip(biases) {
+            for word in eights.by_ref().take(self.group as usize / 8) {
+                out.extend((0..8).map(|i| (word >> (i * bits) & mask) as f32 * scale + bias));
+            }
+        }
+    }
 }
 
 /// Runs the loop in the widest vectors that this processor has.
@@ -254,6 +271,27 @@ mod tests {
     fn equal(a: &Quantized, b: &Quantized) -> bool {
         let same = |a: &[f32], b: &[f32]| a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits()));
         a.codes == b.codes && same(&a.scales, &b.scales) && same(&a.biases, &b.biases)
+    }
+
+    #[test]
+    fn numbers_are_restored_as_codes_say() {
+        let weights: Vec<f32> = (0..512).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+        for affine in every() {
+            let made = ours(&weights, affine);
+            let mut restored = Vec::new();
+            affine.restore(&made.codes, &made.scales, &made.biases, &mut restored);
+            let codes = unpack(&made.codes, affine.bits, weights.len());
+            let group = |i: usize| i / affine.group as usize;
+            let wanted: Vec<f32> = codes
+                .iter()
+                .enumerate()
+                .map(|(i, code)| *code as f32 * made.scales[group(i)] + made.biases[group(i)])
+                .collect();
+            assert_eq!(restored, wanted, "{affine:?}");
+            for (i, (a, b)) in restored.iter().zip(&weights).enumerate() {
+                assert!((a - b).abs() <= made.scales[group(i)].abs() * 1.01, "{affine:?} {i}: {a} {b}");
+            }
+        }
     }
 
     #[test]

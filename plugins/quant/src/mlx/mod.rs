@@ -8,6 +8,7 @@ mod affine;
 mod config;
 mod drafts;
 mod files;
+mod folder;
 mod layout;
 mod numbers;
 mod plan;
@@ -23,6 +24,7 @@ use pajamas_plugin_api::{Cancel, OutputFile, Result};
 use serde_json::{Value, json};
 
 pub use affine::{Affine, BITS, GROUPS, Quantized};
+pub(crate) use folder::Folder;
 pub use numbers::Float;
 pub use quantizer::MlxQuantizer;
 pub use recipe::{PRECISIONS, Recipe};
