@@ -192,6 +192,12 @@ pub const CODES: &[(&str, Class, &str)] = &[
         "no plugin makes this format, or none makes it out of such a source",
     ),
     ("output-busy", Class::Busy, "another run writes into the same folder"),
+    ("batch-invalid", Class::Invalid, "a file of models to make artifacts of is damaged, or lacks a key"),
+    ("batch-failed", Class::Unmet, "some of the models of a batch were refused, each for its own reason"),
+    // measuring what was quantized
+    ("validation-failed", Class::Unmet, "a form is further from the original than the limits allow"),
+    ("text-too-short", Class::Invalid, "the text has fewer tokens than two windows"),
+    ("vocabulary-mismatch", Class::Invalid, "the tokens of two models that were to be compared differ"),
     // quantizing: the quant plugin
     ("source-not-found", Class::NotFound, "a source model's folder lacks a file, or a file cannot be read"),
     ("model-config-invalid", Class::Invalid, "the config.json of a source model is damaged or lacks a value"),

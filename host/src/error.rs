@@ -36,6 +36,8 @@ pub enum Class {
     Forbidden,
     /// The caller stopped it. Exit 130, HTTP 499.
     Cancelled,
+    /// What was examined falls short of what was asked of it. Exit 1, HTTP 422.
+    Unmet,
     /// The host or a plugin is at fault. Exit 1, HTTP 500.
     Internal,
 }

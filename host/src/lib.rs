@@ -18,6 +18,7 @@ pub mod quantize;
 pub mod router;
 pub mod server;
 pub mod stages;
+pub mod validate;
 pub mod value;
 
 pub use error::{Class, Error, Result};

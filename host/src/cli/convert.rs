@@ -1,6 +1,6 @@
 //! `pajamas convert`: from a source model to an artifact.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use super::watcher::Watcher;
 use super::{Global, output};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
-use crate::quantize::{Form, Job, Made, Planned};
+use crate::quantize::{self, Form, Job, Made, Planned};
 
 #[derive(Debug, Args)]
 pub struct Convert {
@@ -65,8 +65,12 @@ pub struct Convert {
 impl Convert {
     pub fn run(self, global: &Global) -> Result<()> {
         let plugins = Plugins::load(&global.config()?.plugins);
-        let job =
-            Job { forms: self.forms()?, options: self.options()?, source: self.model, output: self.output };
+        let job = Job {
+            forms: quantize::forms(&self.formats, &self.precision)?,
+            options: self.options()?,
+            source: self.model,
+            output: self.output,
+        };
         if self.dry_run {
             return show_plan(global, &job, &job.plan(&plugins)?);
         }
@@ -78,26 +82,6 @@ impl Convert {
             show_made(global, &job, form)?;
         }
         Ok(())
-    }
-
-    /// One list of precisions for each format.
-    fn forms(&self) -> Result<Vec<Form>> {
-        let lists: Vec<&str> = self.precision.split(':').collect();
-        if lists.len() != self.formats.len() {
-            let message = format!(
-                "--precision {} is for {} formats, --formats names {}",
-                self.precision,
-                lists.len(),
-                self.formats.len()
-            );
-            return Err(Error::new("invalid-option", message)
-                .help("write one precision for each format, with colons between: Q4_K_M:4bit"));
-        }
-        let pairs = self.formats.iter().zip(lists).flat_map(|(format, list)| {
-            list.split(',')
-                .map(|precision| Form { format: format.clone(), precision: precision.trim().to_owned() })
-        });
-        Ok(pairs.collect())
     }
 
     fn options(&self) -> Result<Map<String, Value>> {
@@ -146,21 +130,26 @@ pub(super) fn show_made(global: &Global, job: &Job, made: &Made) -> Result<()> {
     if global.json {
         return output::json_line(made);
     }
+    output::line(&summary(&job.output, made))?;
+    let notes = made.report.get("notes").and_then(Value::as_array).into_iter().flatten();
+    notes.filter_map(Value::as_str).try_for_each(|note| output::line(&format!("  {note}")))
+}
+
+/// A form that was made, in one line.
+pub(super) fn summary(output: &Path, made: &Made) -> String {
     let Form { format, precision } = &made.form;
     let bits = made.report.get("bits_per_weight").and_then(Value::as_f64);
     let bits = bits.map_or_else(String::new, |bits| format!(", {bits:.2} bits a weight"));
     let there = if made.skipped { ", was there already" } else { "" };
     let size = mb(made.files.iter().map(|file| file.bytes).sum());
     let place = match made.files.as_slice() {
-        [only] => job.output.join(&only.path).display().to_string(),
+        [only] => output.join(&only.path).display().to_string(),
         several => {
-            let folder = job.output.join(format).join(precision);
+            let folder = output.join(format).join(precision);
             format!("{} ({} files)", folder.display(), several.len())
         }
     };
-    output::line(&format!("{format} {precision}  {place}  {size:.1} MB{bits}{there}"))?;
-    let notes = made.report.get("notes").and_then(Value::as_array).into_iter().flatten();
-    notes.filter_map(Value::as_str).try_for_each(|note| output::line(&format!("  {note}")))
+    format!("{format} {precision}  {place}  {size:.1} MB{bits}{there}")
 }
 
 pub(super) fn mb(bytes: u64) -> f64 {

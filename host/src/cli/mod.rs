@@ -1,6 +1,7 @@
 //! The command line: one file per command. Each decodes its arguments into a request, calls the host, and
 //! encodes what comes back; it decides nothing itself.
 
+mod batch;
 mod bench;
 mod calibrate;
 mod chat;
@@ -26,6 +27,7 @@ mod stages;
 mod text_options;
 mod tokenize;
 mod transcribe;
+mod validate;
 mod verify;
 mod vision;
 mod watcher;
@@ -116,6 +118,10 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     /// Quantize by importance: calibrate and convert in one
     Iq(iq::Iq),
+    /// Make artifacts out of many models, as a file says
+    Batch(batch::Run),
+    /// Measure how close an artifact's forms are to the model that they were made of
+    Validate(validate::Validate),
     /// Compare an artifact with the hashes of its manifest
     Verify(verify::Verify),
     /// What this machine is
@@ -171,6 +177,8 @@ pub fn main() -> ExitCode {
         Command::Convert(c) => c.run(global),
         Command::Calibrate(c) => c.run(global),
         Command::Iq(c) => c.run(global),
+        Command::Batch(c) => c.run(global),
+        Command::Validate(c) => c.run(global),
         Command::Verify(c) => c.run(global),
         Command::Hardware(c) => c.run(global),
         Command::Plugins(c) => c.run(global),

@@ -30,7 +30,7 @@ pub fn report(error: &Error, as_json: bool) -> ExitCode {
 /// The exit status of an error's class.
 pub const fn exit_status(class: Class) -> u8 {
     match class {
-        Class::Internal => 1,
+        Class::Internal | Class::Unmet => 1,
         Class::Invalid => 2,
         Class::NotFound => 3,
         Class::TooLarge => 4,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const NAME: &str = ".pajamas-quantize.lock";
 
 /// A folder that is written into. The system takes the lock back when the process ends, however it ends.
-pub(super) struct Busy {
+pub(crate) struct Busy {
     file: File,
     path: PathBuf,
     /// The folder, if it was made for this run.

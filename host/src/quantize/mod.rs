@@ -3,8 +3,10 @@
 //!
 //! It knows no format: what can be made, out of what and with which options is what quantizers say of themselves.
 
+pub mod batch;
 mod busy;
 pub mod calibrate;
+pub(crate) mod call;
 mod identity;
 mod origin;
 mod record;
@@ -20,7 +22,7 @@ use serde_json::{Map, Value};
 use crate::artifact::{FileEntry, describe_file};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
-use busy::Busy;
+pub(crate) use busy::Busy;
 pub use calibrate::Calibration;
 pub use origin::{describe, weights};
 pub use record::Record;
@@ -75,6 +77,29 @@ pub struct Made {
 
 /// What is told while artifacts are made: the form at work, how far it is (0 to 1), and a few words.
 pub type Progress<'p> = dyn FnMut(&Form, f32, &str) -> ControlFlow<()> + 'p;
+
+/// The forms that a list of formats and their precisions stand for: one list of precisions for each format, with colons
+/// between them; several precisions of one format with commas.
+///
+/// # Errors
+/// `invalid-option` when there are not as many of both.
+pub fn forms(formats: &[String], precision: &str) -> Result<Vec<Form>> {
+    let lists: Vec<&str> = precision.split(':').collect();
+    if lists.len() != formats.len() {
+        let message = format!(
+            "the precision {precision} is for {} formats, and there are {}",
+            lists.len(),
+            formats.len()
+        );
+        return Err(Error::new("invalid-option", message)
+            .help("write one precision for each format, with colons between: Q4_K_M:4bit"));
+    }
+    let pairs = formats.iter().zip(lists).flat_map(|(format, list)| {
+        list.split(',')
+            .map(|precision| Form { format: format.clone(), precision: precision.trim().to_owned() })
+    });
+    Ok(pairs.collect())
+}
 
 impl Job {
     /// Whether there is a quantizer for every form, with such precisions and options; opens no model.

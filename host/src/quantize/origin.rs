@@ -1,5 +1,6 @@
 //! What is quantized, and what is known of it.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use pajamas_plugin_api::{
@@ -7,9 +8,10 @@ use pajamas_plugin_api::{
 };
 use serde_json::{Value, json};
 
+use super::call;
 use crate::artifact::{MANIFEST, Source, Wanted};
 use crate::error::{Error, Result};
-use crate::plugins::Plugins;
+use crate::plugins::{ActiveQuantizer, Plugins};
 
 /// The extension of quantizers that describe what they read.
 const DESCRIBE: &str = "pajamas.describe/1";
@@ -51,16 +53,14 @@ pub(super) fn of(path: &Path) -> Result<Origin> {
 /// Those of opening it; `quantizer-not-found` when no plugin describes such a source; the plugin's own.
 pub fn describe(path: &Path, plugins: &Plugins) -> Result<Value> {
     let origin = of(path)?;
-    let reads = plugins.quantizers().iter().filter(|q| q.info.sources.contains(&origin.format));
-    let Some(extension) = reads.filter_map(|q| q.quantizer.extension(DESCRIBE)).next() else {
+    let reads = |q: &ActiveQuantizer| q.info.sources.contains(&origin.format);
+    let Some(extension) = call::find(plugins, DESCRIBE, reads) else {
         let message = format!("{}: no plugin describes {} models", path.display(), origin.format);
         return Err(Error::new("quantizer-not-found", message)
             .help("install the plugin `quant`; `pajamas plugins list` says where plugins are searched"));
     };
-    let call = json!({ "source": origin.path }).to_string();
-    let answer = extension.call(call.as_bytes(), &[], &mut Nothing, &mut Nothing, &Cancel::new())?;
-    let answer = serde_json::from_slice(&answer);
-    answer.map_err(|e| Error::new("plugin-protocol", format!("the description of a model: {e}")))
+    let asked = json!({ "source": origin.path });
+    call::call(&*extension, &asked, &mut |_, _| ControlFlow::Continue(()), &Cancel::new())
 }
 
 /// The folder or file of the weights that stand behind `path`.
@@ -75,8 +75,8 @@ pub fn weights(path: &Path) -> Result<PathBuf> {
 pub(super) struct Nothing;
 
 impl EventSink for Nothing {
-    fn event(&mut self, _name: &str, _payload: &[u8]) -> std::ops::ControlFlow<()> {
-        std::ops::ControlFlow::Continue(())
+    fn event(&mut self, _name: &str, _payload: &[u8]) -> ControlFlow<()> {
+        ControlFlow::Continue(())
     }
 }
 

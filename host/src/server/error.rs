@@ -25,6 +25,7 @@ pub const fn http_status(class: Class) -> StatusCode {
             Ok(status) => status,
             Err(_) => StatusCode::BAD_REQUEST,
         },
+        Class::Unmet => StatusCode::UNPROCESSABLE_ENTITY,
         Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -32,7 +33,7 @@ pub const fn http_status(class: Class) -> StatusCode {
 /// The error object: `code` is ours, `type` is OpenAI's coarse word.
 pub fn body(error: &Error) -> Value {
     let kind = match error.class() {
-        Class::Invalid | Class::NotFound | Class::TooLarge => "invalid_request_error",
+        Class::Invalid | Class::NotFound | Class::TooLarge | Class::Unmet => "invalid_request_error",
         Class::Unavailable => "overloaded_error",
         Class::Busy => "rate_limit_error",
         Class::Unauthenticated => "authentication_error",

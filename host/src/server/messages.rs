@@ -156,7 +156,7 @@ pub async fn refusals(request: HttpRequest, next: Next) -> Response {
 
 fn refusal(refused: &Error) -> Value {
     let kind = match refused.class() {
-        Class::Invalid => "invalid_request_error",
+        Class::Invalid | Class::Unmet => "invalid_request_error",
         Class::NotFound => "not_found_error",
         Class::TooLarge => "request_too_large",
         Class::Unavailable => "overloaded_error",
