@@ -161,7 +161,7 @@ impl Job {
             skipped,
         };
         if let Some(artifact) = &artifact {
-            report.into_manifest(artifact.folder())?;
+            report.enter(artifact.folder())?;
         }
         Ok(report)
     }
@@ -233,7 +233,7 @@ fn chosen(artifact: &Artifact, wanted: &[String]) -> Result<(Vec<Form>, Vec<Stri
 
 impl Report {
     /// Enters what was measured into the manifest: whole, or not at all.
-    fn into_manifest(&self, folder: &Path) -> Result<()> {
+    fn enter(&self, folder: &Path) -> Result<()> {
         let _busy = Busy::take(folder)?;
         // Read again: forms may have been added while others were measured.
         let mut manifest = Manifest::read(folder)?;
@@ -380,7 +380,7 @@ mod tests {
             forms: vec![form],
             skipped: Vec::new(),
         };
-        report.into_manifest(folder.path()).unwrap();
+        report.enter(folder.path()).unwrap();
         let written = Manifest::read(folder.path()).unwrap();
         assert!(written.formats[0].quality.is_empty());
         let quality = &written.formats[1].quality;
@@ -390,6 +390,6 @@ mod tests {
 
         // Nobody writes beside a run.
         let _busy = Busy::take(folder.path()).unwrap();
-        assert_eq!(report.into_manifest(folder.path()).unwrap_err().code(), "output-busy");
+        assert_eq!(report.enter(folder.path()).unwrap_err().code(), "output-busy");
     }
 }
