@@ -140,7 +140,7 @@ fn transcripts_are_written_as_text_and_as_subtitles() {
 }
 
 #[test]
-fn an_hour_of_silence_says_nothing_in_bounded_memory() {
+fn half_an_hour_of_silence_says_nothing_in_bounded_memory() {
     let (house, _) = house();
     let server = Server::start(house).unwrap();
     let answer = form(
