@@ -1,5 +1,7 @@
 //! How well boxes agree: intersection over union, and average precision as COCO defines it.
 
+use serde_json::Value;
+
 /// A box of a class, found or drawn by hand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
@@ -17,6 +19,44 @@ pub fn iou(a: &[f64; 4], b: &[f64; 4]) -> f64 {
     let shared = area(&[a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
     let both = area(a) + area(b) - shared;
     if both > 0.0 { shared / both } else { 0.0 }
+}
+
+/// The pixels of a mask as COCO writes it, column after column, from `{"size": [height, width], "counts": "…"}`.
+///
+/// # Errors
+/// What is wrong with it: its runs must fill the picture exactly.
+pub fn uncompressed(mask: &Value) -> Result<Vec<bool>, String> {
+    let size = |at: usize| mask["size"][at].as_u64().ok_or_else(|| format!("no size: {mask}"));
+    let pixels = size(0)? * size(1)?;
+    let (mut runs, mut value, mut shift) = (Vec::<i64>::new(), 0i64, 0);
+    for byte in mask["counts"].as_str().unwrap_or_default().bytes() {
+        let bits = i64::from(byte) - 48;
+        value |= (bits & 31) << shift;
+        shift += 5;
+        if bits & 32 == 0 {
+            value |= if bits & 16 == 0 { 0 } else { -1 << shift };
+            runs.push(value + if runs.len() > 2 { runs[runs.len() - 2] } else { 0 });
+            (value, shift) = (0, 0);
+        }
+    }
+    let mut inside = Vec::new();
+    for (number, run) in runs.iter().enumerate() {
+        let run = usize::try_from(*run).map_err(|_| format!("a run of {run}"))?;
+        inside.resize(inside.len() + run, number % 2 == 1);
+    }
+    match inside.len() as u64 == pixels {
+        true => Ok(inside),
+        false => Err(format!("{} pixels of {pixels}", inside.len())),
+    }
+}
+
+/// The pixels that two masks share over those that any of them has; 1 when none has any.
+pub fn overlap(a: &[bool], b: &[bool]) -> f64 {
+    let count = |of: fn(bool, bool) -> bool| a.iter().zip(b).filter(|(a, b)| of(**a, **b)).count();
+    match count(|a, b| a || b) {
+        0 => 1.0,
+        either => count(|a, b| a && b) as f64 / either as f64,
+    }
 }
 
 /// The area under the curve of precision over recall, interpolated at 101 recalls. `found` and `truths` hold one list

@@ -251,3 +251,19 @@ pub fn quality(artifact: &Path) -> Result<Option<f64>> {
     let value = manifest["formats"][0]["quality"]["value"].as_f64();
     Ok(Some(value.ok_or_else(|| format!("{}: no quality", file.display()))?))
 }
+
+/// The engines that can run ONNX models here: rten always, ONNX Runtime where its library is found.
+///
+/// # Errors
+/// When the plugins cannot be listed.
+pub fn engines() -> Result<Vec<String>> {
+    let listed = run(["plugins", "list", "--json"])?.json()?.remove(0);
+    let backends = listed["backends"].as_array().cloned().unwrap_or_default();
+    let backends = backends.into_iter().filter(|b| b["plugin"] == "onnx");
+    let (usable, missing): (Vec<Value>, Vec<Value>) =
+        backends.partition(|b| b["probe"]["score"].as_u64() > Some(0));
+    for backend in missing {
+        eprintln!("skipped: {}: {}", backend["backend"]["id"], backend["probe"]["reason"]);
+    }
+    Ok(usable.iter().filter_map(|b| b["backend"]["id"].as_str().map(str::to_owned)).collect())
+}

@@ -8,27 +8,13 @@ use std::path::{Path, PathBuf};
 
 use pajamas_journeys::fixtures::repository;
 use pajamas_journeys::geometry::{Found, average_precision, iou};
-use pajamas_journeys::product::{House, asset, keys, model_entry, quality, run, run_with_input};
+use pajamas_journeys::product::{House, asset, engines, keys, model_entry, quality, run, run_with_input};
 use serde_json::Value;
-
-/// The engines that can run ONNX models here: rten always, ONNX Runtime where its library is found.
-fn engines() -> Vec<String> {
-    let listed = run(["plugins", "list", "--json"]).unwrap().json().unwrap().remove(0);
-    let backends = listed["backends"].as_array().unwrap().iter().filter(|b| b["plugin"] == "onnx");
-    let (usable, missing): (Vec<&Value>, Vec<&Value>) =
-        backends.partition(|b| b["probe"]["score"].as_u64() > Some(0));
-    for backend in missing {
-        eprintln!("skipped: {}: {}", backend["backend"]["id"], backend["probe"]["reason"]);
-    }
-    let usable: Vec<String> =
-        usable.iter().map(|b| b["backend"]["id"].as_str().unwrap().to_owned()).collect();
-    assert!(usable.iter().any(|id| id == "rten"), "{usable:?}");
-    usable
-}
 
 /// A configuration with one model `MODEL-ENGINE` for each engine.
 fn house(models: &[(&str, &Path, &str)], pipelines: &str) -> (House, Vec<String>) {
-    let engines = engines();
+    let engines = engines().unwrap();
+    assert!(engines.iter().any(|id| id == "rten"), "{engines:?}");
     let mut toml = String::new();
     for (id, path, rest) in models {
         for engine in &engines {

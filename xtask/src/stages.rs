@@ -15,25 +15,29 @@ use sha2::{Digest, Sha256};
 use crate::files;
 
 const TARGET: &str = "wasm32-unknown-unknown";
-const FLAGS: &str = "-Ctarget-feature=+simd128";
+const FLAGS: &str = "-Ctarget-feature=+simd128 --cfg getrandom_backend=\"custom\"";
 
 /// What every stage is made of, beside its own folder.
 const SHARED: [&str; 5] = ["kit", "wit", "Cargo.toml", "Cargo.lock", ".cargo"];
 
 /// Folder of each crate (below `wasm-stages/`) and the name of what it becomes (below `wasm-stages/built/`).
-const STAGES: [(&str, &str); 17] = [
+const STAGES: [(&str, &str); 21] = [
     ("audio-decode", "audio-decode"),
     ("ctc-decode", "ctc-decode"),
+    ("detokenize", "detokenize"),
     ("image-decode", "image-decode"),
     ("image-normalize", "image-normalize"),
     ("l2-normalize", "l2-normalize"),
     ("labels", "labels"),
     ("letterbox", "letterbox"),
     ("log-mel", "log-mel"),
+    ("mask-decode", "mask-decode"),
     ("nms", "nms"),
     ("pcm-encode", "pcm-encode"),
+    ("pool", "pool"),
     ("resample", "resample"),
     ("softmax-topk", "softmax-topk"),
+    ("tokenize", "tokenize"),
     ("vad-frame", "vad-frame"),
     ("vad-segments", "vad-segments"),
     ("yolo-decode", "yolo-decode"),

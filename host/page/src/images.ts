@@ -5,6 +5,8 @@ import type { ListedModel } from "./api.ts";
 import { onDrop } from "./attachments.ts";
 import { byId, fill, h } from "./dom.ts";
 import { duration, percent } from "./format.ts";
+import { drawn as maskOf } from "./masks.ts";
+import type { Mask } from "./masks.ts";
 import type { View } from "./tabs.ts";
 import { trouble } from "./trouble.ts";
 
@@ -13,6 +15,7 @@ interface Found {
   class_id: number;
   score: number;
   box?: [number, number, number, number];
+  mask?: Mask;
 }
 
 interface Seen {
@@ -22,8 +25,23 @@ interface Seen {
   classes?: Found[];
 }
 
+/** What is done with pictures here. */
+const TASKS = ["detect", "segment", "classify"];
+
 /** Colours of classes: as many as people tell apart. */
 const COLOURS = 8;
+
+/** The same colours for masks, which are drawn: red, green, blue. */
+const TINTS: [number, number, number][] = [
+  [75, 69, 178],
+  [181, 72, 31],
+  [25, 112, 63],
+  [163, 38, 111],
+  [11, 107, 134],
+  [125, 90, 0],
+  [122, 63, 176],
+  [79, 107, 0],
+];
 
 /** Makes the view. */
 export function imagesView(): View {
@@ -75,7 +93,7 @@ export function imagesView(): View {
   const begin = async () => {
     if (known.length > 0) return;
     try {
-      known = (await models()).filter(({ task }) => task === "detect" || task === "classify");
+      known = (await models()).filter(({ task }) => TASKS.includes(task ?? ""));
       fill(select, known.map(({ id, task }) => ({ value: id, text: `${id} (${task})` })));
       if (known.length === 0) status.textContent = "No model for pictures is configured: add one to pajamas.toml.";
     } catch (error) {
@@ -98,6 +116,13 @@ function picture(url: string, name: string, { width, height }: Seen, found: Foun
   const frame = h("div", { class: "frame" }, h("img", { src: url, alt: `${name}: ${words || "nothing found"}` }));
   // Small pictures are shown larger, with their pixels.
   if (width && width < 320) frame.classList.add("small");
+  found.forEach(({ class_id, mask }) => {
+    if (!mask) return;
+    const canvas = maskOf(mask, TINTS[class_id % COLOURS] ?? [0, 0, 0]);
+    canvas.className = "mask";
+    canvas.setAttribute("aria-hidden", "true");
+    frame.append(canvas);
+  });
   found.forEach(({ label, class_id, score, box }, index) => {
     if (!box || !width || !height) return;
     const [x1, y1, x2, y2] = box;

@@ -1,12 +1,12 @@
-//! `pajamas detect`: find objects in pictures.
+//! `pajamas detect`, `segment` and `localize`: find objects in pictures.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::vision::{Seen, each_picture};
-use super::{Global, draw, output};
+use super::{Global, draw, output, pictures};
 use crate::config::{Options, Task};
 use crate::error::{Error, Result};
 use crate::pipeline::encode;
@@ -14,7 +14,29 @@ use crate::value::{Detection, Value};
 
 #[derive(Debug, Args)]
 pub struct Detect {
-    /// The pictures; `-` reads one from standard input
+    #[command(flatten)]
+    objects: Objects,
+}
+
+#[derive(Debug, Args)]
+pub struct Segment {
+    #[command(flatten)]
+    objects: Objects,
+    /// With --json: the outlines of the masks, too
+    #[arg(long)]
+    polygons: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Localize {
+    #[command(flatten)]
+    objects: Objects,
+}
+
+/// Which objects to look for, and where.
+#[derive(Debug, Args)]
+struct Objects {
+    /// The pictures: files, folders and patterns as `*.jpg`; `-` reads one from standard input
     #[arg(required = true)]
     images: Vec<String>,
     /// The model: an id of the configuration or a path
@@ -36,8 +58,43 @@ pub struct Detect {
 
 impl Detect {
     pub fn run(self, global: &Global) -> Result<()> {
+        self.objects.find(global, Task::Detect, Options::new(), Found::of_boxes)
+    }
+}
+
+impl Segment {
+    pub fn run(self, global: &Global) -> Result<()> {
         let mut options = Options::new();
-        let mut set = |key: &str, value: Option<serde_json::Value>| {
+        if self.polygons {
+            options.insert("polygons".into(), json!(true));
+        }
+        self.objects.find(global, Task::Segment, options, Found::of_masks)
+    }
+}
+
+impl Localize {
+    pub fn run(self, global: &Global) -> Result<()> {
+        self.objects.find(global, Task::Detect, Options::new(), Found::main)
+    }
+}
+
+/// What was found in a picture.
+struct Found {
+    detections: Vec<Detection>,
+    masks: Vec<Json>,
+    /// The object that is printed for the picture, without the picture's own fields.
+    json: Json,
+}
+
+impl Objects {
+    fn find(
+        self,
+        global: &Global,
+        task: Task,
+        mut options: Options,
+        found: fn(&mut Seen) -> Result<Found>,
+    ) -> Result<()> {
+        let mut set = |key: &str, value: Option<Json>| {
             if let Some(value) = value {
                 options.insert(key.into(), value);
             }
@@ -45,20 +102,56 @@ impl Detect {
         set("confidence", self.confidence.map(|v| json!(v)));
         set("iou", self.iou.map(|v| json!(v)));
         set("max_detections", self.max_detections.map(|v| json!(v)));
-        let (draw_to, many, as_json) = (self.draw, self.images.len() > 1, global.json);
-        if let Some(path) = draw_to.as_ref().filter(|p| many && p.extension().is_some()) {
+        let (draw_to, as_json) = (self.draw, global.json);
+        let images = pictures::find(&self.images)?;
+        if let Some(path) = draw_to.as_ref().filter(|p| images.len() > 1 && p.extension().is_some()) {
             return Err(Error::new(
                 "invalid-input",
                 format!("--draw {}: several pictures need a folder", path.display()),
             ));
         }
-        each_picture(global, Task::Detect, self.model, self.images, options, |mut seen| {
-            let detections = detections(&mut seen)?;
+        each_picture(global, task, self.model, images, options, |mut seen| {
+            let mut found = found(&mut seen)?;
             if let Some(path) = &draw_to {
-                draw_boxes(&mut seen, &detections, path)?;
+                draw_on(&mut seen, &found, path)?;
             }
-            if as_json { print_json(&seen, &detections) } else { print_table(&seen, &detections) }
+            if !as_json {
+                return print_table(&seen, &found.detections);
+            }
+            let Seen { name, width, height, .. } = &seen;
+            let mut object = json!({ "image": name, "width": width, "height": height });
+            if let (Some(object), Some(more)) = (object.as_object_mut(), found.json.as_object_mut()) {
+                object.append(more);
+            }
+            output::json_line(&object)
         })
+    }
+}
+
+impl Found {
+    fn of_boxes(seen: &mut Seen) -> Result<Self> {
+        let detections = detections(seen)?;
+        let json = json!({ "detections": encode::detections(&detections) });
+        Ok(Self { detections, masks: Vec::new(), json })
+    }
+
+    fn of_masks(seen: &mut Seen) -> Result<Self> {
+        let detections = detections(seen)?;
+        let Some(Value::Text(masks)) = seen.values.take("masks") else {
+            return Err(Error::new("pipeline-incomplete", "the pipeline left no `masks`")
+                .help("a segmentation pipeline ends with the stage mask-decode"));
+        };
+        let objects = encode::segments(&detections, &masks)?;
+        let masks = objects.as_array().into_iter().flatten().map(|object| object["mask"].clone()).collect();
+        Ok(Self { detections, masks, json: json!({ "detections": objects }) })
+    }
+
+    fn main(seen: &mut Seen) -> Result<Self> {
+        let mut detections = detections(seen)?;
+        let main = encode::main_object(&detections, (seen.width, seen.height));
+        let detections = main.map(|at| vec![detections.swap_remove(at)]).unwrap_or_default();
+        let json = json!({ "object": encode::detections(&detections).get(0) });
+        Ok(Self { detections, masks: Vec::new(), json })
     }
 }
 
@@ -69,15 +162,6 @@ fn detections(seen: &mut Seen) -> Result<Vec<Detection>> {
             "a detection pipeline ends with stages that give `detections`, such as yolo-decode and nms",
         )),
     }
-}
-
-fn print_json(seen: &Seen, detections: &[Detection]) -> Result<()> {
-    output::json_line(&json!({
-        "image": seen.name,
-        "width": seen.width,
-        "height": seen.height,
-        "detections": encode::detections(detections),
-    }))
 }
 
 fn print_table(seen: &Seen, detections: &[Detection]) -> Result<()> {
@@ -98,7 +182,7 @@ fn print_table(seen: &Seen, detections: &[Detection]) -> Result<()> {
     Ok(())
 }
 
-fn draw_boxes(seen: &mut Seen, detections: &[Detection], path: &Path) -> Result<()> {
+fn draw_on(seen: &mut Seen, found: &Found, path: &Path) -> Result<()> {
     let Some(Value::Image(image)) = seen.values.take("image") else {
         return Err(Error::new("pipeline-incomplete", "the pipeline left no `image` to draw on"));
     };
@@ -112,5 +196,5 @@ fn draw_boxes(seen: &mut Seen, detections: &[Detection], path: &Path) -> Result<
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
     }
-    draw::boxes(image, detections, &file)
+    draw::boxes(image, &found.detections, &found.masks, &file)
 }

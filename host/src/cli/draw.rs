@@ -1,4 +1,4 @@
-//! Boxes and names on a picture, written as PNG.
+//! Masks, boxes and names on a picture, written as PNG.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -12,6 +12,8 @@ use embedded_graphics::prelude::{
 };
 use embedded_graphics::primitives::{PrimitiveStyle, PrimitiveStyleBuilder, Rectangle, StrokeAlignment};
 use embedded_graphics::text::{Baseline, Text};
+
+use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 use crate::pipeline::encode;
@@ -29,9 +31,12 @@ const COLOURS: [Rgb888; 8] = [
     Rgb888::new(70, 70, 200),
 ];
 
-/// Draws the boxes and writes the picture to `path`.
-pub fn boxes(image: Image, detections: &[Detection], path: &Path) -> Result<()> {
+/// Draws the boxes, and beneath them the masks that belong to them, and writes the picture to `path`.
+pub fn boxes(image: Image, detections: &[Detection], masks: &[Json], path: &Path) -> Result<()> {
     let mut canvas = Canvas(rgb(image)?);
+    for (detection, mask) in detections.iter().zip(masks).rev() {
+        canvas.tint(detection.class_id, mask["counts"].as_str().unwrap_or_default());
+    }
     // The best on top.
     for detection in detections.iter().rev() {
         canvas.draw(detection);
@@ -41,7 +46,46 @@ pub fn boxes(image: Image, detections: &[Detection], path: &Path) -> Result<()> 
 
 struct Canvas(Image);
 
+/// The lengths of the runs of a mask as COCO writes them: five bits in a character, the sixth says that more follow; from the
+/// fourth on the difference to the one before the last.
+fn runs(counts: &str) -> Vec<i64> {
+    let mut runs: Vec<i64> = Vec::new();
+    let (mut value, mut shift) = (0i64, 0u32);
+    for byte in counts.bytes() {
+        let bits = i64::from(byte.wrapping_sub(48));
+        value |= (bits & 0x1f) << shift.min(58);
+        shift += 5;
+        if bits & 0x20 == 0 {
+            if bits & 0x10 != 0 && shift < 64 {
+                value |= -1 << shift;
+            }
+            let before = if runs.len() > 2 { runs[runs.len() - 2] } else { 0 };
+            runs.push(value.saturating_add(before));
+            (value, shift) = (0, 0);
+        }
+    }
+    runs
+}
+
 impl Canvas {
+    /// Mixes the pixels of a mask, whose runs go down the columns, with the colour of its class.
+    fn tint(&mut self, class_id: u32, counts: &str) {
+        let colour = COLOURS[class_id as usize % COLOURS.len()];
+        let (width, height) = (self.0.width as usize, self.0.height as usize);
+        let mut at = 0usize;
+        for (number, run) in runs(counts).into_iter().enumerate() {
+            let end = at.saturating_add(usize::try_from(run).unwrap_or(0)).min(width * height);
+            for pixel in (at..end).filter(|_| number % 2 == 1) {
+                let (x, y) = (pixel / height, pixel % height);
+                let channels = &mut self.0.pixels[(y * width + x) * 3..][..3];
+                for (channel, tint) in channels.iter_mut().zip([colour.r(), colour.g(), colour.b()]) {
+                    *channel = u8::midpoint(*channel, tint);
+                }
+            }
+            at = end;
+        }
+    }
+
     fn draw(&mut self, detection: &Detection) {
         let colour = COLOURS[detection.class_id as usize % COLOURS.len()];
         let stroke = (self.0.width.max(self.0.height) / 320).clamp(2, 6);
@@ -134,7 +178,10 @@ mod tests {
             found([10.0, 10.0, 10.0, 10.0]),
             found([39.0, 29.0, 1.0, 1.0]),
         ];
-        boxes(image, &all, &path).unwrap();
+        // The first mask is a column of 30 behind 30 others; the second lies about how long it is.
+        let masks =
+            [serde_json::json!({ "counts": "n0n0dS1" }), serde_json::json!({ "counts": "0ooooooooo0" })];
+        boxes(image, &all, &masks, &path).unwrap();
         let mut reader =
             png::Decoder::new(std::io::BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
         let mut pixels = vec![0; 40 * 30 * 3];
@@ -145,5 +192,13 @@ mod tests {
             [0, 130, 200],
             "the box's corner has its class's colour"
         );
+    }
+
+    #[test]
+    fn runs_are_read_as_pycocotools_writes_them() {
+        assert_eq!(runs("T3`03Pn12"), [100, 16, 3, 2000, 5]);
+        assert_eq!(runs("`[T212oQW1"), [70_000, 1, 2, 40_000]);
+        assert_eq!(runs("b04400000>"), [18, 4, 4, 4, 4, 4, 4, 4, 18]);
+        assert_eq!(runs(""), []);
     }
 }

@@ -17,6 +17,7 @@ mod info;
 mod iq;
 mod keys;
 mod output;
+mod pictures;
 mod plugins;
 mod reference;
 mod route;
@@ -97,11 +98,15 @@ enum Command {
     Chat(chat::Chat),
     /// Find objects in pictures
     Detect(detect::Detect),
+    /// Find objects in pictures, and their outlines
+    Segment(detect::Segment),
+    /// Find the main object of pictures
+    Localize(detect::Localize),
     /// Say what pictures show
     Classify(classify::Classify),
     /// Write down what is said in recordings
     Transcribe(transcribe::Transcribe),
-    /// Turn texts into vectors
+    /// Turn texts or pictures into vectors
     Embed(embed::Embed),
     /// Turn text into tokens
     Tokenize(tokenize::Tokenize),
@@ -167,6 +172,8 @@ pub fn main() -> ExitCode {
         Command::Generate(c) => c.run(global),
         Command::Chat(c) => c.run(global),
         Command::Detect(c) => c.run(global),
+        Command::Segment(c) => c.run(global),
+        Command::Localize(c) => c.run(global),
         Command::Classify(c) => c.run(global),
         Command::Transcribe(c) => c.run(global),
         Command::Embed(c) => c.run(global),

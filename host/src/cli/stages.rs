@@ -224,6 +224,9 @@ fn decode(kind: Kind, source: &str) -> Result<Value> {
             .map(Value::Text)
             .map_err(|_| Error::new("invalid-input", format!("{source}: not UTF-8 text"))),
         Kind::Bytes => Ok(Value::Bytes(bytes)),
+        Kind::Tokens => serde_json::from_slice(&bytes)
+            .map(Value::Tokens)
+            .map_err(|e| Error::new("invalid-input", format!("{source}: no JSON list of tokens: {e}"))),
         other => {
             Err(Error::new("unsupported", format!("a value of kind {other} cannot be read from a file"))
                 .help("run the stages before it in a pipeline: `pajamas detect` and `pajamas classify` do"))

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::session::Session;
-use super::{Global, output};
+use super::{Global, output, pictures};
 use crate::config::{Options, Task};
 use crate::error::{Error, Result};
 use crate::pipeline::{Input, Outcome, Output, Params, Request, encode};
@@ -44,9 +44,11 @@ pub fn each_picture(
     mut each: impl FnMut(Seen) -> Result<()>,
 ) -> Result<()> {
     let session = Session::start(global)?;
+    let progress = pictures::progress(images.len());
     each_file(global, images, "picture", |_, name| {
         let seen = look(&session, task, model.clone(), name, &options);
-        seen.and_then(|seen| each(seen).map_err(|error| error.within(name)))
+        progress.inc(1);
+        seen.and_then(|seen| progress.suspend(|| each(seen)).map_err(|error| error.within(name)))
     })
 }
 
@@ -78,13 +80,23 @@ pub fn each_file(
     }
 }
 
-fn look(session: &Session, task: Task, model: Option<String>, name: &str, options: &Options) -> Result<Seen> {
+/// Runs a task on one picture.
+pub fn look_at(
+    session: &Session,
+    task: Task,
+    model: Option<String>,
+    name: &str,
+    options: &Options,
+) -> Result<Outcome> {
     let mut values = Values::new();
     values.put("bytes", Value::Bytes(read(name)?));
     let params = Params { options: options.clone(), ..Params::default() };
     let request = Request { task, model, input: Input::Values(values), params };
-    let outcome = session.run(request, &mut |_| ControlFlow::Continue(()));
-    let Outcome { output, .. } = outcome.map_err(|error| error.within(name))?;
+    session.run(request, &mut |_| ControlFlow::Continue(())).map_err(|error| error.within(name))
+}
+
+fn look(session: &Session, task: Task, model: Option<String>, name: &str, options: &Options) -> Result<Seen> {
+    let Outcome { output, .. } = look_at(session, task, model, name, options)?;
     let Output::Values(values) = output else {
         return Err(Error::new("internal", "a vision task ended without values"));
     };

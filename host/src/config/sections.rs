@@ -177,6 +177,7 @@ pub struct Defaults {
     pub detect: Option<Id>,
     pub classify: Option<Id>,
     pub transcribe: Option<Id>,
+    pub segment: Option<Id>,
 }
 
 impl Defaults {
@@ -189,7 +190,8 @@ impl Defaults {
             Task::Detect => self.detect.as_ref(),
             Task::Classify => self.classify.as_ref(),
             Task::Transcribe => self.transcribe.as_ref(),
-            Task::Rerank | Task::Segment | Task::Speak => None,
+            Task::Segment => self.segment.as_ref(),
+            Task::Rerank | Task::Speak => None,
         }
     }
 }

@@ -65,10 +65,10 @@ impl Task {
     }
 
     /// Whether a model made for this task also carries out `other`: every text model with one session does what its
-    /// backend offers, so that a chat model continues text and embeds it too.
+    /// backend offers, so that a chat model continues text and embeds it too; and who finds outlines finds objects.
     pub fn covers(self, other: Self) -> bool {
         let text = |task| matches!(task, Self::Generate | Self::Chat | Self::Embed | Self::Rerank);
-        self == other || (text(self) && text(other))
+        self == other || (text(self) && text(other)) || (self, other) == (Self::Segment, Self::Detect)
     }
 }
 
@@ -93,5 +93,6 @@ mod tests {
     fn text_models_cover_each_others_tasks_and_vision_models_do_not() {
         assert!(Task::Chat.covers(Task::Generate) && Task::Generate.covers(Task::Embed));
         assert!(Task::Detect.covers(Task::Detect) && !Task::Detect.covers(Task::Classify));
+        assert!(Task::Segment.covers(Task::Detect) && !Task::Detect.covers(Task::Segment));
     }
 }

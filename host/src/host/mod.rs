@@ -5,6 +5,7 @@ mod memory;
 mod reload;
 mod routing;
 mod setup;
+mod vectors;
 mod waiting;
 mod work;
 

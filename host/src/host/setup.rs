@@ -11,7 +11,7 @@ use crate::pipeline::transcribe::Vocabulary;
 use crate::router::Rules;
 
 /// Task and model.
-type Kept = BTreeMap<(Task, String), Arc<Prepared>>;
+type Kept = BTreeMap<(Task, bool, String), Arc<Prepared>>;
 
 /// A configuration with what was made from it.
 pub(super) struct Setup {
@@ -52,18 +52,18 @@ impl Setup {
             limits && !changes.models.names(id) && !pipeline.is_some_and(|id| changes.pipelines.names(id))
         };
         let mut kept = self.kept().clone();
-        kept.retain(|(_, id), _| same(id));
+        kept.retain(|(_, _, id), _| same(id));
         Self::with(config, self.generation + 1, kept)
     }
 
-    /// The pipeline that was made for a model.
-    pub(super) fn pipeline(&self, task: Task, model: &str) -> Option<Arc<Prepared>> {
-        self.kept().get(&(task, model.to_owned())).cloned()
+    /// The pipeline that was made for a model, and for texts or not.
+    pub(super) fn pipeline(&self, task: Task, texts: bool, model: &str) -> Option<Arc<Prepared>> {
+        self.kept().get(&(task, texts, model.to_owned())).cloned()
     }
 
     /// Keeps a pipeline.
-    pub(super) fn keep(&self, task: Task, model: &str, pipeline: &Arc<Prepared>) {
-        self.kept().insert((task, model.to_owned()), Arc::clone(pipeline));
+    pub(super) fn keep(&self, task: Task, texts: bool, model: &str, pipeline: &Arc<Prepared>) {
+        self.kept().insert((task, texts, model.to_owned()), Arc::clone(pipeline));
     }
 
     /// What is known of a model.

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pajamas_plugin_api::{Cancel, Signature};
+use pajamas_plugin_api::Cancel;
 
 use super::setup::Setup;
 use super::{Events, Host};
-use crate::config::{GrantedFile, Options, Step, Task};
+use crate::config::{GrantedFile, LocalPath, Options, Step, Task};
 use crate::error::{Error, Result};
 use crate::models::{Lease, Spec};
 use crate::pipeline::transcribe::{self, Transcriber, Vocabulary};
-use crate::pipeline::{Input, Output, Params, Prepared, StepTime, Workshop, text, vision};
+use crate::pipeline::vision::{self, Beside};
+use crate::pipeline::{Input, Output, Params, Prepared, StepTime, Workshop, text};
 use crate::value::{Value, Values};
 
 /// A request that has its model.
@@ -35,14 +36,20 @@ impl Work<'_> {
         let most = self.setup.config.stages.limits.output.get();
         match self.task {
             Task::Generate | Task::Chat => text::generate(session, signature, input, params, events, cancel),
-            Task::Embed => text::embed(session, signature, input, params, most, cancel),
+            Task::Embed if signature.inputs.is_empty() => {
+                text::embed(session, signature, input, params, most, cancel)
+            }
+            Task::Embed => self.embed(input, params, cancel),
             Task::Rerank => text::rerank(session, signature, input, most, cancel),
             Task::Transcribe => self.transcribe(input, params, cancel, events),
             task => {
-                let Input::Values(values) = input else {
+                let Input::Values(mut values) = input else {
                     return Err(Error::new("invalid-input", format!("{task} works on values, not on text")));
                 };
-                let pipeline = self.pipeline(signature, &params.options)?;
+                if let Some(classes) = vision::named_classes(&params.options)? {
+                    values.put("labels", classes);
+                }
+                let pipeline = self.pipeline(&params.options, false)?;
                 let (values, steps) = pipeline.run(values, session, signature, cancel)?;
                 Ok((Output::Values(values), steps))
             }
@@ -70,7 +77,7 @@ impl Work<'_> {
         };
         let prompt = params.listening.prompt.as_deref().filter(|prompt| !prompt.trim().is_empty());
         let transcriber = Transcriber {
-            pipeline: &*self.pipeline(&lease.signature, &params.options)?,
+            pipeline: &*self.pipeline(&params.options, false)?,
             vocabulary: &vocabulary,
             session: &*lease.session,
             signature: &lease.signature,
@@ -98,12 +105,12 @@ impl Work<'_> {
     }
 
     /// The pipeline of the model, made once unless the request has options of its own.
-    fn pipeline(&self, signature: &Signature, options: &Options) -> Result<Arc<Prepared>> {
+    pub(super) fn pipeline(&self, options: &Options, texts: bool) -> Result<Arc<Prepared>> {
         let Self { host, setup, task, spec, .. } = self;
-        if let Some(pipeline) = setup.pipeline(*task, &spec.id).filter(|_| options.is_empty()) {
+        if let Some(pipeline) = setup.pipeline(*task, texts, &spec.id).filter(|_| options.is_empty()) {
             return Ok(pipeline);
         }
-        let steps = self.steps(signature)?;
+        let steps = self.steps(texts)?;
         let read = |file: &GrantedFile| {
             let path = match file {
                 GrantedFile::Artifact(inside) => spec.folder().join(inside),
@@ -114,12 +121,12 @@ impl Work<'_> {
         let workshop = Workshop { stages: &host.stages, limits: setup.config.stages.limits, read: &read };
         let pipeline = Arc::new(Prepared::new(&steps, options, &workshop)?);
         if options.is_empty() {
-            setup.keep(*task, &spec.id, &pipeline);
+            setup.keep(*task, texts, &spec.id, &pipeline);
         }
         Ok(pipeline)
     }
 
-    fn steps(&self, signature: &Signature) -> Result<Vec<Step>> {
+    fn steps(&self, texts: bool) -> Result<Vec<Step>> {
         let Self { setup, task, spec, .. } = self;
         match spec.pipeline.as_deref().and_then(|id| setup.config.pipeline(id)) {
             Some(pipeline) if pipeline.task == *task => Ok(pipeline.steps.clone()),
@@ -130,8 +137,32 @@ impl Work<'_> {
                     &*pipeline.id, spec.id, pipeline.task
                 ),
             )),
-            None if *task == Task::Transcribe => Ok(transcribe::default_steps(signature)),
-            None => vision::default_steps(*task, signature, spec.labels.clone()),
+            None if *task == Task::Transcribe => Ok(transcribe::default_steps(&self.lease.signature)),
+            None => vision::default_steps(*task, &self.lease.signature, &beside(spec), texts),
         }
     }
+}
+
+/// What lies beside the model's file, or in the folder above: some exports keep the graphs in a folder of their own.
+fn beside(spec: &Spec) -> Beside {
+    let folders = [spec.file.parent().unwrap_or(Path::new(".")), spec.folder()];
+    let outer = folders[0].parent().filter(|_| folders[0].file_name().is_some_and(|name| name == "onnx"));
+    let find =
+        |name: &str| folders.into_iter().chain(outer).map(|f| f.join(name)).find(|file| file.is_file());
+    let json = |name: &str| {
+        let text = find(name).filter(|file| is_small(file)).and_then(|file| std::fs::read(file).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    };
+    Beside {
+        labels: spec.labels.clone(),
+        tokenizer: find("tokenizer.json").map(|file| GrantedFile::Local(LocalPath::new(file))),
+        config: json("config.json"),
+        preprocessor: json("preprocessor_config.json"),
+        pooling: json("1_Pooling/config.json"),
+    }
+}
+
+/// Whether a file can be one of those that describe a model.
+fn is_small(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.len() <= 16 << 20)
 }

@@ -1,8 +1,9 @@
 //! Results as JSON: the shapes that others script against, the same in the CLI and over HTTP.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::transcribe::{Segment, Transcript, language_name};
+use crate::error::{Error, Result};
 use crate::value::{Detection, Label, Value, Values};
 
 /// A class's name, or its number when it has none.
@@ -22,6 +23,44 @@ pub fn detections(detections: &[Detection]) -> Json {
         })
     };
     detections.iter().map(one).collect()
+}
+
+/// Boxes as [`detections`] writes them, each with its `mask` as COCO writes it, and its `polygons` where they were asked for:
+/// from `masks` as the stage mask-decode leaves them.
+///
+/// # Errors
+/// `pipeline-incomplete` when there is not one mask for each box.
+pub fn segments(detections: &[Detection], masks: &str) -> Result<Json> {
+    let masks: Vec<Map<String, Json>> = serde_json::from_str(masks).unwrap_or_default();
+    if masks.len() != detections.len() {
+        let what = format!("the pipeline left {} masks for {} boxes", masks.len(), detections.len());
+        return Err(Error::new("pipeline-incomplete", what).help("put the stage mask-decode behind nms"));
+    }
+    let mut objects = self::detections(detections);
+    for (object, mut mask) in objects.as_array_mut().into_iter().flatten().zip(masks) {
+        object["mask"] = mask.remove("rle").unwrap_or_default();
+        if let Some(polygons) = mask.remove("polygons") {
+            object["polygons"] = polygons;
+        }
+    }
+    Ok(objects)
+}
+
+/// The place of the main object among boxes in a picture of this size: the largest and most central that was found with
+/// confidence, which is the highest product of score, square root of the box's share of the picture, and nearness to its
+/// centre, from 1 in the centre to 0.5 in a corner.
+pub fn main_object(detections: &[Detection], (width, height): (u32, u32)) -> Option<usize> {
+    let (width, height) = (width.max(1) as f32, height.max(1) as f32);
+    let weight = |d: &Detection| {
+        let [x1, y1, x2, y2] = d.bbox;
+        let share = (((x2 - x1) / width) * ((y2 - y1) / height)).clamp(0.0, 1.0);
+        // Half the picture's sides are 1.
+        let away = [(x1 + x2) / width - 1.0, (y1 + y2) / height - 1.0];
+        let apart = (away[0].hypot(away[1]) / std::f32::consts::SQRT_2).clamp(0.0, 1.0);
+        d.score * share.sqrt() * (1.0 - 0.5 * apart)
+    };
+    // Of equals the first, which has the higher score.
+    (0..detections.len()).rev().max_by(|a, b| weight(&detections[*a]).total_cmp(&weight(&detections[*b])))
 }
 
 /// Classes, the likeliest first: `[{"label","class_id","score"}]`.
@@ -102,7 +141,24 @@ mod tests {
             detections(&found).to_string(),
             r#"[{"label":"bus","class_id":5,"score":0.9124,"box":[1.23,2.0,3.0,4.0]}]"#
         );
+        let masks = r#"[{"rle":{"size":[4,4],"counts":"06"},"polygons":[[1.0]]}]"#;
+        let object = &segments(&found, masks).unwrap()[0];
+        assert_eq!((&object["mask"]["counts"], &object["polygons"]), (&json!("06"), &json!([[1.0]])));
+        assert_eq!(segments(&found, "[]").unwrap_err().code(), "pipeline-incomplete");
         let seen = [Label { class_id: 3, score: 0.5, label: None }];
         assert_eq!(labels(&seen).to_string(), r#"[{"label":"class 3","class_id":3,"score":0.5}]"#);
+    }
+
+    #[test]
+    fn the_main_object_is_large_and_central() {
+        let found = |bbox, score| Detection { bbox, score, class_id: 0, label: None };
+        let corner = found([0.0, 0.0, 30.0, 30.0], 0.95);
+        let centre = found([30.0, 30.0, 70.0, 70.0], 0.9);
+        let doubtful = found([10.0, 10.0, 90.0, 90.0], 0.3);
+        let at = |found: &[Detection]| main_object(found, (100, 100));
+        assert_eq!(at(&[corner.clone(), centre.clone(), doubtful.clone()]), Some(1));
+        assert_eq!(at(&[corner.clone(), doubtful]), Some(1));
+        assert_eq!(at(&[centre.clone(), centre]), Some(0));
+        assert_eq!((at(&[corner]), at(&[])), (Some(0), None));
     }
 }

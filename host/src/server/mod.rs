@@ -27,6 +27,7 @@ mod stream;
 mod telemetry;
 mod tokens;
 mod tools;
+mod upload;
 
 use std::io::Write;
 use std::sync::Arc;

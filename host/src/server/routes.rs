@@ -11,7 +11,7 @@ use axum::routing::{self, MethodRouter};
 use super::openapi::body::{self, Body};
 use super::{
     access, admin, audio, chat, completions, embeddings, health, images, messages, openapi, page, reload,
-    responses, tokens,
+    responses, tokens, upload,
 };
 use crate::config::Scope;
 use crate::host::Host;
@@ -146,20 +146,44 @@ fn text() -> Vec<Route> {
 }
 
 fn pictures() -> Vec<Route> {
+    use Answer::Json;
+    let body = Body::Picture(body::plain::<upload::JsonBody>);
     vec![
         post(
             "/v1/images/detect",
-            "Objects in a picture: a form with the file `image`, JSON with base64, or the picture itself as the body.",
-            Body::Picture(body::plain::<images::JsonBody>),
-            Answer::Json("Detections"),
+            "Objects in a picture: a form with the file `image`, JSON with base64, or the picture itself as the body. With \
+             `images` instead, a list of pictures, the answer is a list.",
+            body,
+            Json("Detections"),
             images::detect,
+        ),
+        post(
+            "/v1/images/segment",
+            "Objects and their outlines: each `mask` is COCO's RLE, with `polygons` also as polygons; sent as for detect.",
+            body,
+            Json("Segments"),
+            images::segment,
+        ),
+        post(
+            "/v1/images/localize",
+            "The main object of a picture: large, central and certain; sent as for detect.",
+            body,
+            Json("MainObject"),
+            images::localize,
         ),
         post(
             "/v1/images/classify",
             "What a picture shows, the likeliest first, `top_k` of them; sent as for detect.",
-            Body::Picture(body::plain::<images::JsonBody>),
-            Answer::Json("Classes"),
+            body,
+            Json("Classes"),
             images::classify,
+        ),
+        post(
+            "/v1/images/embed",
+            "A picture as a vector of length 1; sent as for detect.",
+            body,
+            Json("PictureEmbedding"),
+            images::embed,
         ),
     ]
 }

@@ -1,20 +1,23 @@
-//! Milliseconds that each stage of a detection, or of listening, takes as native code, the fastest of many runs, as one JSON
+//! Milliseconds that each stage of a detection, or of listening, or of reading, takes as native code, the fastest of many runs, as one JSON
 //! object.
 //!
 //! ```sh
 //! cargo run --release -- PICTURE [WIDTH] [HEIGHT]
 //! cargo run --release -- --sound FILE
+//! cargo run --release -- --text TOKENIZER FILE
 //! ```
 //!
 //! The model is not run: the boxes to decode are made up, about as many as a picture has.
 
 mod sound;
+mod text;
 
 use std::time::Instant;
 
 use image_decode::ImageDecode;
 use image_normalize::ImageNormalize;
 use letterbox::Letterbox;
+use mask_decode::MaskDecode;
 use nms::Nms;
 use pajamas_stage::{Files, Stage, Tensor, Values, testing};
 use serde_json::{Value, json};
@@ -24,6 +27,8 @@ const RUNS: usize = 20;
 /// What a YOLOv8 model for COCO gives for 640 x 640 pixels.
 const CLASSES: usize = 80;
 const BOXES: usize = 8400;
+/// Of what a YOLOv8 model for COCO mixes its masks.
+const PROTOTYPES: u64 = 32;
 /// Boxes that are something.
 const FOUND: usize = 60;
 
@@ -34,6 +39,10 @@ fn main() -> Result<(), Failure> {
     let picture = arguments.next().ok_or("a picture is needed")?;
     if picture == "--sound" {
         return sound::measure(&arguments.next().ok_or("a sound file is needed")?);
+    }
+    if picture == "--text" {
+        let mut file = || arguments.next().ok_or("a tokenizer.json and a text file are needed");
+        return text::measure(&file()?, &file()?);
     }
     let mut side = || arguments.next().map_or(Ok(640), |n| n.parse::<u64>());
     let (width, height) = (side()?, side()?);
@@ -59,7 +68,22 @@ fn main() -> Result<(), Failure> {
             .with("size", size.clone())
     })?;
     let detections = found.take("detections").ok_or("no detections")?;
-    time::<Nms>(&mut steps, "nms", json!({}), || Values::new().with("detections", detections.clone()))?;
+    let mut kept =
+        time::<Nms>(&mut steps, "nms", json!({}), || Values::new().with("detections", detections.clone()))?;
+    let kept = kept.detections("detections").map_err(told)?;
+    let numbers = |shape: Vec<u64>| {
+        let count = shape.iter().product::<u64>() as usize;
+        Tensor::f32(shape, (0..count).map(|n| (n % 97) as f32 - 40.0).collect()).map_err(told)
+    };
+    let coefficients = numbers(vec![kept.len() as u64, PROTOTYPES])?;
+    let prototypes = numbers(vec![1, PROTOTYPES, height / 4, width / 4])?;
+    time::<MaskDecode>(&mut steps, "mask-decode", json!({}), || {
+        Values::new()
+            .with("detections", kept.clone())
+            .with("coefficients", coefficients.clone())
+            .with("prototypes", prototypes.clone())
+            .with("transform", transform.clone())
+    })?;
     println!("{}", json!({ "steps": steps }));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 mod suppress;
 
-use pajamas_stage::{Description, Error, Files, Kind, Port, Result, Stage, Values, export_stage};
+use pajamas_stage::{Description, Error, Files, Kind, Port, Result, Stage, Tensor, Values, export_stage};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -40,7 +40,9 @@ impl Stage for Nms {
             "Non-maximum suppression: of boxes that overlap, the one with the highest score is kept.",
         )
         .input(Port::new("detections", Kind::Detections, "boxes in any order"))
+        .input(Port::optional("coefficients", Kind::Tensor, "numbers that belong to the boxes, [boxes, M]"))
         .output(Port::new("detections", Kind::Detections, "the boxes that are kept, best first"))
+        .output(Port::optional("coefficients", Kind::Tensor, "the numbers of the boxes that are kept"))
         .options(json!({
             "iou": {
                 "type": "number", "minimum": 0, "maximum": 1, "default": defaults.iou,
@@ -69,9 +71,31 @@ impl Stage for Nms {
     }
 
     fn run(&self, mut inputs: Values) -> Result<Values> {
-        let kept = suppress(inputs.detections("detections")?, self.rules);
-        Ok(Values::new().with("detections", kept))
+        let boxes = inputs.detections("detections")?;
+        let coefficients = inputs.tensor_opt("coefficients")?;
+        let kept = suppress(&boxes, self.rules);
+        let coefficients = coefficients.map(|tensor| rows(tensor, boxes.len(), &kept)).transpose()?;
+        let detections: Vec<_> = kept.into_iter().map(|at| boxes[at].clone()).collect();
+        let values = Values::new().with("detections", detections);
+        Ok(match coefficients {
+            Some(coefficients) => values.with("coefficients", coefficients),
+            None => values,
+        })
     }
+}
+
+/// The rows of a tensor that has one for each box.
+fn rows(tensor: Tensor, boxes: usize, kept: &[usize]) -> Result<Tensor> {
+    let &[count, side] = tensor.shape.as_slice() else {
+        return Err(Error::invalid_input("`coefficients` must be [boxes, M]"));
+    };
+    if count != boxes as u64 {
+        return Err(Error::invalid_input(format!("`coefficients` has {count} rows for {boxes} boxes")));
+    }
+    let elements = tensor.into_f32()?;
+    let side_of = side as usize;
+    let rows = kept.iter().flat_map(|at| &elements[at * side_of..(at + 1) * side_of]);
+    Tensor::f32(vec![kept.len() as u64, side], rows.copied().collect())
 }
 
 export_stage!(Nms);
@@ -87,5 +111,29 @@ mod tests {
         for wrong in [json!({"iou": -0.1}), json!({"max_detections": 0})] {
             assert!(testing::create::<Nms>(&wrong, Files::default()).is_err(), "{wrong}");
         }
+    }
+    #[test]
+    fn numbers_that_belong_to_a_box_go_with_it() {
+        let at = |x1: f32, score: f32| pajamas_stage::Detection {
+            x1,
+            y1: 0.0,
+            x2: x1 + 10.0,
+            y2: 10.0,
+            score,
+            class_id: 0,
+            label: None,
+        };
+        let stage: Nms = testing::create(&json!({}), Files::default()).unwrap();
+        let boxes = vec![at(0.0, 0.5), at(50.0, 0.9), at(0.5, 0.6)];
+        let with = |rows: u64| {
+            let numbers = (0..rows * 2).map(|n| n as f32).collect();
+            let inputs = Values::new()
+                .with("detections", boxes.clone())
+                .with("coefficients", Tensor::f32(vec![rows, 2], numbers).unwrap());
+            stage.run(inputs)
+        };
+        let kept = with(3).unwrap().tensor("coefficients").unwrap();
+        assert_eq!((kept.shape.clone(), kept.into_f32().unwrap()), (vec![2, 2], vec![2.0, 3.0, 4.0, 5.0]));
+        assert_eq!(with(2).unwrap_err().code, "invalid-input");
     }
 }

@@ -13,18 +13,19 @@ pub struct Rules {
     pub max_detections: usize,
 }
 
-/// Keeps the best of boxes that overlap; the result is sorted, best first, ties in the order of the input.
-pub fn suppress(mut boxes: Vec<Detection>, rules: Rules) -> Vec<Detection> {
-    boxes.retain(|b| !b.score.is_nan());
-    boxes.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let mut kept: Vec<Detection> = Vec::new();
-    for candidate in boxes {
+/// The places of the best of boxes that overlap, best first, ties in the order of the input.
+pub fn suppress(boxes: &[Detection], rules: Rules) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..boxes.len()).filter(|at| !boxes[*at].score.is_nan()).collect();
+    order.sort_by(|a, b| boxes[*b].score.total_cmp(&boxes[*a].score));
+    let mut kept: Vec<usize> = Vec::new();
+    for at in order {
         if kept.len() == rules.max_detections {
             break;
         }
+        let candidate = &boxes[at];
         let rival = |k: &Detection| rules.class_agnostic || k.class_id == candidate.class_id;
-        if !kept.iter().any(|k| rival(k) && iou(k, &candidate) > rules.iou) {
-            kept.push(candidate);
+        if !kept.iter().map(|k| &boxes[*k]).any(|k| rival(k) && iou(k, candidate) > rules.iou) {
+            kept.push(at);
         }
     }
     kept
@@ -50,7 +51,7 @@ mod tests {
 
     fn kept(boxes: Vec<Detection>, class_agnostic: bool, max_detections: usize) -> Vec<f32> {
         let rules = Rules { iou: 0.5, class_agnostic, max_detections };
-        suppress(boxes, rules).iter().map(|d| d.score).collect()
+        suppress(&boxes, rules).into_iter().map(|at| boxes[at].score).collect()
     }
 
     #[test]

@@ -99,13 +99,13 @@ impl Head {
         Ok(Self { features, boxes, classes, features_first })
     }
 
-    /// The boxes with at least the asked confidence, best first.
+    /// The boxes with at least the asked confidence, best first, each with its place in the output.
     pub fn detections(
         &self,
         elements: &[f32],
         transform: Option<Transform>,
         settings: &Settings,
-    ) -> Vec<Detection> {
+    ) -> Vec<(usize, Detection)> {
         let mut candidates = if self.features_first {
             self.best_by_rows(elements, settings.confidence)
         } else {
@@ -115,8 +115,28 @@ impl Head {
         candidates.truncate(settings.max_candidates);
         candidates
             .into_iter()
-            .filter_map(|candidate| self.detection(elements, candidate, transform, settings.clip))
+            .filter_map(|candidate| {
+                let at = candidate.at;
+                Some((at, self.detection(elements, candidate, transform, settings.clip)?))
+            })
             .collect()
+    }
+
+    /// How many features follow the scores: the mask coefficients of a segmentation model.
+    pub const fn coefficients(&self) -> usize {
+        self.features - 4 - self.classes
+    }
+
+    /// What follows the scores of the box at this place.
+    pub fn coefficients_of<'h>(&'h self, elements: &'h [f32], at: usize) -> impl Iterator<Item = f32> + 'h {
+        (4 + self.classes..self.features).map(move |feature| self.feature(elements, at, feature))
+    }
+
+    fn feature(&self, elements: &[f32], at: usize, feature: usize) -> f32 {
+        match self.features_first {
+            true => elements[feature * self.boxes + at],
+            false => elements[at * self.features + feature],
+        }
     }
 
     /// `[4 + C, N]`: every class is a row, so the maxima of all boxes grow row by row, in lanes.
@@ -157,11 +177,7 @@ impl Head {
         transform: Option<Transform>,
         clip: bool,
     ) -> Option<Detection> {
-        let feature = |i: usize| match self.features_first {
-            true => elements[i * self.boxes + at],
-            false => elements[at * self.features + i],
-        };
-        let [x, y, width, height] = std::array::from_fn(feature);
+        let [x, y, width, height] = std::array::from_fn(|feature| self.feature(elements, at, feature));
         let mut corners = [[x - width / 2.0, y - height / 2.0], [x + width / 2.0, y + height / 2.0]];
         if let Some(transform) = transform {
             corners = corners.map(|corner| transform.back(corner));
@@ -247,8 +263,9 @@ mod tests {
         let last = Head::new(&[1, 12, 9], &settings()).unwrap();
         let found = first.detections(&rows, None, &settings());
         assert_eq!(found, last.detections(&flat, None, &settings()));
-        let seen: Vec<_> = found.iter().map(|d| (d.class_id, d.score, [d.x1, d.y1, d.x2, d.y2])).collect();
-        assert_eq!(seen, [(1, 0.9, [18.0, 20.0, 28.0, 40.0]), (2, 0.3, [26.0, 20.0, 36.0, 40.0])]);
+        let seen: Vec<_> =
+            found.iter().map(|(at, d)| (*at, d.class_id, d.score, [d.x1, d.y1, d.x2, d.y2])).collect();
+        assert_eq!(seen, [(3, 1, 0.9, [18.0, 20.0, 28.0, 40.0]), (11, 2, 0.3, [26.0, 20.0, 36.0, 40.0])]);
     }
 
     #[test]
@@ -258,7 +275,10 @@ mod tests {
         let settings = Settings { classes: Some(4), ..settings() };
         let head = Head::new(&[1, 9, 12], &settings).unwrap();
         let found = head.detections(&features_first(&boxes), None, &settings);
-        assert_eq!(found.iter().map(|d| d.class_id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(found.iter().map(|(_, d)| d.class_id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(head.coefficients(), 1);
+        let rows = features_first(&boxes);
+        assert_eq!(head.coefficients_of(&rows, 3).collect::<Vec<_>>(), [5.0]);
     }
 
     #[test]
@@ -269,7 +289,7 @@ mod tests {
         let head = Head::new(&[1, 5, 2], &at).unwrap();
         let boxes = |clip| {
             let found = head.detections(&elements, Some(transform), &Settings { clip, ..at.clone() });
-            found.iter().map(|d| [d.x1, d.y1, d.x2, d.y2]).collect::<Vec<_>>()
+            found.iter().map(|(_, d)| [d.x1, d.y1, d.x2, d.y2]).collect::<Vec<_>>()
         };
         assert_eq!(boxes(false), [[-20.0, 20.0, 60.0, 60.0]]);
         assert_eq!(boxes(true), [[0.0, 20.0, 60.0, 60.0]]);

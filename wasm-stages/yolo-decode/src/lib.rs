@@ -45,6 +45,11 @@ impl Stage for YoloDecode {
         .input(Port::new("tensor", Kind::Tensor, "the model's output: [1, 4 + C, N] or [1, N, 4 + C]"))
         .input(Port::optional("transform", Kind::Tensor, "from letterbox; without it boxes stay in the model's pixels"))
         .output(Port::new("detections", Kind::Detections, "boxes in pixels of the upright picture, best first"))
+        .output(Port::optional(
+            "coefficients",
+            Kind::Tensor,
+            "what follows the scores of each box, [boxes, M], when there is any: for mask-decode",
+        ))
         .options(json!({
             "confidence": {
                 "type": "number", "minimum": 0, "maximum": 1, "default": defaults.confidence,
@@ -90,7 +95,19 @@ impl Stage for YoloDecode {
             None => None,
         };
         let elements = Tensor { shape, data }.into_f32()?;
-        Ok(Values::new().with("detections", head.detections(&elements, transform, &self.settings)))
+        let found = head.detections(&elements, transform, &self.settings);
+        let coefficients = (head.coefficients() > 0)
+            .then(|| {
+                let rows = found.iter().flat_map(|(at, _)| head.coefficients_of(&elements, *at));
+                Tensor::f32(vec![found.len() as u64, head.coefficients() as u64], rows.collect())
+            })
+            .transpose()?;
+        let detections: Vec<_> = found.into_iter().map(|(_, detection)| detection).collect();
+        let values = Values::new().with("detections", detections);
+        Ok(match coefficients {
+            Some(coefficients) => values.with("coefficients", coefficients),
+            None => values,
+        })
     }
 }
 

@@ -220,24 +220,20 @@ fn vectors() -> Value {
 }
 
 fn pictures() -> Value {
+    let found = json!({ "label": "string", "class_id": "integer", "score": "number", "box": ["number"] });
+    let mut outlined = found.clone();
+    outlined["mask"] = json!({ "size": ["integer"], "counts": "string" });
+    outlined["polygons?"] = json!([["number"]]);
+    let sized = |what: &str, shape: Value| {
+        one_or_many(json!({ "image": "string", "width": "integer", "height": "integer", what: shape }))
+    };
+    let class = json!({ "label": "string", "class_id": "integer", "score": "number" });
     json!({
-        "Detections": {
-            "image": "string",
-            "width": "integer",
-            "height": "integer",
-            "detections": [{
-                "label": "string",
-                "class_id": "integer",
-                "score": "number",
-                "box": ["number"],
-            }],
-            "model": "string",
-        },
-        "Classes": {
-            "image": "string",
-            "classes": [{ "label": "string", "class_id": "integer", "score": "number" }],
-            "model": "string",
-        },
+        "Detections": sized("detections", json!([found])),
+        "Segments": sized("detections", json!([outlined])),
+        "MainObject": sized("object", json!({ "|": [found, "null"] })),
+        "Classes": one_or_many(json!({ "image": "string", "classes": [class] })),
+        "PictureEmbedding": one_or_many(json!({ "image": "string", "embedding": ["number"] })),
     })
 }
 
@@ -265,6 +261,13 @@ fn sound() -> Value {
             }],
         },
     })
+}
+
+/// What is said of one picture, or of each of several, and the model that said it.
+fn one_or_many(picture: Value) -> Value {
+    let mut alone = picture.clone();
+    alone["model"] = json!("string");
+    json!({ "|": [alone, { "results": [picture], "model": "string" }] })
 }
 
 fn operating() -> Value {

@@ -39,8 +39,9 @@ impl Body {
             }
             Self::Picture(describe) => {
                 let mut form = describe(generator);
-                form["properties"]["image"] =
-                    json!({ "type": "string", "format": "binary", "description": "The picture's file." });
+                let file = |what: &str| json!({ "type": "string", "format": "binary", "description": what });
+                form["properties"]["image"] = file("The picture's file.");
+                form["properties"]["images"] = json!({ "type": "array", "items": file("A picture's file.") });
                 let picture = json!({ "type": "string", "format": "binary" });
                 vec![
                     ("application/json", media(describe(generator))),

@@ -52,7 +52,14 @@ pub fn of(path: &str) -> Map<String, Value> {
         ],
         "/detokenize" => vec![("two", json!({ "tokens": [10, 11] }))],
         "/apply-template" => vec![("short", json!({ "messages": hello }))],
-        "/v1/images/detect" | "/v1/images/classify" => vec![("base64", json!({ "image": PICTURE }))],
+        "/v1/images/detect" | "/v1/images/localize" | "/v1/images/classify" | "/v1/images/embed" => vec![
+            ("base64", json!({ "image": PICTURE })),
+            ("several", json!({ "images": [PICTURE, PICTURE] })),
+        ],
+        "/v1/images/segment" => vec![
+            ("base64", json!({ "image": PICTURE })),
+            ("polygons", json!({ "images": [PICTURE], "polygons": true })),
+        ],
         _ => Vec::new(),
     };
     examples.into_iter().map(|(name, value)| (name.to_owned(), json!({ "value": value }))).collect()

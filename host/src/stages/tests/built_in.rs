@@ -98,6 +98,29 @@ fn a_head_becomes_named_boxes() {
 }
 
 #[test]
+fn coefficients_go_with_their_boxes_and_become_masks() {
+    // Two boxes of one class and one coefficient: the left half is where it is above zero, and for the second where not.
+    let boxes: [[f32; 6]; 2] = [[4.0, 4.0, 8.0, 8.0, 0.9, 1.0], [12.0, 4.0, 8.0, 8.0, 0.8, -1.0]];
+    let head: Vec<f32> = (0..6).flat_map(|f| boxes.iter().map(move |b| b[f])).collect();
+    let prototype: Vec<f32> = (0..8).map(|cell| if cell % 4 < 2 { 1.0 } else { -1.0 }).collect();
+    let options = json!({ "layout": "features-first", "classes": 1 });
+    let mut values = once("yolo-decode", options, &[("tensor", f32s(&[1, 6, 2], &head))]).unwrap();
+    let pair =
+        |values: &mut Values| ["detections", "coefficients"].map(|name| (name, values.take(name).unwrap()));
+    let mut kept = once("nms", Json::Null, &pair(&mut values)).unwrap();
+    let [detections, coefficients] = pair(&mut kept);
+    assert_eq!(coefficients.1, f32s(&[2, 1], &[1.0, -1.0]));
+    let inputs = [detections, coefficients, ("prototypes", f32s(&[1, 1, 2, 4], &prototype))];
+    let masks = once("mask-decode", json!({ "polygons": true }), &inputs).unwrap();
+    let Some(Value::Text(masks)) = masks.get("masks") else { panic!("{masks:?}") };
+    let masks: Json = serde_json::from_str(masks).unwrap();
+    // 8 rows: all of the first 8 columns, and of the 8 behind them.
+    assert_eq!(masks[0]["rle"]["size"], json!([8, 16]));
+    let corners = |mask: &Json| mask["polygons"][0].as_array().unwrap().len();
+    assert_eq!((corners(&masks[0]), corners(&masks[1])), (8, 8), "{masks}");
+}
+
+#[test]
 fn scores_become_named_classes() {
     let ranked =
         once("softmax-topk", json!({ "k": 1 }), &[("tensor", f32s(&[1, 3], &[0.0, 0.75, 0.25]))]).unwrap();

@@ -5,6 +5,7 @@ mod built_in;
 mod cache;
 mod containment;
 mod loading;
+mod text;
 
 use std::path::{Path, PathBuf};
 
