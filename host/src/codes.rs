@@ -150,8 +150,6 @@ pub const CODES: &[(&str, Class, &str)] = &[
         Class::Invalid,
         "the pipeline does not leave the value that the task or a step needs",
     ),
-    ("tokenizer-missing", Class::NotFound, "there is no tokenizer.json beside the model"),
-    ("tokenizer-invalid", Class::Invalid, "the model's tokenizer.json is damaged or of another kind"),
     ("language-unknown", Class::Invalid, "the model does not know the language that was asked for"),
     ("chat-template-missing", Class::Invalid, "the model has no chat template, so it cannot chat"),
     ("chat-template-failed", Class::Invalid, "the model's chat template refuses these messages"),
@@ -223,8 +221,16 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("tensor-shape", Class::Invalid, "a tensor has another shape than the configuration promises"),
     ("tensor-dtype-unsupported", Class::Invalid, "a tensor's element type cannot be converted"),
     ("weight-not-finite", Class::Invalid, "a weight is not a number, or infinite"),
-    ("tokenizer-missing", Class::Invalid, "the model has no tokenizer of a kind that its family uses"),
-    ("tokenizer-invalid", Class::Invalid, "the model's tokenizer is damaged or contradicts itself"),
+    (
+        "tokenizer-missing",
+        Class::Invalid,
+        "there is no tokenizer beside the model, or none of a kind that its family uses",
+    ),
+    (
+        "tokenizer-invalid",
+        Class::Invalid,
+        "the model's tokenizer is damaged, contradicts itself, or is of a kind that is not known",
+    ),
     (
         "pre-tokenizer-unknown",
         Class::Invalid,

@@ -199,6 +199,6 @@ mod tests {
         assert_eq!(runs("T3`03Pn12"), [100, 16, 3, 2000, 5]);
         assert_eq!(runs("`[T212oQW1"), [70_000, 1, 2, 40_000]);
         assert_eq!(runs("b04400000>"), [18, 4, 4, 4, 4, 4, 4, 4, 18]);
-        assert_eq!(runs(""), []);
+        assert!(runs("").is_empty());
     }
 }

@@ -265,7 +265,8 @@ mod tests {
         fn noise_is_refused_and_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(Some(header)) = Header::decode(&bytes) {
                 prop_assert!(header.json <= LONGEST && header.blob <= LONGEST);
-                prop_assert_eq!(header.encode().as_slice(), &bytes[..HEADER]);
+                let again = header.encode();
+                prop_assert_eq!(again.as_slice(), &bytes[..HEADER]);
             }
             let _ = decode_token(&bytes);
             let _ = serde_json::from_slice::<Message>(&bytes);
