@@ -106,8 +106,9 @@ fn a_model_that_cannot_do_what_is_asked_says_what_it_can() {
     let twice = run(["detect", "--model", "shape", picture, picture]).unwrap();
     assert_eq!(twice.refusal().unwrap(), ("model-not-found".into(), 3));
     assert_eq!(twice.stderr.matches("did you mean").count(), 1, "{}", twice.stderr);
-    let folder = run(["detect", "models"]).unwrap();
-    assert_eq!(folder.refusal().unwrap(), ("invalid-input".into(), 2));
+    // A folder stands for its pictures.
+    let folder = run(["detect", "models/chat"]).unwrap();
+    assert_eq!(folder.refusal().unwrap(), ("file-not-found".into(), 3));
 }
 
 /// What a picture must end as: its size, or a code.

@@ -39,7 +39,7 @@ fn a_text_becomes_tokens_and_a_text_again() {
         (
             "clip",
             &[49406, 320, 736, 7117, 267, 1097, 35689, 563, 15304, 49407][..],
-            "a red circle, naïve café ",
+            "a red circle , naïve café ",
         ),
         ("roberta-base", &[], said),
         ("phi-3", &[], said),
