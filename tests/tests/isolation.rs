@@ -36,7 +36,7 @@ fn question(model: &str) -> Value {
 }
 
 /// A stream that has begun.
-struct Stream(std::iter::Map<std::io::Lines<BufReader<TcpStream>>, fn(std::io::Result<String>) -> String>);
+struct Stream(Box<dyn Iterator<Item = String> + Send>);
 
 impl Stream {
     fn begin(server: &Server, body: &Value) -> Self {
@@ -46,7 +46,7 @@ impl Stream {
         let mut client = TcpStream::connect(server.authority()).unwrap();
         client.write_all((head + &body).as_bytes()).unwrap();
         let lines = BufReader::new(client).lines();
-        let mut stream = Self(lines.map(|line: std::io::Result<String>| line.unwrap_or_default()));
+        let mut stream = Self(Box::new(lines.map(Result::unwrap_or_default)));
         let begins = |line: String| line.contains("\"content\":\"") && !line.contains("\"content\":\"\"");
         assert!(stream.0.any(begins), "the answer began");
         stream

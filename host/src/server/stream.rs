@@ -160,8 +160,10 @@ impl Awaited {
                 Happened::Done(result) => {
                     let (pieces, said) = (std::mem::take(&mut pieces), std::mem::take(&mut said));
                     let finished = result.map(|outcome| Finished { pieces, said, outcome });
-                    // When nobody waits any more, nobody misses it.
-                    let _ = sender.take().map(|sender| sender.send(finished));
+                    if let Some(sender) = sender.take() {
+                        // When nobody waits any more, nobody misses it.
+                        let _ = sender.send(finished);
+                    }
                 }
             }
             ControlFlow::Continue(())

@@ -1,5 +1,7 @@
 //! The layer on a tiny llama with made-up weights, written here.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -50,7 +50,7 @@ pub enum Message {
     /// To the worker, with inputs in shared memory.
     Infer(InferRequest, Tensors),
     /// To the worker.
-    Generate(GenerateRequest),
+    Generate(Box<GenerateRequest>),
     /// To the worker.
     Embed(EmbedRequest),
     /// To the worker.
