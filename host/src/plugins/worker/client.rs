@@ -156,7 +156,8 @@ impl Session for WorkerSession {
         cancel: &Cancel,
     ) -> Result<GenerateSummary> {
         let mut sinks = Sinks { tokens: Some(tokens), ..Sinks::new(cancel) };
-        let mut summary: GenerateSummary = self.ask(&Message::Generate(Box::new(request.clone())), &mut sinks)?;
+        let mut summary: GenerateSummary =
+            self.ask(&Message::Generate(Box::new(request.clone())), &mut sinks)?;
         // What was on its way when the caller had enough was never given to it.
         if sinks.stopped {
             summary.finish_reason = FinishReason::Cancelled;
