@@ -61,9 +61,9 @@ impl Frame {
             }
         };
         let side = 1.0..=MAX_SIDE;
-        if !(sx > 0.0 && sy > 0.0 && [sx, sy, px, py].iter().all(|x| x.is_finite()))
-            || !(side.contains(&width) && side.contains(&height))
-        {
+        let placed = sx > 0.0 && sy > 0.0 && [sx, sy, px, py].iter().all(|x| x.is_finite());
+        let sized = side.contains(&width) && side.contains(&height);
+        if !placed || !sized {
             return Err(Error::invalid_input(
                 "`transform` must hold scale_x, scale_y, pad_x, pad_y, width and height of a picture",
             ));
