@@ -126,7 +126,7 @@ impl Host {
             let setup = self.current.get();
             let routed = self.route(&setup, &request, &excluded)?;
             let spec = &*routed.spec;
-            let choice = match self.plugins.choose(&spec.format, &spec.backend, &spec.device) {
+            let choice = match self.plugins.choose(spec.asked()) {
                 Ok(choice) => choice,
                 Err(error) if self.may_go_elsewhere(&routed, &error, &mut excluded) => continue,
                 Err(error) => return self.fail(&routed, error),
@@ -296,7 +296,7 @@ impl Host {
         loop {
             let setup = self.current.get();
             let spec = find(&setup)?;
-            let choice = self.plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+            let choice = self.plugins.choose(spec.asked())?;
             if let Some(lease) =
                 self.lease(&setup, &spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))?
             {

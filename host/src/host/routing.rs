@@ -259,7 +259,7 @@ impl Host {
         };
         let spec = Arc::new(spec);
         facts.spec = Some(Arc::clone(&spec));
-        match self.plugins.choose(&spec.format, &spec.backend, &spec.device) {
+        match self.plugins.choose(spec.asked()) {
             Ok(choice) => {
                 facts.device = choice.device.map_or_else(String::new, |device| device.id.clone());
                 if estimate {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::artifact::{Source, Wanted};
 use crate::config::{BackendChoice, DeviceChoice, GrantedFile, Isolation, Model, Options, Task};
 use crate::error::{Error, Result};
+use crate::plugins::Asked;
 
 /// A model, ready to be loaded.
 #[derive(Debug, Clone)]
@@ -37,6 +38,12 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// As the plugins are asked for a backend.
+    pub fn asked(&self) -> Asked<'_> {
+        let Self { file, format, backend, device, options, .. } = self;
+        Asked { file, format, backend, device, options }
+    }
+
     /// A model of the configuration.
     ///
     /// # Errors

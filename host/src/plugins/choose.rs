@@ -1,11 +1,28 @@
 //! Which backend runs a format here, and why not the others.
 
-use pajamas_plugin_api::DeviceInfo;
+use std::path::Path;
+
+use pajamas_plugin_api::{DeviceInfo, LoadRequest};
 use serde::Serialize;
 
 use super::{ActiveBackend, Plugins};
-use crate::config::{BackendChoice, DeviceChoice};
+use crate::config::{BackendChoice, DeviceChoice, Options};
 use crate::error::{Error, Result};
+
+/// A model that wants a backend.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its main file.
+    pub file: &'a Path,
+    /// Its format, for example `gguf`.
+    pub format: &'a str,
+    /// Which backend may run it.
+    pub backend: &'a BackendChoice,
+    /// Where it may run.
+    pub device: &'a DeviceChoice,
+    /// The backend's options.
+    pub options: &'a Options,
+}
 
 /// A backend that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,12 +44,13 @@ pub struct Choice<'p> {
 }
 
 impl Plugins {
-    /// The best backend for `format` among those that the configuration allows: highest score first, then the
-    /// order of the search.
+    /// The best backend for a model among those that the configuration allows: highest score first, then the
+    /// order of the search. The score is the one for this machine, or for this model where a backend has one.
     ///
     /// # Errors
     /// `backend-unavailable` with each candidate's reason: there is no silent second choice.
-    pub fn choose(&self, format: &str, wanted: &BackendChoice, device: &DeviceChoice) -> Result<Choice<'_>> {
+    pub fn choose(&self, asked: Asked<'_>) -> Result<Choice<'_>> {
+        let Asked { format, backend: wanted, device, .. } = asked;
         let mut rejected = Vec::new();
         let mut candidates = Vec::new();
         for backend in self.backends().iter().filter(|b| b.info.formats.iter().any(|f| f == format)) {
@@ -41,15 +59,24 @@ impl Plugins {
                 Err(reason) => rejected.push(Rejection { backend: backend.full_id(), reason }),
             }
         }
+        let compared = candidates.len() > 1;
+        let judge = |(backend, device): (&'_ ActiveBackend, Option<&'_ DeviceInfo>)| {
+            let fit = compared.then(|| self.fitness.of(backend, &load_request(&asked, device))).flatten();
+            fit.map_or((backend.probe.score, None), |fit| (fit.score, Some(fit)))
+        };
+        let scores: Vec<_> = candidates.iter().copied().map(judge).collect();
         // `max_by_key` keeps the last of equals: reversed, the first found wins.
-        let best = candidates.iter().rev().max_by_key(|(b, _)| b.probe.score).copied();
-        let Some((backend, device)) = best else {
+        let best = (0..candidates.len()).rev().max_by_key(|place| scores[*place].0);
+        let Some(best) = best else {
             return Err(self.unavailable(format, wanted, device, &rejected));
         };
-        rejected.extend(candidates.into_iter().filter(|(b, _)| !std::ptr::eq(*b, backend)).map(|(b, _)| {
+        let (backend, device) = candidates[best];
+        let others = candidates.iter().zip(&scores).enumerate().filter(|(place, _)| *place != best);
+        rejected.extend(others.map(|(_, ((other, _), (score, fit)))| {
+            let why = fit.as_ref().map_or_else(String::new, |fit| format!(": {}", fit.reason));
             Rejection {
-                backend: b.full_id(),
-                reason: format!("scores {} against {}", b.probe.score, backend.probe.score),
+                backend: other.full_id(),
+                reason: format!("scores {score} against {}{why}", scores[best].0),
             }
         }));
         Ok(Choice { backend, device, rejected })
@@ -75,6 +102,15 @@ impl Plugins {
         };
         Error::new("backend-unavailable", format!("no backend here runs `{format}` models{asked}: {reasons}"))
             .help("`pajamas plugins list` shows what was searched, found and refused")
+    }
+}
+
+fn load_request(asked: &Asked<'_>, device: Option<&DeviceInfo>) -> LoadRequest {
+    LoadRequest {
+        path: asked.file.to_path_buf(),
+        format: asked.format.to_owned(),
+        device: device.map_or_else(String::new, |device| device.id.clone()),
+        options: asked.options.clone().into(),
     }
 }
 
@@ -108,7 +144,8 @@ mod tests {
     use std::sync::Arc;
 
     use pajamas_plugin_api::{
-        Backend, BackendInfo, Cancel, LoadRequest, Memory, PluginError, Probe, ProgressSink, Session,
+        Backend, BackendInfo, Cancel, EventSink, Extension, Memory, NamedTensor, PluginError, Probe,
+        ProgressSink, Session, TensorSink,
     };
 
     use super::*;
@@ -134,7 +171,46 @@ mod tests {
         ) -> Result<Box<dyn Session>, PluginError> {
             unreachable!("likewise")
         }
+        fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
+            assert_eq!(name, "pajamas.fitness/1");
+            Some(Box::new(Judge))
+        }
     }
+
+    /// Scores 90 for a model named `slow.onnx`, breaks on `broken.onnx`, and has nothing to say of others.
+    struct Judge;
+
+    impl Extension for Judge {
+        fn call(
+            &self,
+            input: &[u8],
+            _: &[NamedTensor<'_>],
+            _: &mut dyn EventSink,
+            _: &mut dyn TensorSink,
+            _: &Cancel,
+        ) -> Result<Vec<u8>, PluginError> {
+            let request: LoadRequest = serde_json::from_slice(input).unwrap();
+            match request.path.to_str() {
+                Some("slow.onnx") if request.device == "cpu" => {
+                    Ok(br#"{"score":90,"reason":"it has no kernel"}"#.to_vec())
+                }
+                Some("broken.onnx") => Err(PluginError::new("model-invalid", "no model")),
+                _ => Ok(b"null".to_vec()),
+            }
+        }
+    }
+
+    fn choose<'p>(
+        plugins: &'p Plugins,
+        file: &str,
+        backend: &BackendChoice,
+        device: &DeviceChoice,
+    ) -> Result<Choice<'p>> {
+        let (file, options) = (Path::new(file), &Options::default());
+        plugins.choose(Asked { file, format: "onnx", backend, device, options })
+    }
+
+    const AUTO: (BackendChoice, DeviceChoice) = (BackendChoice::Auto, DeviceChoice::Auto);
 
     fn plugins(entries: &[(&str, &str, u32, &[&str])]) -> Plugins {
         let backends = entries.iter().map(|(plugin, id, score, devices)| ActiveBackend {
@@ -171,21 +247,35 @@ mod tests {
     #[test]
     fn the_highest_score_wins_and_the_others_say_why_not() {
         let plugins = plugins(&[("onnx", "rten", 100, &["cpu"]), ("onnx", "onnxruntime", 200, &["cpu"])]);
-        let choice = plugins.choose("onnx", &BackendChoice::Auto, &DeviceChoice::Auto).unwrap();
+        for file in ["model.onnx", "broken.onnx"] {
+            let choice = choose(&plugins, file, &AUTO.0, &AUTO.1).unwrap();
+            assert_eq!(choice.backend.info.id, "onnxruntime");
+            assert_eq!(choice.rejected[0].reason, "scores 100 against 200");
+        }
+    }
+
+    #[test]
+    fn what_a_backend_says_of_the_model_counts_more_than_what_it_says_of_the_machine() {
+        let plugins = plugins(&[("onnx", "rten", 100, &[]), ("onnx", "onnxruntime", 200, &["cpu"])]);
+        for _ in 0..2 {
+            let choice = choose(&plugins, "slow.onnx", &AUTO.0, &AUTO.1).unwrap();
+            assert_eq!(choice.backend.info.id, "rten");
+            assert_eq!(choice.rejected[0].reason, "scores 90 against 100: it has no kernel");
+        }
+        let wanted: BackendChoice = "onnxruntime".parse().unwrap();
+        let choice = choose(&plugins, "slow.onnx", &wanted, &AUTO.1).unwrap();
         assert_eq!(choice.backend.info.id, "onnxruntime");
-        assert_eq!(choice.rejected[0].reason, "scores 100 against 200");
     }
 
     #[test]
     fn the_configuration_is_obeyed_and_nothing_is_taken_in_silence() {
         let plugins = plugins(&[("onnx", "rten", 100, &["cpu"]), ("onnx", "onnxruntime", 0, &[])]);
         let wanted: BackendChoice = "onnxruntime".parse().unwrap();
-        let error = plugins.choose("onnx", &wanted, &DeviceChoice::Auto).err().unwrap();
+        let error = choose(&plugins, "model.onnx", &wanted, &AUTO.1).err().unwrap();
         assert_eq!(error.code(), "backend-unavailable");
         assert!(error.message().contains("onnx/onnxruntime: no library"), "{error}");
         let cuda: DeviceChoice = "cuda:0".parse().unwrap();
-        let error = plugins.choose("onnx", &BackendChoice::Auto, &cuda).err().unwrap();
+        let error = choose(&plugins, "model.onnx", &AUTO.0, &cuda).err().unwrap();
         assert!(error.message().contains("no device `cuda:0`, only cpu"), "{error}");
-        assert!(plugins.choose("gguf", &BackendChoice::Auto, &DeviceChoice::Auto).is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! The native plugins of this machine: found, verified, opened, and chosen among.
 
 mod choose;
+pub(crate) mod extension;
+mod fitness;
 mod search;
 #[cfg(unix)]
 pub mod worker;
@@ -13,8 +15,10 @@ use pajamas_plugin_api::{
     Backend, BackendInfo, HostContext, HostServices, Level, Probe, Quantizer, QuantizerInfo,
 };
 
-pub use choose::{Choice, Rejection};
+pub use choose::{Asked, Choice, Rejection};
 pub use search::{Place, places};
+
+use fitness::Fitness;
 
 use crate::config::{self, Isolation};
 use crate::error::{Error, Result};
@@ -81,6 +85,7 @@ pub struct Plugins {
     reports: Vec<Report>,
     backends: Vec<ActiveBackend>,
     quantizers: Vec<ActiveQuantizer>,
+    fitness: Fitness,
 }
 
 impl Plugins {

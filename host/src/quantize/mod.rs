@@ -6,7 +6,6 @@
 pub mod batch;
 mod busy;
 pub mod calibrate;
-pub(crate) mod call;
 mod identity;
 mod origin;
 mod record;

@@ -8,10 +8,9 @@ use pajamas_plugin_api::{
 };
 use serde_json::{Value, json};
 
-use super::call;
 use crate::artifact::{MANIFEST, Source, Wanted};
 use crate::error::{Error, Result};
-use crate::plugins::{ActiveQuantizer, Plugins};
+use crate::plugins::{ActiveQuantizer, Plugins, extension};
 
 /// The extension of quantizers that describe what they read.
 const DESCRIBE: &str = "pajamas.describe/1";
@@ -54,13 +53,13 @@ pub(super) fn of(path: &Path) -> Result<Origin> {
 pub fn describe(path: &Path, plugins: &Plugins) -> Result<Value> {
     let origin = of(path)?;
     let reads = |q: &ActiveQuantizer| q.info.sources.contains(&origin.format);
-    let Some(extension) = call::find(plugins, DESCRIBE, reads) else {
+    let Some(extension) = plugins.extension_of_quantizer(DESCRIBE, reads) else {
         let message = format!("{}: no plugin describes {} models", path.display(), origin.format);
         return Err(Error::new("quantizer-not-found", message)
             .help("install the plugin `quant`; `pajamas plugins list` says where plugins are searched"));
     };
     let asked = json!({ "source": origin.path });
-    call::call(&*extension, &asked, &mut |_, _| ControlFlow::Continue(()), &Cancel::new())
+    extension::call(&*extension, &asked, &mut |_, _| ControlFlow::Continue(()), &Cancel::new())
 }
 
 /// The folder or file of the weights that stand behind `path`.

@@ -22,8 +22,8 @@ pub use measures::{Distribution, Estimate, Generation, Measures, Size, TensorBit
 use crate::artifact::{Artifact, FileEntry, FormatEntry, MANIFEST, Manifest, Source, describe_file};
 use crate::config::text::stays_inside;
 use crate::error::{Error, Result};
-use crate::plugins::Plugins;
-use crate::quantize::{self, Busy, call};
+use crate::plugins::{Plugins, extension};
+use crate::quantize::{self, Busy};
 
 /// The extension of quantizers that measure models.
 const EVALUATE: &str = "pajamas.evaluate/1";
@@ -114,7 +114,7 @@ impl Job {
     /// `output-busy` while a run writes into the artifact; `cancelled`; `io`. The manifest is then as it was. A form beyond
     /// the limits is no error of this function.
     pub fn run(&self, plugins: &Plugins, progress: &mut Progress<'_>, cancel: &Cancel) -> Result<Report> {
-        let Some(extension) = call::find(plugins, EVALUATE, |_| true) else {
+        let Some(extension) = plugins.extension_of_quantizer(EVALUATE, |_| true) else {
             return Err(Error::new("quantizer-not-found", "no plugin here measures models")
                 .help("install the plugin `quant`; `pajamas plugins list` says where plugins are searched"));
         };
@@ -132,7 +132,7 @@ impl Job {
             });
             let name = format!("{} {}", form.format, form.precision);
             let mut tell = |fraction: f32, what: &str| progress(&name, fraction, what);
-            let answer = call::call(&*extension, &asked, &mut tell, cancel)?;
+            let answer = extension::call(&*extension, &asked, &mut tell, cancel)?;
             let measures: Measures = serde_json::from_value(answer)
                 .map_err(|e| Error::new("plugin-protocol", format!("what was measured on {name}: {e}")))?;
             let checks = self.limits.check(&measures);

@@ -12,6 +12,7 @@ mod device;
 mod element;
 mod embedded;
 mod error;
+mod fitness;
 mod input;
 mod model;
 mod onnxruntime;

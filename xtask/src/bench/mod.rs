@@ -38,10 +38,37 @@ pub struct Options {
     /// How often each side runs; they take turns.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// Only this part; may be given more than once.
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
     /// Write the tables to docs/src/benchmarks.md.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only")]
     write: bool,
 }
+
+/// A section of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    House,
+    Route,
+    Detect,
+    Sound,
+    Text,
+    Isolation,
+    Serve,
+}
+
+type Measure = fn(&Project, &Options, &mut String) -> Result<()>;
+
+const PARTS: [(Part, Measure); 7] = [
+    (Part::House, house::measure),
+    (Part::Route, route::measure),
+    (Part::Detect, detect::measure),
+    (Part::Sound, sound::measure),
+    (Part::Text, text::measure),
+    (Part::Isolation, isolation::measure),
+    (Part::Serve, serve::measure),
+];
 
 /// Measures, prints the tables, and with `--write` keeps them in the book.
 pub fn run(project: &Project, options: &Options) -> Result<()> {
@@ -50,13 +77,11 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
          same number of threads; each number is the best of all its rounds.\n\n",
     );
     writeln!(page, "Machine: {}; {} thread(s).", machine(project)?, options.threads)?;
-    house::measure(project, options, &mut page)?;
-    route::measure(project, options, &mut page)?;
-    detect::measure(project, options, &mut page)?;
-    sound::measure(project, options, &mut page)?;
-    text::measure(project, options, &mut page)?;
-    isolation::measure(project, options, &mut page)?;
-    serve::measure(project, options, &mut page)?;
+    for (part, measure) in PARTS {
+        if options.only.is_empty() || options.only.contains(&part) {
+            measure(project, options, &mut page)?;
+        }
+    }
     println!("{page}");
     if options.write {
         files::write_if_changed(&project.root.join("docs/src/benchmarks.md"), page.as_bytes())?;

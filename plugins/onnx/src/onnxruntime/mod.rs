@@ -18,7 +18,7 @@ use ort::session::Session as Ort;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, ValueType};
 use pajamas_plugin_api::{
-    Backend, BackendInfo, Cancel, DType, Dim, HostContext, LoadRequest, Memory, PluginError, Probe,
+    Backend, BackendInfo, Cancel, DType, Dim, Extension, HostContext, LoadRequest, Memory, PluginError, Probe,
     ProgressSink, Result, Session, capability, codes,
 };
 use serde_json::Value;
@@ -26,8 +26,9 @@ use serde_json::Value;
 use crate::device;
 use crate::element;
 use crate::error::{self, FETCH, RUNTIME_NOT_FOUND};
+use crate::fitness::{self, Fit, Fitness};
 use crate::model::{Declared, Kind, Summary, UNNAMED};
-use crate::options::{self, OnnxRuntimeOptions, Optimization, Threads};
+use crate::options::{self, OnnxRuntimeOptions, Optimization, RtenOptions, Threads};
 use crate::ports::Ports;
 use crate::seq2seq::{self, Seq2Seq};
 use library::{Runtime, Tried};
@@ -65,6 +66,21 @@ impl OnnxRuntime {
     fn options(request: &LoadRequest) -> Result<OnnxRuntimeOptions> {
         options::parse(ENGINE, &request.options, &Self::schema())
     }
+}
+
+/// Below the embedded engine's score.
+const BEHIND_EMBEDDED: u32 = 90;
+
+/// On x86-64 ONNX Runtime multiplies the bytes of `ConvInteger` in an order of its own making and without the
+/// processor's instructions for them: a YOLOv8n quantized so takes 2.2 times as long as in rten, and 4 times as long as
+/// unquantized (docs/src/benchmarks.md). Only where rten could run the request as it stands.
+fn judge(request: &LoadRequest) -> Result<Fit> {
+    let takes_it = options::parse::<RtenOptions>(ENGINE, &request.options, &options::rten_schema()).is_ok();
+    if !cfg!(target_arch = "x86_64") || !takes_it || !["", device::CPU].contains(&&*request.device) {
+        return Ok(None);
+    }
+    let slow = Summary::read(&request.path, element::bits)?.operators.get("ConvInteger").copied();
+    Ok(slow.map(|n| (BEHIND_EMBEDDED, format!("has no fast kernel for the model's {n} ConvInteger nodes"))))
 }
 
 /// Where a session shall run.
@@ -178,6 +194,10 @@ impl Backend for OnnxRuntime {
         let model = Seq2Seq::new(encoder, decoder)?;
         step(1.0, "ready")?;
         Ok(Box::new(model))
+    }
+
+    fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
+        (name == fitness::NAME).then(|| -> Box<dyn Extension> { Box::new(Fitness(judge)) })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Many clients: tokens per second of all together and the time to the first token, over HTTP; and what the host costs.
 
+mod floor;
 mod server;
 
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use self::floor::Floor;
 use self::server::{Answer, Server};
 use super::{Options, json};
 use crate::peers;
@@ -77,16 +79,14 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
     if let Some(program) = &options.llama_server {
         servers.push(Server::start_peer(program, &model, options.threads)?);
     }
-    let served = SCENARIOS.iter().enumerate().map(|(number, s)| best(&servers, number, *s, options.rounds));
-    let served = served.collect::<Result<Vec<_>>>()?;
+    let mut measured = Vec::new();
+    for (number, scenario) in SCENARIOS.iter().enumerate() {
+        let served = best(&servers, number, *scenario, options.rounds)?;
+        let bare = measure_peer(project, &model, *scenario, options);
+        let bare = bare.inspect_err(|error| progress::skipped("peer", &format!("{error:#}"))).ok();
+        measured.push((served, bare));
+    }
     drop(servers);
-    let bare = match measure_peer(project, &model, options) {
-        Ok(peer) => peer.into_iter().map(Some).collect(),
-        Err(error) => {
-            progress::skipped("peer", &format!("{error:#}"));
-            vec![None; SCENARIOS.len()]
-        }
-    };
     writeln!(
         page,
         "\n## Many clients\n\n`{name}` over HTTP, all clients at once, {TOKENS} tokens each; tokens per second of all \
@@ -97,7 +97,7 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
          |---|---|---|---|---|---|---|---|---|---|---|"
     )?;
     let absent = || "-".to_owned();
-    for ((scenario, served), bare) in SCENARIOS.iter().zip(served).zip(bare) {
+    for (scenario, (served, bare)) in SCENARIOS.iter().zip(measured) {
         let Scenario { clients, prompt, shared } = scenario;
         let ours = &served[0];
         let beside = |rate: f64| (format!("{rate:.1}"), format!("{:.3}", ours.tokens_per_second / rate));
@@ -123,40 +123,53 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
 fn tax(project: &Project, page: &mut String) -> Result<()> {
     let server = Server::start(project, &project.root.join("models/chat/model.gguf"), 1)?;
     let mut connection = server.connect()?;
-    let mut tax = |requests: usize, tokens: usize, stream: bool, rounds: usize| {
-        let answers = (0..=requests).map(|round| {
-            let answer = connection.ask(&prompt(rounds + round, 16), tokens, stream)?;
-            Ok(answer.total_ms - answer.engine_ms)
-        });
-        // The first loads the model, or warms up.
-        answers.skip(1).collect::<Result<Vec<f64>>>()
-    };
-    let mut request = tax(ALONE, 1, false, 0)?;
-    let streamed = tax(ALONE / 4, TOKENS, true, 2 * ALONE)?;
-    let mut token: Vec<f64> = streamed.iter().map(|ms| ms.max(0.0) * 1e3 / TOKENS as f64).collect();
-    request.sort_by(f64::total_cmp);
-    token.sort_by(f64::total_cmp);
+    let (mut request, mut floor, mut token) = (Vec::new(), Vec::new(), Vec::new());
+    let mut bare = Floor::start()?;
+    // The first loads the model, or warms up.
+    connection.ask(&prompt(0, 16), 1, false)?;
+    for round in 1..=ALONE {
+        let answer = connection.ask(&prompt(round, 16), 1, false)?;
+        request.push(answer.total_ms - answer.engine_ms);
+        // In turn, and after as long a time: what the system takes to wake who waits is the same for both.
+        floor.push(bare.ask(answer.engine_ms)?);
+    }
+    for round in 0..ALONE / 4 {
+        let answer = connection.ask(&prompt(2 * ALONE + round, 16), TOKENS, true)?;
+        token.push((answer.total_ms - answer.engine_ms).max(0.0) * 1e3 / TOKENS as f64);
+    }
+    for values in [&mut request, &mut floor, &mut token] {
+        values.sort_by(f64::total_cmp);
+    }
     let at = |values: &[f64], part: f64| values[((values.len() - 1) as f64 * part).round() as usize];
     writeln!(
         page,
         "\nWhat HTTP, routing and the ABI add to the engine's own time, with the repository's chat model, one request after \
-         the other on one connection; a streamed token has its share of its request:\n\n| | p50 | p99 | aim |\n|---|---|---|---|\n\
-         | a request of 16 tokens for one more | {:.3} ms | {:.3} ms | p99 0.3 ms |\n\
+         the other on one connection; a streamed token has its share of its request. The bare socket is asked in turn with ours: a \
+         thread that reads as many bytes, computes as long as the engine did, and writes as many back.\n\n\
+         | | p50 | p99 | aim |\n|---|---|---|---|\n\
+         | a request of 16 tokens for one more | {:.3} ms | {:.3} ms | |\n\
+         | a bare socket that answers after the same time | {:.3} ms | {:.3} ms | |\n\
+         | the difference | {:.3} ms | {:.3} ms | p99 0.3 ms |\n\
          | a streamed token | {:.1} us | {:.1} us | 20 us |",
         at(&request, 0.5),
         at(&request, 0.99),
+        at(&floor, 0.5),
+        at(&floor, 0.99),
+        at(&request, 0.5) - at(&floor, 0.5),
+        at(&request, 0.99) - at(&floor, 0.99),
         at(&token, 0.5),
         at(&token, 0.99),
     )?;
     Ok(())
 }
 
-fn measure_peer(project: &Project, model: &Path, options: &Options) -> Result<Vec<Peer>> {
+fn measure_peer(project: &Project, model: &Path, scenario: Scenario, options: &Options) -> Result<Peer> {
     let mut command = tool(peers::python(project), &project.root);
     command.args(["tests/peers/batched.py", "--threads", &options.threads.to_string()]);
     command.args(["--tokens", &TOKENS.to_string(), "--repeat", &options.rounds.max(1).to_string()]);
-    command.arg("--model").arg(model).arg(serde_json::to_string(&SCENARIOS)?);
-    json(&mut command)
+    command.arg("--model").arg(model).arg(serde_json::to_string(&[scenario])?);
+    let found: Vec<Peer> = json(&mut command)?;
+    found.into_iter().next().context("the peer measured nothing")
 }
 
 /// The best round of each server; they take turns.

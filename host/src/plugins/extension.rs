@@ -1,4 +1,4 @@
-//! Extensions of quantizers whose calls and answers are JSON.
+//! Extensions of plugins whose calls and answers are JSON.
 
 use std::ops::ControlFlow;
 
@@ -7,16 +7,18 @@ use pajamas_plugin_api::{
 };
 use serde_json::Value;
 
+use super::{ActiveQuantizer, Plugins};
 use crate::error::{Error, Result};
-use crate::plugins::Plugins;
 
-/// The first of the quantizers that offer an extension, and of which `suits` says so.
-pub(crate) fn find(
-    plugins: &Plugins,
-    name: &str,
-    suits: impl Fn(&crate::plugins::ActiveQuantizer) -> bool,
-) -> Option<Box<dyn Extension>> {
-    plugins.quantizers().iter().filter(|q| suits(q)).find_map(|q| q.quantizer.extension(name))
+impl Plugins {
+    /// An extension of the first of the quantizers that offer it, and of which `suits` says so.
+    pub(crate) fn extension_of_quantizer(
+        &self,
+        name: &str,
+        suits: impl Fn(&ActiveQuantizer) -> bool,
+    ) -> Option<Box<dyn Extension>> {
+        self.quantizers().iter().filter(|q| suits(q)).find_map(|q| q.quantizer.extension(name))
+    }
 }
 
 /// Calls an extension. `progress` is told how far it is (0 to 1) and a few words, by extensions that say so.
