@@ -108,14 +108,16 @@ impl Bench {
             };
             let started = Instant::now();
             let outcome = session.run(request, &mut |_| ControlFlow::Continue(()))?;
-            Ok((started.elapsed(), outcome.steps))
+            Ok((started.elapsed(), outcome))
         })?;
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        let Some((total, steps)) = runs.iter().min_by_key(|(total, _)| *total) else { return Ok(()) };
+        let Some((total, outcome)) = runs.iter().min_by_key(|(total, _)| *total) else { return Ok(()) };
+        let (steps, backend) = (&outcome.steps, &outcome.route.backend);
         if session.json {
             let steps: Vec<_> = steps.iter().map(|s| json!({ "step": s.step, "ms": ms(s.time) })).collect();
             return output::json_line(&json!({
                 "model": self.model,
+                "backend": backend,
                 "images_per_second": 1e3 / ms(*total),
                 "total_ms": ms(*total),
                 "steps": steps,
@@ -124,6 +126,7 @@ impl Bench {
         for StepTime { step, time } in steps {
             output::line(&format!("{step:<18} {:>9.2} ms", ms(*time)))?;
         }
-        output::line(&format!("{:<18} {:>9.2} ms   {:.1} images/s", "total", ms(*total), 1e3 / ms(*total)))
+        let rate = 1e3 / ms(*total);
+        output::line(&format!("{:<18} {:>9.2} ms   {rate:.1} images/s on {backend}", "total", ms(*total)))
     }
 }

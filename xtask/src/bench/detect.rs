@@ -16,6 +16,9 @@ struct Measured {
     /// Without the model there is no whole.
     #[serde(default)]
     total_ms: f64,
+    /// Of ours: who ran the model, `plugin/backend`.
+    #[serde(default)]
+    backend: String,
     steps: Vec<Step>,
 }
 
@@ -55,9 +58,11 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
                 }
             }
         }
+        let chosen = ours(project, "auto", &model, &image, options.threads)?.backend;
         let stages = native(project, &image, if options.assets.is_some() { 640 } else { 320 });
         let stages = stages.inspect_err(|error| progress::skipped("native", &format!("{error:#}"))).ok();
         table(page, &name, &image, &best, stages.as_ref())?;
+        verdict(page, &best, &chosen)?;
     }
     Ok(())
 }
@@ -131,16 +136,28 @@ fn table(
     }
     let [onnxruntime, rten, peer] = best.each_ref().map(|side| cell(side.as_ref().map(|side| side.total_ms)));
     writeln!(page, "| **total** | {onnxruntime} | {rten} | - | {peer} |")?;
-    if let [Some(ours), _, Some(peer)] = best {
+    Ok(())
+}
+
+/// Images per second on the backend that the host chose, and on the engine that the peer has, too.
+fn verdict(page: &mut String, best: &[Option<Measured>; 3], chosen: &str) -> Result<()> {
+    let [onnxruntime, rten, Some(peer)] = best else { return Ok(()) };
+    for side in [onnxruntime, rten].into_iter().flatten() {
+        let choice = if side.backend == chosen { ", which the host chooses by itself for this model" } else { "" };
+        let (rate, of_peer, ratio) = (1e3 / side.total_ms, 1e3 / peer.total_ms, peer.total_ms / side.total_ms);
         writeln!(
             page,
-            "\nImages per second on onnxruntime: {:.2} against {:.2}, {:.2} x the peer. Without the model's own time, which \
-             is the same library on both sides: {:.1} ms against {:.1} ms.",
-            1e3 / ours.total_ms,
-            1e3 / peer.total_ms,
-            peer.total_ms / ours.total_ms,
-            ours.total_ms - ours.of("model").unwrap_or(0.0),
-            peer.total_ms - peer.of("model").unwrap_or(0.0),
+            "\nImages per second on {}{choice}: {rate:.2} against {of_peer:.2}, {ratio:.2} x the peer.",
+            side.backend
+        )?;
+    }
+    if let Some(side) = onnxruntime {
+        let beside = |side: &Measured| side.total_ms - side.of("model").unwrap_or(0.0);
+        writeln!(
+            page,
+            "\nWithout the model's own time, which on onnxruntime is the same library on both sides: {:.1} ms against {:.1} ms.",
+            beside(side),
+            beside(peer),
         )?;
     }
     Ok(())
