@@ -9,7 +9,7 @@ use pajamas_journeys::fixtures::repository;
 use pajamas_journeys::product::{House, Server, model_entry, never_end, run};
 use serde_json::{Value, json};
 
-const VIEWS: [&str; 5] = ["chat", "images", "models", "requests", "plugins"];
+const VIEWS: [&str; 6] = ["chat", "images", "models", "requests", "routes", "plugins"];
 /// The last answer's text in the page, and the note below it.
 const ANSWER: &str = "[...document.querySelectorAll('.turn.model .text')].at(-1)?.innerText";
 const NOTE: &str = "[...document.querySelectorAll('.turn.model .note')].at(-1)?.innerText";
@@ -111,6 +111,31 @@ fn an_answer_comes_in_pieces_and_says_what_it_used() {
     // It begins anew when that is asked for.
     browser.eval("document.querySelector('#chat-new').click()").unwrap();
     assert_eq!(browser.eval("document.querySelectorAll('.turn').length").unwrap(), 0);
+}
+
+#[test]
+fn the_router_shows_its_ladders_and_why_it_took_a_model() {
+    let Some(mut browser) = Browser::start().unwrap() else { return };
+    let ladder = "[[ladders]]\nid = \"answers\"\nsteps = [[\"missing\"], [\"chat\"]]\n";
+    let missing = model_entry("missing", Path::new("missing.gguf"), "task = \"chat\"");
+    let server = server(&(ladder.to_owned() + &missing));
+    browser.resize(1200, 800).unwrap();
+    browser.open(&format!("http://{}/#/routes", server.authority())).unwrap();
+    browser.wait("document.querySelector('.rungs .badge')?.innerText === 'unloaded'").unwrap();
+    let body = json!({ "model": "answers", "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 1 });
+    let answer = server.post_json("/v1/chat/completions", &body).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let line = "document.querySelector('#routes-decisions summary')";
+    let text = browser.wait(&format!("{line}?.innerText.includes('→') && {line}.innerText")).unwrap().to_string();
+    let parts = ["chat · answers", "asked for", "in place of missing", "ms"];
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    browser.eval(&format!("{line}.click()")).unwrap();
+    let why = browser.wait("document.querySelector('#routes-decisions details[open]')?.innerText").unwrap();
+    let parts = ["step 1 missing", "[model-not-found]", "step 2 chat", "taken"];
+    assert!(parts.iter().all(|part| why.as_str().unwrap().contains(part)), "{why}");
+    let states = browser.eval("[...document.querySelectorAll('.rungs .badge')].map((b) => b.innerText)").unwrap();
+    assert_eq!(states, json!(["unloaded", "ready"]));
+    assert_eq!(browser.problems(server.authority()).unwrap(), Vec::<String>::new());
 }
 
 #[test]

@@ -1,10 +1,11 @@
-/** The page: five views over the server's own routes. */
+/** The page: six views over the server's own routes. */
 
 import { chatView } from "./chat.ts";
 import { startFeed } from "./feed.ts";
 import { imagesView } from "./images.ts";
 import { startKey } from "./key.ts";
 import { requestsView } from "./requests.ts";
+import { routesView } from "./routes.ts";
 import { modelsView } from "./models.ts";
 import { pluginsView } from "./plugins.ts";
 import { startTabs } from "./tabs.ts";
@@ -14,5 +15,5 @@ import { startTheme } from "./theme.ts";
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 startTheme();
 startKey();
-startTabs([chatView(), imagesView(), modelsView(), requestsView(), pluginsView()]);
+startTabs([chatView(), imagesView(), modelsView(), requestsView(), routesView(), pluginsView()]);
 void startFeed();

@@ -12,7 +12,7 @@ use super::Host;
 use super::ask::{ask, common};
 use super::setup::Setup;
 use crate::artifact::{self, Reference};
-use crate::config::{Affinity, Config, Known, Model, Record as Keep, Task, suggest};
+use crate::config::{Affinity, Config, Known, Ladder, Model, Record as Keep, Task, suggest};
 use crate::error::{Error, Result};
 use crate::metrics::Took;
 use crate::models::{Lease, Spec, by_device};
@@ -65,8 +65,12 @@ impl Host {
     pub fn decisions(&self) -> Value {
         let setup = self.current.get();
         let snapshot = self.snapshot(&setup, &Excluded::new());
+        // The names of a configuration that was checked stand for something.
+        let steps = |name: &str| setup.config.steps(name).unwrap_or_default();
+        let ladder = |l: &Ladder| json!({ "id": l.id, "description": l.description, "steps": steps(&l.id) });
         json!({
             "rules": setup.rules.fingerprint(),
+            "ladders": setup.config.ladders.iter().map(ladder).collect::<Vec<_>>(),
             "snapshot": snapshot,
             "decisions": self.memory.decisions.all(),
         })

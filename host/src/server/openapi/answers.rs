@@ -299,7 +299,7 @@ fn operating() -> Value {
             "plugins": ["object"],
             "backends": [{ "plugin": "string", "backend": "object", "probe": "any" }],
         },
-        "Decisions": { "rules": "string", "snapshot": "object", "decisions": ["object"] },
+        "Decisions": { "rules": "string", "ladders": ["object"], "snapshot": "object", "decisions": ["object"] },
         "Settings": { "settings": ["object"], "file": "string|null", "reload": "object|null" },
         "Changes": { "changes": "object" },
         "Document": "object",
