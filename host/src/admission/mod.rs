@@ -40,6 +40,8 @@ pub struct Admission {
 struct Queue {
     /// All of them, those that wait included.
     inside: u32,
+    /// How many the model works on at the same time, as far as the latest that came knew; 0 when none did.
+    slots: u32,
     /// Those that the model has.
     given: u32,
     line: Line,
@@ -109,13 +111,15 @@ impl Admission {
         queue.next += 1;
         let begun = Instant::now();
         queue.line.push(number, priority, key.unwrap_or_default(), self.now());
-        queue.call(slots, self.now());
+        if slots > 0 {
+            queue.slots = slots;
+        }
+        queue.call(self.now());
         // From here on it leaves whatever happens.
         let mut ticket = Ticket {
             admission: Arc::clone(self),
             model: model.to_owned(),
             number,
-            slots,
             since: begun,
             waited: Duration::ZERO,
             given: false,
@@ -132,7 +136,6 @@ impl Admission {
                 return Err(cancelled.into());
             }
             queues = self.turned.wait_timeout(queues, CANCEL_POLL).unwrap_or_else(PoisonError::into_inner).0;
-            // How many run at the same time may be known only since.
         }
     }
 
@@ -164,9 +167,9 @@ impl Admission {
 
 impl Queue {
     /// Calls those for whom there is a place. Says whether there were any.
-    fn call(&mut self, slots: u32, now: u64) -> bool {
+    fn call(&mut self, now: u64) -> bool {
         let mut any = false;
-        while slots == 0 || self.given < slots.saturating_add(AHEAD) {
+        while self.slots == 0 || self.given < self.slots.saturating_add(AHEAD) {
             let Some(number) = self.line.next(now) else { break };
             self.given += 1;
             self.called.insert(number);
@@ -182,7 +185,6 @@ pub struct Ticket {
     admission: Arc<Admission>,
     model: String,
     number: u64,
-    slots: u32,
     since: Instant,
     waited: Duration,
     /// Whether its turn came.
@@ -213,7 +215,7 @@ impl Drop for Ticket {
         if self.given {
             queue.seconds += WEIGHT * (took - queue.seconds);
         }
-        let any = queue.call(self.slots, now);
+        let any = queue.call(now);
         drop(queues);
         if any {
             self.admission.turned.notify_all();
@@ -258,7 +260,8 @@ mod tests {
         let admission = Arc::new(Admission::default());
         let come = |priority, key| Comer { slots: 1, priority, key, ..comer("m") };
         let enter = |comer| admission.enter(comer, 64, &Cancel::new()).unwrap();
-        let (first, ahead) = (enter(come(0, None)), enter(come(0, None)));
+        // The first comes before it is known how many the model works on.
+        let (first, ahead) = (enter(comer("m")), enter(come(0, None)));
         let (sender, order) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let people = [(0, "many"), (0, "many"), (0, "few"), (-10, "low"), (10, "high")];

@@ -69,7 +69,8 @@ impl Question {
 /// Templates want the arguments of a call as an object, and OpenAI's API as a text.
 fn turn(message: &Message) -> Value {
     let mut turn = json!(message);
-    for call in turn["tool_calls"].as_array_mut().into_iter().flatten() {
+    let calls = turn.get_mut("tool_calls").and_then(Value::as_array_mut);
+    for call in calls.into_iter().flatten() {
         let arguments = call["function"]["arguments"].take();
         call["function"]["arguments"] = match arguments {
             Value::String(text) => Value::String(text),
