@@ -67,8 +67,10 @@ impl Host {
         let setup = self.current.get();
         let snapshot = self.snapshot(&setup, &Excluded::new());
         // The names of a configuration that was checked stand for something.
-        let steps = |name: &str| setup.config.steps(name).unwrap_or_default();
-        let ladder = |l: &Ladder| json!({ "id": l.id, "description": l.description, "steps": steps(&l.id) });
+        let ladder = |l: &Ladder| {
+            let steps = setup.config.steps(&l.id).unwrap_or_default();
+            json!({ "id": l.id, "description": l.description, "steps": steps })
+        };
         json!({
             "rules": setup.rules.fingerprint(),
             "ladders": setup.config.ladders.iter().map(ladder).collect::<Vec<_>>(),
