@@ -139,6 +139,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("model-not-chosen", Class::Invalid, "no model was named, and none or several would do"),
     ("no-candidate", Class::Unavailable, "none of the models that a request may go to can take it"),
     (
+        "deadline-unmet",
+        Class::Unavailable,
+        "no model is predicted to answer within the request's own timeout, so none begins",
+    ),
+    (
         "route-policy",
         Class::Unavailable,
         "no model keeps the policies, and the configuration refuses otherwise",
@@ -153,6 +158,31 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("language-unknown", Class::Invalid, "the model does not know the language that was asked for"),
     ("chat-template-missing", Class::Invalid, "the model has no chat template, so it cannot chat"),
     ("chat-template-failed", Class::Invalid, "the model's chat template refuses these messages"),
+    // models of other servers
+    (
+        "remote-unavailable",
+        Class::Unavailable,
+        "the other server cannot be reached, has a fault of its own, or failed and is left alone for a while",
+    ),
+    ("remote-busy", Class::Busy, "the other server has too much to do"),
+    (
+        "remote-timeout",
+        Class::Unavailable,
+        "the other server did not answer, or said nothing for longer than remote.silence",
+    ),
+    ("remote-interrupted", Class::Unavailable, "the other server stopped in the middle of its answer"),
+    (
+        "remote-invalid",
+        Class::Unavailable,
+        "what the other server answered is not what OpenAI's API promises, or longer than remote.max_answer",
+    ),
+    ("remote-refused", Class::Invalid, "the other server does not take the request"),
+    (
+        "remote-denied",
+        Class::Unavailable,
+        "the other server does not take the key, or knows neither the address nor the model",
+    ),
+    ("remote-key-missing", Class::Unavailable, "the variable that remote.key_env names holds no key"),
     // server
     ("listen-failed", Class::Unavailable, "the server's address cannot be taken"),
     ("body-too-large", Class::TooLarge, "the request's body is larger than server.max_body"),
@@ -169,6 +199,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
         "the model is being loaded, and server.while_loading lets no request wait for it",
     ),
     ("queue-full", Class::Busy, "server.max_queue requests run and wait for the model already"),
+    (
+        "rate-limited",
+        Class::Busy,
+        "the key has used up what server.keys allows it: requests at the same time, requests or tokens in a minute",
+    ),
     (
         "client-too-slow",
         Class::Unavailable,

@@ -15,6 +15,7 @@ pub mod models;
 pub mod pipeline;
 pub mod plugins;
 pub mod quantize;
+pub mod remote;
 pub mod router;
 pub mod server;
 pub mod stages;

@@ -6,3 +6,4 @@ pub mod fixtures;
 pub mod geometry;
 pub mod product;
 pub mod server;
+pub mod upstream;

@@ -1,5 +1,6 @@
 //! A server of the built product, asked over HTTP.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 
@@ -32,8 +33,17 @@ impl Server {
     /// # Errors
     /// What it says when it does not start.
     pub fn start_with(house: House, flags: &[&str]) -> Result<Self> {
+        Self::start_as(house, flags, &[])
+    }
+
+    /// As [`start_with`](Self::start_with), with variables in its environment.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn start_as(house: House, flags: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = pajamas()?;
         command.arg("--config").arg(house.config()).arg("serve").args(flags);
+        command.envs(variables.iter().copied());
         let mut child = piped(command.stdin(Stdio::null())).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().ok_or("standard error is a pipe")?);
         let mut said = String::new();
@@ -200,6 +210,8 @@ pub struct Answer {
     pub route: Option<String>,
     /// Its header `retry-after`.
     pub retry_after: Option<String>,
+    /// Its headers that say what is left to a key, by what follows `x-ratelimit-`.
+    pub left: BTreeMap<String, String>,
     /// Its body.
     pub body: String,
 }
@@ -207,7 +219,12 @@ pub struct Answer {
 impl Answer {
     fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Self> {
         let header = |name| response.headers().get(name).map(|v| v.to_str().map(str::to_owned)).transpose();
+        let left = response.headers().iter().filter_map(|(name, value)| {
+            let name = name.as_str().strip_prefix("x-ratelimit-")?;
+            Some((name.to_owned(), value.to_str().ok()?.to_owned()))
+        });
         Ok(Self {
+            left: left.collect(),
             status: response.status().as_u16(),
             route: header("x-pajamas-route")?,
             retry_after: header("retry-after")?,

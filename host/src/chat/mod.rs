@@ -4,6 +4,7 @@ mod call;
 mod conversation;
 mod dialect;
 mod learn;
+pub mod native;
 mod reader;
 mod schema;
 mod syntax;

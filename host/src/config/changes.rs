@@ -181,7 +181,7 @@ impl Model {
     fn has_the_session_of(&self, other: &Self) -> bool {
         let session = |m: &Self| {
             let place = (m.location().map(ToOwned::to_owned), m.format.clone(), m.precision.clone());
-            (place, m.backend.clone(), m.device.clone(), m.isolation, m.options.clone())
+            (place, m.remote.clone(), m.backend.clone(), m.device.clone(), m.isolation, m.options.clone())
         };
         session(self) == session(other)
     }

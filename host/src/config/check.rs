@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::check_routes::{self, Known};
 use super::entries::{Model, Pipeline, Step};
+use super::isolation::Isolation;
 use super::origin::Origin;
 use super::problem::{Problem, Problems};
 use super::task::Task;
-use super::text::{GrantedFile, Id, LocalPath};
+use super::text::{BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};
 use super::tree::{Node, Segment};
 use super::{Config, suggest};
 
@@ -93,6 +94,16 @@ impl Check<'_> {
                 let message = format!("`server.keys` has two entries with the name `{}`", key.name);
                 self.report("config-duplicate-id", &at(i, "name"), message, "give one of them another name");
             }
+            let limits = [
+                ("max_concurrent", key.max_concurrent),
+                ("requests_per_minute", key.requests_per_minute),
+                ("tokens_per_minute", key.tokens_per_minute),
+            ];
+            for (name, _) in limits.into_iter().filter(|(_, limit)| *limit == Some(0)) {
+                let message = format!("the key `{}` may use nothing: its `{name}` is 0", key.name);
+                let help = "leave the limit out, or remove the key";
+                self.report("config-invalid-value", &at(i, name), message, help);
+            }
             if key.scopes.is_empty() {
                 let message = format!("the key `{}` opens nothing", key.name);
                 let help = "name some of infer, metrics, admin, or remove the key";
@@ -134,9 +145,11 @@ impl Check<'_> {
         let id = &model.id;
         let at = |key: &str| ["models".into(), index.into(), key.into()];
         if !self.tree.is_damaged(&at("id")[..2]) {
-            match (&model.artifact, &model.path) {
-                (Some(_), Some(_)) => self.report("config-conflict", &at("path"), format!("model `{id}` has both `artifact` and `path`"), "keep the one that is meant"),
-                (None, None) => self.report("config-missing-key", &at("id")[..2], format!("model `{id}` has neither `artifact` nor `path`"), "write `artifact = \"FOLDER\"` for a folder with manifest.json, or `path = \"FILE.gguf\"`"),
+            match (&model.artifact, &model.path, &model.remote) {
+                (Some(_), Some(_), _) => self.report("config-conflict", &at("path"), format!("model `{id}` has both `artifact` and `path`"), "keep the one that is meant"),
+                (Some(_), None, Some(_)) | (None, Some(_), Some(_)) => self.report("config-conflict", &at("remote"), format!("model `{id}` is here and elsewhere: it has `remote` beside `artifact` or `path`"), "make two models of it, and a ladder of the two"),
+                (None, None, None) => self.report("config-missing-key", &at("id")[..2], format!("model `{id}` has neither `artifact` nor `path`"), "write `artifact = \"FOLDER\"` for a folder with manifest.json, or `path = \"FILE.gguf\"`"),
+                (None, None, Some(_)) => self.remote(&at("remote"), model),
                 _ => {}
             }
         }
@@ -165,6 +178,51 @@ impl Check<'_> {
                 );
             }
             Some(_) => {}
+        }
+    }
+
+    /// What only models that are here have.
+    fn remote(&mut self, at: &[Segment], model: &Model) {
+        let Model { id, .. } = model;
+        let here = [
+            ("format", model.format.is_some()),
+            ("precision", model.precision.is_some()),
+            ("chat_template", model.chat_template.is_some()),
+            ("backend", model.backend != BackendChoice::Auto),
+            ("device", model.device != DeviceChoice::Auto),
+            ("isolation", model.isolation != Isolation::None),
+            ("options", !model.options.is_empty()),
+            ("pipeline", model.pipeline.is_some()),
+        ];
+        for (key, _) in here.into_iter().filter(|(_, set)| *set) {
+            let at = [&at[..2], &[key.into()]].concat();
+            let message = format!("model `{id}` runs elsewhere, and `{key}` is a matter of that server");
+            self.report("config-conflict", &at, message, "take it out");
+        }
+        if let Some(task) = model.task.filter(|task| !Task::Chat.covers(*task) || *task == Task::Rerank) {
+            let at = [&at[..2], &["task".into()]].concat();
+            let message = format!("model `{id}` runs elsewhere, and OpenAI's API has nothing for {task}");
+            self.report("config-conflict", &at, message, "a remote model does generate, chat or embed");
+        }
+        let Some(remote) = &model.remote else { return };
+        let nothing = [
+            ("parallel", remote.parallel == 0),
+            ("connect", remote.connect.duration().is_zero()),
+            ("silence", remote.silence.duration().is_zero()),
+            ("max_answer", remote.max_answer.get() == 0),
+            ("failures", remote.failures == 0),
+            ("rest", remote.rest.duration().is_zero()),
+            ("max_rest", remote.max_rest < remote.rest),
+        ];
+        for (key, _) in nothing.into_iter().filter(|(_, wrong)| *wrong) {
+            let what = if key == "max_rest" { "is shorter than `rest`" } else { "is 0" };
+            let message = format!("model `{id}`: `remote.{key}` {what}");
+            self.report(
+                "config-invalid-value",
+                &[at, &[key.into()]].concat(),
+                message,
+                "leave it out for what is usual",
+            );
         }
     }
 

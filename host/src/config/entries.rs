@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::isolation::Isolation;
 use super::quantity::{ByteSize, Period};
+use super::remote::{Cost, Remote};
 use super::sections::{Limits, Options};
 use super::task::Task;
 use super::text::{BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};
 
-/// A model: a file or an artifact, with what to do with it.
+/// A model: a file, an artifact or another server's, with what to do with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -21,12 +22,18 @@ pub struct Model {
     /// One line for people.
     #[serde(default)]
     pub description: Option<String>,
-    /// Its artifact: a folder with `manifest.json`. Either this or `path`.
+    /// Its artifact: a folder with `manifest.json`. Either this, `path` or `remote`.
     #[serde(default)]
     pub artifact: Option<LocalPath>,
-    /// A single model file, `.gguf` or `.onnx`, or an artifact folder. Either this or `artifact`.
+    /// A single model file, `.gguf` or `.onnx`, or an artifact folder. Either this, `artifact` or `remote`.
     #[serde(default)]
     pub path: Option<LocalPath>,
+    /// A model of another server with OpenAI's API. Either this, `artifact` or `path`.
+    #[serde(default)]
+    pub remote: Option<Remote>,
+    /// What a million of its tokens cost, in whatever money you count; 0 when not set.
+    #[serde(default)]
+    pub cost: Cost,
     /// What it does; known from the artifact or the file when not set.
     #[serde(default)]
     pub task: Option<Task>,
@@ -60,7 +67,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Where it lies: `artifact` or `path`, of which a checked configuration has exactly one.
+    /// Where it lies: `artifact` or `path`, of which a checked configuration has exactly one unless it has `remote`.
     pub fn location(&self) -> Option<&Path> {
         self.artifact.as_deref().or(self.path.as_deref())
     }

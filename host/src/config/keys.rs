@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::priority::Priority;
 use super::text::{Id, text_value};
 
 /// A key that callers send as `Authorization: Bearer KEY` or `x-api-key: KEY`.
@@ -16,6 +17,18 @@ pub struct Key {
     /// What it opens.
     #[serde(default = "infer")]
     pub scopes: Vec<Scope>,
+    /// Its requests that may run and wait at the same time; more are refused with status 429.
+    #[serde(default)]
+    pub max_concurrent: Option<u32>,
+    /// Its requests in a minute; more are refused with status 429. Each answer that is asked for counts.
+    #[serde(default)]
+    pub requests_per_minute: Option<u32>,
+    /// The highest priority of its requests, and that of those that say none.
+    #[serde(default)]
+    pub priority: Option<Priority>,
+    /// Its tokens in a minute, of prompts and answers; who has used them up is refused with status 429.
+    #[serde(default)]
+    pub tokens_per_minute: Option<u32>,
 }
 
 fn infer() -> Vec<Scope> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use super::pattern::{Hours, Names, OneOrMany, Pattern};
 use super::quantity::{ByteSize, Period};
+use super::remote::Cost;
 use super::task::Task;
 use super::text::Id;
 
@@ -23,6 +24,10 @@ pub struct Routing {
     pub warm_only: bool,
     /// The highest temperature in degrees Celsius that a device may have to be given a request.
     pub max_temperature: Option<u32>,
+    /// The most that a million tokens of a model may cost.
+    pub max_cost: Option<Cost>,
+    /// How many requests may wait for a model; one that would be one more goes to the next step.
+    pub spill: Option<u32>,
     /// Of models that are equally good, the one that has the beginning of the request in its cache.
     pub affinity: Option<Affinity>,
     /// What becomes of a request for which no model keeps the policies.
@@ -94,6 +99,12 @@ pub struct Rule {
     /// In place of `routing.max_temperature`.
     #[serde(default)]
     pub max_temperature: Option<u32>,
+    /// In place of `routing.max_cost`.
+    #[serde(default)]
+    pub max_cost: Option<Cost>,
+    /// In place of `routing.spill`.
+    #[serde(default)]
+    pub spill: Option<u32>,
     /// In place of `routing.affinity`.
     #[serde(default)]
     pub affinity: Option<Affinity>,
@@ -110,6 +121,8 @@ impl Rule {
             vram_headroom: self.vram_headroom.or(of_all.vram_headroom),
             warm_only: self.warm_only.unwrap_or(of_all.warm_only),
             max_temperature: self.max_temperature.or(of_all.max_temperature),
+            max_cost: self.max_cost.or(of_all.max_cost),
+            spill: self.spill.or(of_all.spill),
             affinity: self.affinity.or(of_all.affinity),
             otherwise: self.otherwise.unwrap_or(of_all.otherwise),
             record: of_all.record,

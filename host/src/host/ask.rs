@@ -21,6 +21,7 @@ pub fn ask(request: &Request) -> Ask {
     let hints = &params.hints;
     let mut ask = Ask {
         answer: params.max_tokens,
+        deadline: hints.deadline.map(|deadline| u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX)),
         language: hints.language.clone(),
         key: hints.key.clone(),
         metadata: hints.metadata.clone(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::hardware::Heat;
 use crate::metrics::Observations;
+use crate::remote::Health;
 use crate::router::{Ended, Fault, Record};
 
 /// Sessions and beginnings that are remembered at least; at most twice as many.
@@ -27,6 +28,8 @@ pub(super) struct Memory {
     pub(super) troubles: Troubles,
     pub(super) decisions: Decisions,
     pub(super) heat: Heat,
+    /// How well the servers of remote models are.
+    pub(super) health: Health,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,6 +2,7 @@
 
 mod ask;
 mod memory;
+mod quota;
 mod reload;
 mod routing;
 mod setup;
@@ -15,7 +16,7 @@ use std::time::Instant;
 
 use pajamas_plugin_api::{Cancel, EngineStats, ProgressSink, Prompt, Token};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Keys};
 use crate::chat::Conversation;
 use crate::config::{Config, Model, Task};
 use crate::error::{Error, Result};
@@ -24,9 +25,11 @@ use crate::metrics::{Metrics, Now};
 use crate::models::{Lease, Loaded, Models, Order, Spec, Status, is_lost};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
+use crate::remote;
 use crate::stages::Stages;
 pub use ask::ask as ask_of;
 use memory::Memory;
+use quota::{counted, with_wait};
 pub use reload::{Cause, Refused, Reload};
 use routing::{Excluded, Routed, load_request, unknown};
 use setup::{Current, Setup};
@@ -44,6 +47,7 @@ pub struct Host {
     stages: Stages,
     models: Arc<Models>,
     admission: Arc<Admission>,
+    keys: Arc<Keys>,
     metrics: Metrics,
     ahead: Ahead,
     memory: Memory,
@@ -59,7 +63,8 @@ impl Host {
     /// What is wrong with the configuration's stages; a plugin that is refused is no error but a report.
     pub fn start(config: Config) -> Result<Self> {
         let hardware = Hardware::detect();
-        let plugins = Plugins::load(&config.plugins);
+        let mut plugins = Plugins::load(&config.plugins);
+        plugins.add(remote::backend());
         let stages = Stages::new(&config.stages)?;
         let known = stages.names();
         config.check_stages(&known.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -76,6 +81,7 @@ impl Host {
             stages,
             models,
             admission: Arc::default(),
+            keys: Arc::default(),
             metrics: Metrics::default(),
             ahead: Ahead::default(),
             memory: Memory::default(),
@@ -113,12 +119,21 @@ impl Host {
         model.task.or_else(|| Spec::of_model(model).ok().and_then(|spec| spec.task))
     }
 
-    /// Carries out one request: routes it, loads the model when it has to, runs the pipeline.
+    /// Carries out one request: looks what its key may still use, routes it, loads the model when it has to, runs the
+    /// pipeline.
     ///
     /// # Errors
-    /// Everything that can be refused has a code: `model-not-found`, `backend-unavailable`, `out-of-memory`,
-    /// `context-length-exceeded`, a stage's or a backend's own, `cancelled`.
+    /// Everything that can be refused has a code: `rate-limited`, `model-not-found`, `backend-unavailable`,
+    /// `out-of-memory`, `context-length-exceeded`, a stage's or a backend's own, `cancelled`.
     pub fn run(&self, mut request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
+        request.params.priority = self.priority(&request);
+        match self.pass(&request)? {
+            Some(pass) => counted(pass, events, |events| self.admitted(request, cancel, events)),
+            None => self.admitted(request, cancel, events),
+        }
+    }
+
+    fn admitted(&self, mut request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
         let mut told: Option<Route> = None;
         let mut excluded = Excluded::new();
         let mut retried = false;
@@ -132,8 +147,16 @@ impl Host {
                 Err(error) => return self.fail(&routed, error),
             };
             let route = routed.told(&request, &choice);
-            let _ticket = match self.admission.enter(&spec.id, setup.config.server.max_queue) {
+            let comer = self.comer(spec, &choice, &request);
+            let ticket = match self.admission.enter(comer, setup.config.server.max_queue, cancel) {
                 Ok(ticket) => ticket,
+                Err(error) if self.may_go_elsewhere(&routed, &error, &mut excluded) => continue,
+                Err(error) => return self.fail(&routed, error),
+            };
+            let remote = setup.config.model(&spec.id).and_then(|model| model.remote.as_ref());
+            let permit = remote.map(|remote| self.memory.health.enter(&spec.id, remote)).transpose();
+            let permit = match permit {
+                Ok(permit) => permit,
                 Err(error) if self.may_go_elsewhere(&routed, &error, &mut excluded) => continue,
                 Err(error) => return self.fail(&routed, error),
             };
@@ -167,7 +190,8 @@ impl Host {
             self.leased(&lease);
             let begun = Instant::now();
             // Kept for another try only where one session's end is not that of the host.
-            let again = (lease.isolated && !retried).then(|| request.clone());
+            let may_leave = permit.is_some() && routed.has_others();
+            let again = (may_leave || lease.isolated && !retried).then(|| request.clone());
             let Request { task, input, params, .. } = request;
             let work = Work { host: self, setup: &setup, task, spec, lease: &lease };
             let result = work.carry_out(input, &params, cancel, &mut measured);
@@ -177,8 +201,25 @@ impl Host {
                 Err(e) if is_lost(e) => self.models.broke(&lease, e),
                 Err(_) => {}
             }
+            if let Some(permit) = permit {
+                permit.ended(&result);
+            }
+            let again = again.filter(|_| !streamed && !cancel.is_cancelled());
+            if let (Err(error), Some(whole)) = (&result, &again)
+                && remote::is_remote(error.code())
+                && self.may_go_elsewhere(&routed, error, &mut excluded)
+            {
+                tracing::warn!(
+                    model = spec.id,
+                    code = error.code(),
+                    "another model is asked: nothing was answered yet"
+                );
+                request = whole.clone();
+                meter.end(&result.map(|(output, steps)| Outcome { route, output, steps }));
+                continue;
+            }
             let lost = result.as_ref().is_err_and(|error| error.code().starts_with("worker-"));
-            if let Some(whole) = again.filter(|_| lost && !streamed && !cancel.is_cancelled()) {
+            if let Some(whole) = again.filter(|_| lost) {
                 tracing::warn!(model = spec.id, "tried once more: nothing was answered yet");
                 self.record_end(&routed, result.as_ref().err());
                 meter.end(&result.map(|(output, steps)| Outcome { route, output, steps }));
@@ -187,6 +228,7 @@ impl Host {
             }
             let result = result.map(|(output, steps)| Outcome { route, output, steps });
             self.ended(&routed, &lease.device, worked, &result);
+            let result = result.map(|outcome| with_wait(outcome, ticket.waited()));
             meter.end(&result);
             return result;
         }
@@ -209,10 +251,13 @@ impl Host {
         };
         let now = Now {
             inside: self.admission.inside(),
+            keys: self.keys.inside(),
+            waiting: self.admission.waiting(),
             models: self.models_status(),
             engines: self.models.loaded().into_iter().filter_map(engine).collect(),
             devices: self.models.devices(),
             plugins: self.plugins.loaded(),
+            remotes: self.remotes().into_iter().map(|remote| (remote.model, remote.state)).collect(),
         };
         self.metrics.encode(&now).map_err(|_| Error::new("internal", "the metrics cannot be written"))
     }
@@ -243,6 +288,7 @@ impl Host {
         let find = |setup: &Setup| {
             let spec = Spec::of_model(configured(&setup.config, id)?)?;
             self.models.forgive(id);
+            self.memory.health.forgive(id);
             Ok(Arc::new(spec))
         };
         self.lease_of(&find, cancel).map(drop)

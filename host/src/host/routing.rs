@@ -15,9 +15,10 @@ use crate::artifact::{self, Reference};
 use crate::config::{Affinity, Config, Known, Ladder, Model, Record as Keep, Task, suggest};
 use crate::error::{Error, Result};
 use crate::metrics::Took;
-use crate::models::{Lease, Spec, by_device};
+use crate::models::{Lease, Spec, State, by_device};
 use crate::pipeline::{Outcome, Output, Request, Route};
 use crate::plugins::Choice;
+use crate::remote;
 use crate::router::{self, Ask, Decision, Device, Ended, Fault, Record, Snapshot, decide};
 
 /// What is known of a configured model without loading it; found out once for a configuration.
@@ -66,8 +67,10 @@ impl Host {
         let setup = self.current.get();
         let snapshot = self.snapshot(&setup, &Excluded::new());
         // The names of a configuration that was checked stand for something.
-        let steps = |name: &str| setup.config.steps(name).unwrap_or_default();
-        let ladder = |l: &Ladder| json!({ "id": l.id, "description": l.description, "steps": steps(&l.id) });
+        let ladder = |l: &Ladder| {
+            let steps = setup.config.steps(&l.id).unwrap_or_default();
+            json!({ "id": l.id, "description": l.description, "steps": steps })
+        };
         json!({
             "rules": setup.rules.fingerprint(),
             "ladders": setup.config.ladders.iter().map(ladder).collect::<Vec<_>>(),
@@ -194,7 +197,14 @@ impl Host {
             let facts = self.facts(setup, model);
             let spec = facts.spec.as_deref();
             let id = model.id.to_string();
-            let (state, held) = glance.models.get(&id).cloned().unwrap_or_default();
+            let (mut state, held) = glance.models.get(&id).cloned().unwrap_or_default();
+            if model.remote.is_some() && state == State::Unloaded {
+                // Nothing has to be loaded for it.
+                state = State::Ready;
+            }
+            let health = &self.memory.health;
+            let resting = model.remote.as_ref().and_then(|remote| health.refuses(&id, remote));
+            let resting = resting.as_ref().map(Fault::from);
             let (observed, slots) = self.memory.observed.of(&id, &facts.device);
             let known = router::Model {
                 task: facts.task,
@@ -206,9 +216,17 @@ impl Host {
                 device: facts.device.clone(),
                 memory: held.get(&facts.device).copied().or(facts.memory),
                 inside: inside.get(&id).copied().unwrap_or(0),
-                slots,
+                // Until it was asked for the first time, what its entry says.
+                slots: if slots == 0 {
+                    model.remote.as_ref().map_or(0, |remote| remote.parallel)
+                } else {
+                    slots
+                },
+                remote: model.remote.is_some(),
+                cost: model.cost.get(),
                 unusable: excluded
                     .get(&id)
+                    .or(resting.as_ref())
                     .or_else(|| troubles.get(&id))
                     .or(facts.unusable.as_ref())
                     .cloned(),
@@ -254,6 +272,7 @@ impl Host {
         let spec = Spec::of_model(model)?;
         let mut hasher = DefaultHasher::new();
         model.location().hash(&mut hasher);
+        model.remote.as_ref().map(|remote| (&remote.url, &remote.model)).hash(&mut hasher);
         let context = spec.options.get("context_length").and_then(Value::as_u64);
         let mut facts = Facts {
             task: spec.task,
@@ -318,14 +337,11 @@ impl Host {
 
     /// Whether a request whose model could not be had may go to another one, which is then not this. Says why not.
     pub(super) fn may_go_elsewhere(&self, routed: &Routed, error: &Error, excluded: &mut Excluded) -> bool {
-        let others = routed.decision.as_ref().is_some_and(|decision| {
-            let able = |one: &router::Considered| one.model != routed.spec.id && one.rejected.is_none();
-            decision.candidates.iter().any(able)
-        });
-        if !others || error.code() == "cancelled" {
+        if !routed.has_others() || error.code() == "cancelled" {
             return false;
         }
-        if error.code() != "queue-full" {
+        // Of another server the breaker remembers it.
+        if error.code() != "queue-full" && !remote::is_remote(error.code()) {
             self.memory.troubles.add(&routed.spec.id, error.into());
         }
         excluded.insert(routed.spec.id.clone(), error.into());
@@ -335,6 +351,14 @@ impl Host {
 }
 
 impl Routed {
+    /// Whether another model could take the request.
+    pub(super) fn has_others(&self) -> bool {
+        self.decision.as_ref().is_some_and(|decision| {
+            let able = |one: &router::Considered| one.model != self.spec.id && one.rejected.is_none();
+            decision.candidates.iter().any(able)
+        })
+    }
+
     /// The route, as it is told.
     pub(super) fn told(&self, request: &Request, choice: &Choice<'_>) -> Route {
         let route = Route {
@@ -349,6 +373,7 @@ impl Routed {
             degraded_from: None,
             degraded: Vec::new(),
             breaks: Vec::new(),
+            remote: self.spec.remote().map(str::to_owned),
             trace: None,
         };
         let Some(decision) = &self.decision else { return route };

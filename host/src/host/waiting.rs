@@ -50,6 +50,9 @@ impl Host {
             return Ok(());
         }
         let spec = find(&setup)?;
+        if spec.remote().is_some() {
+            return Ok(());
+        }
         match self.models.state(&spec.id) {
             // Of a quarantined one the request says why.
             (State::Ready | State::Busy | State::Quarantined, _) => return Ok(()),

@@ -4,7 +4,9 @@ use pajamas_plugin_api::{EngineStats, Memory};
 use prometheus_client::registry::Registry;
 
 use super::{Counters, Gauges, Seconds, counter, gauge, seconds};
+use crate::admission::Waiting;
 use crate::models::{State, Status};
+use crate::remote::Phase;
 
 /// Gauges of what is now.
 pub(super) struct Moment {
@@ -16,12 +18,19 @@ pub(super) struct Moment {
     budget: Gauges,
     plugins: Gauges,
     engine: Gauges,
+    remotes: Gauges,
+    keys: Gauges,
+    key_queue: Gauges,
 }
 
 /// What [`Metrics::encode`] has to be told, since nobody tells it when it changes.
 pub struct Now {
     /// Requests inside, by model.
     pub inside: Vec<(String, u32)>,
+    /// Who waits before the engines.
+    pub waiting: Vec<Waiting>,
+    /// Requests inside, by key of the server, of those that have limits.
+    pub keys: Vec<(String, u32)>,
     /// All models that are known.
     pub models: Vec<Status>,
     /// Engines of loaded models.
@@ -30,12 +39,18 @@ pub struct Now {
     pub devices: Vec<(String, u64, u64)>,
     /// Name and version of each plugin.
     pub plugins: Vec<(String, String)>,
+    /// Remote models, and the state of each one's breaker.
+    pub remotes: Vec<(String, &'static str)>,
 }
 
 impl Moment {
     pub(super) fn new(registry: &mut Registry) -> Self {
         Self {
-            queue: gauge(registry, "queue_depth", "Requests that wait for a place in the model's engine"),
+            queue: gauge(
+                registry,
+                "queue_depth",
+                "Requests that wait for the model, in its engine or before it",
+            ),
             states: gauge(registry, "model_state", "1 for the state that the model is in"),
             loads: counter(registry, "model_loads", "How often a model was loaded"),
             load_times: seconds(
@@ -55,11 +70,35 @@ impl Moment {
                 "engine",
                 "What the engine of a text model reports, by the name of the number",
             ),
+            key_queue: gauge(
+                registry,
+                "key_queue_depth",
+                "Requests that wait before the model's engine, by the key of the server that they were sent with",
+            ),
+            keys: gauge(
+                registry,
+                "key_requests_in_flight",
+                "Requests that run or wait, by key of the server, of keys that have limits",
+            ),
+            remotes: gauge(
+                registry,
+                "remote_state",
+                "1 for where the breaker of a remote model is: closed, open, half-open",
+            ),
         }
     }
 
     pub(super) fn set(&self, now: &Now) {
-        for family in [&self.queue, &self.states, &self.memory, &self.budget, &self.plugins, &self.engine] {
+        let families = [
+            &self.queue,
+            &self.states,
+            &self.memory,
+            &self.budget,
+            &self.plugins,
+            &self.engine,
+            &self.remotes,
+        ];
+        for family in families.into_iter().chain([&self.keys, &self.key_queue]) {
             family.clear();
         }
         self.load_times.clear();
@@ -72,7 +111,9 @@ impl Moment {
             // An engine knows how many wait; of the others all that are inside run.
             let waiting =
                 now.engines.iter().find(|(id, _)| id == model).map_or(0, |(_, stats)| stats.waiting);
-            put(&self.queue, &[("model", model)], u64::from(waiting.min(*inside)));
+            let before =
+                now.waiting.iter().find(|one| one.model == *model).map_or(0, |one| one.waiting as u64);
+            put(&self.queue, &[("model", model)], u64::from(waiting.min(*inside)) + before);
         }
         for status in &now.models {
             for state in State::ALL {
@@ -95,6 +136,20 @@ impl Moment {
         }
         for (name, version) in &now.plugins {
             put(&self.plugins, &[("name", name), ("version", version)], 1);
+        }
+        for Waiting { model, by_key, .. } in &now.waiting {
+            for (key, count) in by_key {
+                put(&self.key_queue, &[("model", model), ("key", key)], *count as u64);
+            }
+        }
+        for (key, inside) in &now.keys {
+            put(&self.keys, &[("key", key)], u64::from(*inside));
+        }
+        for (model, state) in &now.remotes {
+            for phase in Phase::ALL {
+                let is = u64::from(phase.name() == *state);
+                put(&self.remotes, &[("model", model), ("state", phase.name())], is);
+            }
         }
         for (model, stats) in &now.engines {
             for (name, value) in numbers(stats) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::artifact::{Source, Wanted};
-use crate::config::{BackendChoice, DeviceChoice, GrantedFile, Isolation, Model, Options, Task};
+use crate::config::{BackendChoice, DeviceChoice, GrantedFile, Isolation, Model, Options, Remote, Task};
 use crate::error::{Error, Result};
 use crate::plugins::Asked;
 
@@ -38,6 +38,9 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// The format of models that other servers run.
+    pub const REMOTE: &str = "openai";
+
     /// As the plugins are asked for a backend.
     pub fn asked(&self) -> Asked<'_> {
         let Self { file, format, backend, device, options, .. } = self;
@@ -49,6 +52,9 @@ impl Spec {
     /// # Errors
     /// `model-not-found`, `manifest-…`, `variant-not-found`, `artifact-corrupt`, each with the model's id.
     pub fn of_model(model: &Model) -> Result<Self> {
+        if let Some(remote) = &model.remote {
+            return Ok(Self::of_remote(model, remote));
+        }
         let within = |e: Error| e.within(format_args!("model `{}`", &*model.id));
         let location =
             model.location().ok_or_else(|| within(Error::new("model-not-found", "it has no path")))?;
@@ -71,6 +77,30 @@ impl Spec {
     /// As for [`of_model`](Self::of_model).
     pub fn of_path(path: &str, source: &Source) -> Result<Self> {
         Self::of_source(path, source, Wanted::default())
+    }
+
+    /// A model of another server: its backend is told where, and no file is looked at.
+    fn of_remote(model: &Model, remote: &Remote) -> Self {
+        // Of this type nothing can fail to be written.
+        let options = match serde_json::to_value(remote) {
+            Ok(serde_json::Value::Object(options)) => options,
+            _ => Options::new(),
+        };
+        Self {
+            id: model.id.to_string(),
+            file: PathBuf::new(),
+            format: Self::REMOTE.to_owned(),
+            precision: None,
+            task: Some(model.task.unwrap_or(Task::Chat)),
+            pipeline: None,
+            labels: None,
+            backend: BackendChoice::Auto,
+            device: DeviceChoice::Auto,
+            isolation: Isolation::None,
+            chat_template: None,
+            options,
+            folder: PathBuf::new(),
+        }
     }
 
     fn of_source(id: &str, source: &Source, wanted: Wanted<'_>) -> Result<Self> {
@@ -98,6 +128,12 @@ impl Spec {
             chat_template: None,
             options: Options::new(),
         })
+    }
+
+    /// What another server calls the model, if it runs on one.
+    pub fn remote(&self) -> Option<&str> {
+        let name = self.options.get("model").and_then(serde_json::Value::as_str);
+        name.filter(|_| self.format == Self::REMOTE)
     }
 
     /// Where files that belong to the model are looked for: beside its main file, in the folder above it, and in the

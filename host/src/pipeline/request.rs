@@ -52,8 +52,8 @@ pub struct Params {
     pub ignore_eos: bool,
     /// What the answer must look like.
     pub constraint: Option<Constraint>,
-    /// Among requests that wait for a model, the highest goes first.
-    pub priority: i32,
+    /// Among requests that wait for a model, the highest goes first; its key's, or 0, when not given.
+    pub priority: Option<i32>,
     /// Pooling of embeddings: `mean`, `cls`, `last`; `rank` scores pairs.
     pub pooling: Option<String>,
     /// Whether embeddings are scaled to length 1.
@@ -81,6 +81,8 @@ pub struct Hints {
     pub metadata: BTreeMap<String, String>,
     /// The session that it belongs to.
     pub session: Option<String>,
+    /// How long the answer may take, where the client said.
+    pub deadline: Option<Duration>,
     /// Whether the caller wants the decision told.
     pub trace: bool,
 }
@@ -149,6 +151,8 @@ pub struct Route {
     pub degraded: Vec<String>,
     /// The policies that it does not keep, since no model does.
     pub breaks: Vec<String>,
+    /// What the other server calls the model, when it runs on one.
+    pub remote: Option<String>,
     /// The whole decision as JSON, for a caller who wants it.
     #[serde(skip)]
     pub trace: Option<serde_json::Value>,

@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use pajamas_plugin_api::{
-    Cancel, EmbedRequest, GenerateRequest, PluginError, Prompt, Session, Signature, TextSignature,
-    TokenEvent, TokenSink, Usage, capability,
+    Cancel, EmbedRequest, EventSink, GenerateRequest, PluginError, Prompt, Session, Signature, TextSignature,
+    TokenEvent, TokenSink, Usage, capability, codes,
 };
+use serde::de::DeserializeOwned;
 
 use super::request::{Event, Input, Output, Params, StepTime};
 use super::tensors::Outputs;
+use crate::chat::native::{self, Question, Said};
 use crate::chat::{self, Conversation, Part, Reader};
 use crate::error::{Error, Result};
 use crate::value::Tensor;
@@ -30,7 +32,7 @@ pub fn generate(
         logprobs: params.logprobs,
         ignore_eos: params.ignore_eos,
         constraint: params.constraint.clone(),
-        priority: params.priority,
+        priority: params.priority.unwrap_or(0),
         options: params.options.clone(),
         ..GenerateRequest::new(Prompt::text(""))
     };
@@ -38,6 +40,10 @@ pub fn generate(
         Input::Prompt(prompt) => {
             request.prompt = prompt;
             None
+        }
+        Input::Conversation(conversation) if answers_itself(signature) => {
+            let question = Question::new(&conversation, request);
+            return answer(session, &question, params.logprobs.is_some(), events, cancel);
         }
         Input::Conversation(conversation) => {
             let answer = chat::begin(text(signature)?, &conversation, params.constraint.is_some())?;
@@ -57,6 +63,68 @@ pub fn generate(
     let summary = session.generate(&request, &mut tokens, cancel)?;
     tokens.finish();
     Ok((Output::Text(summary), vec![StepTime { step: "model".into(), time: started.elapsed() }]))
+}
+
+/// Whether a session answers conversations by itself.
+fn answers_itself(signature: &Signature) -> bool {
+    signature.capabilities.iter().any(|capability| capability == native::CAPABILITY)
+}
+
+/// Has a session answer a conversation by itself.
+fn answer(
+    session: &dyn Session,
+    question: &Question,
+    with_logprob: bool,
+    events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    cancel: &Cancel,
+) -> Result<(Output, Vec<StepTime>)> {
+    let protocol = |what: &str| PluginError::new(codes::PROTOCOL, format!("{}: {what}", native::EXTENSION));
+    let extension = session
+        .extension(native::EXTENSION)
+        .ok_or_else(|| protocol("the session has the capability and not the extension"))?;
+    let started = Instant::now();
+    let input = serde_json::to_vec(question).map_err(|error| protocol(&error.to_string()))?;
+    let mut told = Told { events, with_logprob, unreadable: None };
+    let summary = extension.call(&input, &[], &mut told, &mut Outputs::new(0), cancel)?;
+    if let Some(what) = told.unreadable {
+        return Err(protocol(&what).into());
+    }
+    let summary = serde_json::from_slice(&summary).map_err(|error| protocol(&error.to_string()))?;
+    Ok((Output::Text(summary), vec![StepTime { step: "model".into(), time: started.elapsed() }]))
+}
+
+/// Events of a session that answers by itself, as events of the host.
+struct Told<'e> {
+    events: &'e mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    with_logprob: bool,
+    /// What could not be read.
+    unreadable: Option<String>,
+}
+
+impl Told<'_> {
+    fn read<T: DeserializeOwned>(&mut self, payload: &[u8]) -> Option<T> {
+        serde_json::from_slice(payload).map_err(|error| self.unreadable = Some(error.to_string())).ok()
+    }
+}
+
+impl EventSink for Told<'_> {
+    fn event(&mut self, name: &str, payload: &[u8]) -> ControlFlow<()> {
+        match name {
+            native::TOKEN => {
+                let Some(Said { text, logprob, extras }) = self.read(payload) else {
+                    return ControlFlow::Break(());
+                };
+                let logprob = self.with_logprob.then(|| logprob.unwrap_or(f32::NAN));
+                (self.events)(Event::Token { id: 0, text: &text, logprob, extras: &extras })
+            }
+            native::PART => {
+                let Some(part) = self.read(payload) else { return ControlFlow::Break(()) };
+                (self.events)(Event::Parts(&[part]))
+            }
+            // Names may be added.
+            _ => ControlFlow::Continue(()),
+        }
+    }
 }
 
 fn text(signature: &Signature) -> Result<&TextSignature> {

@@ -53,7 +53,8 @@ impl Plugins {
         let Asked { format, backend: wanted, device, .. } = asked;
         let mut rejected = Vec::new();
         let mut candidates = Vec::new();
-        for backend in self.backends().iter().filter(|b| b.info.formats.iter().any(|f| f == format)) {
+        let all = self.backends.iter().chain(&self.own);
+        for backend in all.filter(|b| b.info.formats.iter().any(|f| f == format)) {
             match fitness(backend, wanted, device) {
                 Ok(device) => candidates.push((backend, device)),
                 Err(reason) => rejected.push(Rejection { backend: backend.full_id(), reason }),

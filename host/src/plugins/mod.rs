@@ -84,6 +84,8 @@ pub struct Plugins {
     places: Vec<Place>,
     reports: Vec<Report>,
     backends: Vec<ActiveBackend>,
+    /// Backends of the host's own.
+    own: Vec<ActiveBackend>,
     quantizers: Vec<ActiveQuantizer>,
     fitness: Fitness,
 }
@@ -153,6 +155,11 @@ impl Plugins {
     /// All backends of all open plugins, also those that score 0.
     pub fn backends(&self) -> &[ActiveBackend] {
         &self.backends
+    }
+
+    /// Adds a backend that belongs to no plugin: it is chosen like the others, and not listed with them.
+    pub fn add(&mut self, backend: ActiveBackend) {
+        self.own.push(backend);
     }
 
     /// All quantizers of all open plugins.

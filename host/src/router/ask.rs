@@ -21,6 +21,9 @@ pub struct Ask {
     /// The most tokens of the answer, where somebody said.
     #[serde(default)]
     pub answer: Option<u32>,
+    /// Microseconds that the answer may take, where the client said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
     /// What it comes with.
     #[serde(default)]
     pub has: Vec<Feature>,
@@ -55,6 +58,7 @@ impl Ask {
             model: model.map(str::to_owned),
             tokens: 0,
             answer: None,
+            deadline: None,
             has: Vec::new(),
             language: None,
             key: None,

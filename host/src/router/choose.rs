@@ -5,14 +5,16 @@ use std::borrow::Cow;
 
 use super::ask::Ask;
 use super::decision::{Considered, Degraded, Fault, Reason};
-use super::predict::{Prediction, predict};
+use super::predict::{Prediction, predict, waiting};
 use super::rules::Plan;
 use super::snapshot::{Model, Snapshot};
-use crate::config::{Otherwise, Routing};
+use crate::config::{Cost, Otherwise, Routing};
 use crate::models::State;
 
 /// How much longer the model with the beginning in its cache may take than the fastest, before it is passed over.
 const LOYALTY: u64 = 2;
+/// What is slower than the fastest by no more than this part of its time counts as as fast: then the cheapest is taken.
+const AS_FAST: u64 = 10;
 
 /// What came of looking at all models of a plan.
 pub(super) struct Choice {
@@ -51,14 +53,19 @@ fn best(
 ) -> Option<usize> {
     let step = considered.iter().find(|one| good(one))?.step;
     let of_step = || considered.iter().enumerate().filter(|(_, one)| one.step == step && good(one));
-    let (fastest, first) = of_step().min_by_key(|(place, one)| (one.score, *place))?;
+    let (_, first) = of_step().min_by_key(|(place, one)| (one.score, *place))?;
+    let as_fast = first.score.saturating_add(first.score / AS_FAST);
+    let cost = |one: &Considered| snapshot.models.get(&one.model).map_or(0, |model| model.cost);
+    let (best, _) = of_step()
+        .filter(|(_, one)| one.score <= as_fast)
+        .min_by_key(|(place, one)| (cost(one), one.score, *place))?;
     let loyal = of_step().find(|(_, one)| {
         let warm = snapshot.models.get(&one.model).is_some_and(|model| model.state.is_in_memory());
         policies.affinity.is_some() && warm && snapshot.affinity.as_ref() == Some(&one.model)
     });
     match loyal {
         Some((place, one)) if one.score <= first.score.saturating_mul(LOYALTY) => Some(place),
-        _ => Some(fastest),
+        _ => Some(best),
     }
 }
 
@@ -76,7 +83,7 @@ fn consider(
     Considered {
         model: id.to_owned(),
         step,
-        rejected: rejected(ask, model, &room, alone),
+        rejected: rejected(ask, model, &room, alone).or_else(|| late(ask, &predicted)),
         breaks: breaks(policies, snapshot, model, &room, &predicted, alone),
         score: predicted.total.saturating_add(if room.evicts { predicted.load } else { 0 }),
         predicted,
@@ -151,6 +158,12 @@ fn rejected(ask: &Ask, model: &Model, room: &Room, alone: bool) -> Option<Reason
     }
 }
 
+/// What the client would not wait for, even if it is the only one. A guess makes nothing late.
+fn late(ask: &Ask, predicted: &Prediction) -> Option<Reason> {
+    let deadline = ask.deadline.filter(|deadline| !predicted.guessed && predicted.total > *deadline)?;
+    Some(Reason::Late { predicted: predicted.total, deadline })
+}
+
 fn breaks(
     policies: &Routing,
     snapshot: &Snapshot,
@@ -179,6 +192,13 @@ fn breaks(
         if leaves < headroom {
             breaks.push(Reason::Headroom { device: device(), leaves, headroom });
         }
+    }
+    let waiting = waiting(model);
+    if let Some(most) = policies.spill.filter(|most| !alone && waiting > *most) {
+        breaks.push(Reason::Crowded { waiting, most });
+    }
+    if let Some(most) = policies.max_cost.map(Cost::get).filter(|most| model.cost > *most) {
+        breaks.push(Reason::Dear { cost: model.cost, most });
     }
     let temperature = snapshot.devices.get(&model.device).and_then(|device| device.temperature);
     if let (Some(most), Some(temperature)) = (policies.max_temperature, temperature)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::predict::Prediction;
-use crate::config::Task;
+use crate::config::{Cost, Task};
 use crate::error::Error;
 use crate::models::State;
 
@@ -148,6 +148,13 @@ pub enum Reason {
         /// Tokens that it takes.
         context: u32,
     },
+    /// The client would not wait so long.
+    Late {
+        /// Microseconds that it takes, as observed.
+        predicted: u64,
+        /// Microseconds that it may take.
+        deadline: u64,
+    },
     /// Requests that run keep the memory that it needs.
     NoRoom {
         /// The device.
@@ -178,6 +185,20 @@ pub enum Reason {
         /// Bytes that must stay.
         headroom: u64,
     },
+    /// So many wait for it that the next step takes who comes.
+    Crowded {
+        /// Requests that would wait for it, with this one.
+        waiting: u32,
+        /// How many may.
+        most: u32,
+    },
+    /// It costs too much.
+    Dear {
+        /// What a million tokens cost, in millionths.
+        cost: u64,
+        /// What they may.
+        most: u64,
+    },
     /// Its device is too hot.
     Hot {
         /// The device.
@@ -198,10 +219,13 @@ impl Reason {
             Self::Quarantined => "quarantined",
             Self::TooLarge { .. } => "too-large",
             Self::TooLong { .. } => "too-long",
+            Self::Late { .. } => "late",
             Self::NoRoom { .. } => "no-room",
             Self::NotWarm { .. } => "warm_only",
             Self::Latency { .. } => "latency_budget",
             Self::Headroom { .. } => "vram_headroom",
+            Self::Crowded { .. } => "spill",
+            Self::Dear { .. } => "max_cost",
             Self::Hot { .. } => "max_temperature",
         }
     }
@@ -226,6 +250,12 @@ impl fmt::Display for Reason {
             Self::TooLong { tokens, context } => {
                 write!(f, "the request has about {tokens} tokens, and it takes {context}")
             }
+            Self::Late { predicted, deadline } => write!(
+                f,
+                "it is predicted to take {:.1} s, and the request may take {:.1} s",
+                seconds(predicted),
+                seconds(deadline)
+            ),
             Self::NoRoom { device, needs, free } => write!(
                 f,
                 "it needs {} MiB on {device}, where running requests leave {} MiB",
@@ -245,6 +275,13 @@ impl fmt::Display for Reason {
                 mib(leaves),
                 mib(headroom)
             ),
+            Self::Crowded { waiting, most } => {
+                write!(f, "{waiting} would wait for it, of a spill of {most}")
+            }
+            Self::Dear { cost, most } => {
+                let (cost, most) = (Cost::millionths(*cost), Cost::millionths(*most));
+                write!(f, "a million tokens cost {cost} of a max_cost of {most}")
+            }
             Self::Hot { device, temperature, most } => {
                 write!(f, "{device} has {temperature} °C of a max_temperature of {most} °C")
             }

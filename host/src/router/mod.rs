@@ -30,7 +30,7 @@ use crate::config::Task;
 
 /// Chooses the model for a request: by the first rule that applies; else the one asked for; else the task's default;
 /// else the only one that was made for the task. A request that cannot be given to any is refused in the decision:
-/// `model-not-found`, `model-not-chosen`, `task-mismatch`, `no-candidate`, `route-policy`.
+/// `model-not-found`, `model-not-chosen`, `task-mismatch`, `no-candidate`, `deadline-unmet`, `route-policy`.
 pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
     let (rule, steps) = rules.first(ask);
     let mut decision = Decision {
@@ -138,6 +138,14 @@ fn refusal(task: Task, decision: &Decision) -> Fault {
             format!("`{model}` is a model for {made_for}, not for {task}"),
             &format!("choose a model for {task}"),
         ),
+        all if all.iter().any(|one| matches!(one.rejected, Some(Reason::Late { .. }))) => {
+            let words: Vec<String> = all.iter().map(reason).collect();
+            fault(
+                "deadline-unmet",
+                format!("no model would answer in time: {}", words.join("; ")),
+                "give it a longer `timeout`, ask for fewer tokens, or try again when less waits",
+            )
+        }
         all => {
             let by_policy = all.iter().any(|one| one.rejected.is_none());
             let (code, help) = match by_policy {

@@ -70,6 +70,11 @@ impl Sum {
     }
 }
 
+/// How many would wait for a model, with one more request.
+pub fn waiting(model: &Model) -> u32 {
+    model.inside.saturating_add(1).saturating_sub(model.slots.max(1))
+}
+
 /// Predicts what `model` takes for `ask`.
 pub fn predict(ask: &Ask, model: &Model) -> Prediction {
     let seen = &model.observed;
@@ -77,7 +82,7 @@ pub fn predict(ask: &Ask, model: &Model) -> Prediction {
     let text = matches!(ask.task, Task::Generate | Task::Chat);
     let once = |us: u64| us;
     let slots = u64::from(model.slots.max(1));
-    let before = (u64::from(model.inside) + 1).saturating_sub(slots);
+    let before = u64::from(waiting(model));
     // Places become free one after the other: those before this one share them.
     let queue = match before {
         0 => 0,

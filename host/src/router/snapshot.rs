@@ -47,10 +47,21 @@ pub struct Model {
     pub inside: u32,
     /// Requests that can run in it at the same time.
     pub slots: u32,
+    /// Whether it runs on another server.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub remote: bool,
+    /// What a million tokens cost, in millionths.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub cost: u64,
     /// Why no request can go to it now.
     pub unusable: Option<Fault>,
     /// What was observed of it on this device.
     pub observed: Observed,
+}
+
+/// What costs nothing is not written down.
+fn is_nothing(cost: &u64) -> bool {
+    *cost == 0
 }
 
 /// What was observed of a model on a device.

@@ -302,6 +302,72 @@ fn of_equals_the_fastest_is_taken_unless_one_has_the_beginning_cached() {
 }
 
 #[test]
+fn one_that_would_wait_with_too_many_spills_over_and_who_is_alone_waits() {
+    let mut snapshot = snapshot();
+    let large = snapshot.models.get_mut("large").unwrap();
+    (large.slots, large.inside) = (4, 4);
+    let chosen = |policies: &str, snapshot: &Snapshot| {
+        let decision = decide(&ladder(policies), &ladder_ask(), snapshot);
+        (decision.chosen.clone().unwrap(), decision.reason(Task::Chat))
+    };
+    assert_eq!(chosen("spill = 1", &snapshot).0, "large", "it would be the only one that waits");
+    let (model, words) = chosen("spill = 0", &snapshot);
+    assert_eq!(model, "medium");
+    assert_eq!(words, "`chat` was asked for; in place of `large`: 1 would wait for it, of a spill of 0");
+    snapshot.models.get_mut("large").unwrap().inside = 9;
+    let alone = Ask { model: Some("large".to_owned()), ..chat("Hello") };
+    let decision = decide(&ladder("spill = 0\notherwise = \"refuse\""), &alone, &snapshot);
+    assert_eq!(decision.chosen.as_deref(), Some("large"), "who names it waits for it");
+}
+
+#[test]
+fn what_would_be_late_is_refused_at_once_with_the_numbers_and_a_guess_makes_nothing_late() {
+    let mut snapshot = snapshot();
+    let ask = |seconds: f64| Ask { deadline: Some((seconds * 1e6) as u64), ..ladder_ask() };
+    // 100 ms and ten tokens of 10 ms for each size.
+    let decision = decide(&ladder(""), &ask(0.5), &snapshot);
+    assert_eq!(decision.chosen.as_deref(), Some("medium"));
+    assert_eq!(
+        decision.reason(Task::Chat),
+        "`chat` was asked for; in place of `large`: it is predicted to take 0.8 s, and the request may take 0.5 s"
+    );
+    let late = said(&ladder(""), &ask(0.1), &snapshot);
+    assert!(
+        late.starts_with("deadline-unmet: no model would answer in time: `large`: it is predicted"),
+        "{late}"
+    );
+    let alone = Ask { model: Some("large".to_owned()), ..ask(0.1) };
+    assert!(said(&ladder(""), &alone, &snapshot).starts_with("deadline-unmet"));
+    snapshot.models.get_mut("large").unwrap().observed = Observed::default();
+    assert_eq!(decide(&ladder(""), &ask(0.1), &snapshot).chosen.as_deref(), Some("large"));
+}
+
+#[test]
+fn what_costs_too_much_is_passed_over_and_of_two_as_fast_the_cheaper_is_taken() {
+    let mut snapshot = snapshot();
+    let cost = |snapshot: &mut Snapshot, id: &str, cost| {
+        snapshot.models.get_mut(id).unwrap().cost = cost;
+    };
+    cost(&mut snapshot, "large", 2_500_000);
+    let words = decide(&ladder("max_cost = 2"), &ladder_ask(), &snapshot).reason(Task::Chat);
+    assert_eq!(
+        words,
+        "`chat` was asked for; in place of `large`: a million tokens cost 2.5 of a max_cost of 2"
+    );
+    let chosen = |snapshot: &Snapshot| {
+        let rules = rules("[[routes]]\nid = \"r\"\nuse = [\"medium\", \"small\"]");
+        decide(&rules, &chat("Hello"), snapshot).chosen.unwrap()
+    };
+    cost(&mut snapshot, "small", 1);
+    assert_eq!(chosen(&snapshot), "small", "it costs more, and is twice as fast");
+    let as_fast = snapshot.models["medium"].observed.clone();
+    snapshot.models.get_mut("small").unwrap().observed = as_fast;
+    assert_eq!(chosen(&snapshot), "medium");
+    cost(&mut snapshot, "medium", 2);
+    assert_eq!(chosen(&snapshot), "small");
+}
+
+#[test]
 fn a_record_without_words_is_decided_as_before() {
     let rules = rules(
         "[[routes]]\nid = \"a\"\nuse = \"large\"\nwhen.keywords = \"sql\"\n\
@@ -338,12 +404,13 @@ prop_compose! {
         device in prop::sample::select(vec!["cpu", "cuda:0", ""]),
         memory in prop::option::of(0..40 * GIB),
         (inside, slots) in (any::<u32>(), any::<u32>()),
+        (remote, cost) in (any::<bool>(), any::<u64>()),
         broken in prop::bool::weighted(0.2),
         load in average(), service in average(), first in average(), between in average(), answer in average(),
     ) -> Model {
         let fault = Fault { code: "io".to_owned(), message: String::new(), help: String::new() };
         Model {
-            task, state, context, memory, inside, slots,
+            task, state, context, memory, inside, slots, remote, cost,
             device: device.to_owned(),
             unusable: broken.then_some(fault),
             observed: Observed {
@@ -376,11 +443,12 @@ proptest! {
     #[test]
     fn decisions_are_the_same_again_and_never_choose_what_is_rejected(
         snapshot in any_snapshot(),
-        (tokens, answer) in (0..500u32, prop::option::of(any::<u32>())),
+        (tokens, answer, deadline) in (0..500u32, prop::option::of(any::<u32>()), prop::option::of(any::<u64>())),
         asked in prop::option::of(prop::sample::select(vec!["chat", "small", "auto", "nothing"])),
         text in ".{0,40}",
         policies in prop::sample::select(vec![
             "", "warm_only = true", "latency_budget = \"2s\"\nvram_headroom = \"1GiB\"\nmax_temperature = 90\naffinity = \"prefix\"",
+            "spill = 3\nmax_cost = 1000000",
         ]),
         refuse in any::<bool>(),
     ) {
@@ -390,7 +458,7 @@ proptest! {
              [[routes]]\nid = \"words\"\nuse = [\"small\", \"medium\"]\nwhen.keywords = \"a\"\nwarm_only = false\n\
              [[ladders]]\nid = \"chat\"\nsteps = [\"large\", [\"medium\", \"small\"]]\n[defaults]\nchat = \"chat\"",
         ));
-        let ask = Ask { tokens, answer, model: asked.map(str::to_owned), ..chat(&text) };
+        let ask = Ask { tokens, answer, deadline, model: asked.map(str::to_owned), ..chat(&text) };
         let decision = decide(&rules, &ask, &snapshot);
         prop_assert_eq!(&decide(&rules, &ask, &snapshot), &decision);
         // As JSON, too, and without the words.

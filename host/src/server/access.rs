@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::page;
 use super::request_log::Trace;
+use crate::admission::Allowance;
 use crate::config::{Key, Scope};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -41,11 +42,35 @@ pub async fn check(State(host): State<Arc<Host>>, mut request: Request, next: Ne
                 extensions.insert(caller);
             }
             request.extensions_mut().extend(extensions.clone());
+            let caller = extensions.get::<Caller>().cloned();
             let mut response = next.run(request).await;
             response.extensions_mut().extend(extensions);
+            if let Some(Caller(name)) = caller {
+                tell(response.headers_mut(), host.allowance(&name));
+            }
             response
         }
         Err(error) => error.into_response(),
+    }
+}
+
+/// Tells a caller what is left to it, in the headers that OpenAI's clients read.
+fn tell(headers: &mut HeaderMap, allowance: Allowance) {
+    let both = [("requests", allowance.requests), ("tokens", allowance.tokens)];
+    for (what, left) in both.into_iter().filter_map(|(what, left)| Some((what, left?))) {
+        let values = [
+            ("limit", left.limit.to_string()),
+            ("remaining", left.left.to_string()),
+            ("reset", format!("{}s", left.full_in.as_secs_f64())),
+        ];
+        for (name, value) in values {
+            // Digits and letters are always a header's name and value.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(format!("x-ratelimit-{name}-{what}")), HeaderValue::try_from(value))
+            {
+                headers.insert(name, value);
+            }
+        }
     }
 }
 
@@ -126,7 +151,10 @@ mod tests {
 
     fn key(name: &str, secret: &str, scopes: &[Scope]) -> Key {
         let sha256 = crate::config::Sha256(Sha256::digest(secret.as_bytes()).into());
-        Key { name: name.parse().unwrap(), sha256, scopes: scopes.to_vec() }
+        let mut key: Key =
+            serde_json::from_value(serde_json::json!({ "name": name, "sha256": sha256 })).unwrap();
+        key.scopes = scopes.to_vec();
+        key
     }
 
     #[test]

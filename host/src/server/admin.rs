@@ -61,7 +61,12 @@ pub async fn models(State(host): State<Arc<Host>>) -> Result<Json<Value>> {
             .into_iter()
             .map(|(device, total, used)| json!({ "device": device, "total": total, "used": used }))
             .collect();
-        Ok(Json(json!({ "models": host.models_status(), "devices": devices })))
+        Ok(Json(json!({
+            "models": host.models_status(),
+            "devices": devices,
+            "remotes": host.remotes(),
+            "queues": host.waiting(),
+        })))
     })
     .await
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::body;
-use crate::config::Server;
+use crate::config::{Priority, Server};
 use crate::error::{Error, Result};
 use crate::pipeline::{Hints, Params};
 
@@ -49,7 +49,7 @@ pub struct Fields {
     /// llama-server's own: goes on past the end, for measurements.
     ignore_eos: bool,
     /// Ours: waiting requests of a higher priority go first.
-    priority: i32,
+    priority: Option<Priority>,
     /// What rules may look at; texts, numbers and truth values count. Its `session_id` is the request's session.
     metadata: Option<Map<String, Value>>,
     /// The request's session, when nothing else says it.
@@ -71,6 +71,12 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// What a request with this body asks for.
+    fn asked(bytes: &[u8]) -> Result<Option<Duration>> {
+        let seconds = body::json::<Self>(bytes)?.timeout;
+        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+    }
+
     /// The limit of a request with this body.
     ///
     /// # Errors
@@ -161,12 +167,13 @@ impl Fields {
                 Some(Stop::Many(texts)) => texts,
             },
             constraint,
-            priority: fields.priority,
+            priority: fields.priority.map(|priority| priority.0),
             ignore_eos: fields.ignore_eos,
             hints: Hints {
                 session: session.or(fields.prompt_cache_key).or(fields.user),
                 metadata,
                 trace: fields.route_trace,
+                deadline: Patience::asked(bytes)?,
                 ..Hints::default()
             },
             ..Params::default()

@@ -176,6 +176,10 @@ impl Entry {
             Some(_) => parts.extend(text.iter().filter_map(|(name, ms)| Some(((*name).to_owned(), (*ms)?)))),
             None => parts.extend(self.steps.iter().filter_map(stages)),
         }
+        let whole = Duration::try_from_secs_f64(self.ms / 1e3).unwrap_or_default();
+        let all: f64 = parts.iter().map(|(_, ms)| ms).sum();
+        // Waiting for a turn comes before the route is told.
+        at = at.min(whole.saturating_sub(Duration::try_from_secs_f64(all / 1e3).unwrap_or_default()));
         let place = |(name, ms): (String, f64)| {
             let took = Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
             at += took;
@@ -184,7 +188,7 @@ impl Entry {
         telemetry::Told {
             name: format!("{} {}", self.method, self.path),
             begun: UNIX_EPOCH + Duration::from_millis(self.time),
-            took: Duration::try_from_secs_f64(self.ms / 1e3).unwrap_or_default(),
+            took: whole,
             attributes,
             fault: self
                 .code

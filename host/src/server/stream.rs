@@ -272,6 +272,7 @@ pub fn route_header(route: &Route) -> String {
     let Route { model, backend, device, format, by, .. } = route;
     let mut words = format!("model={model}; backend={backend}; device={device}; format={format}; by={by}");
     let more = [
+        ("remote", route.remote.clone().unwrap_or_default()),
         ("rule", route.rule.clone().unwrap_or_default()),
         ("in-place-of", route.degraded_from.clone().unwrap_or_default()),
         ("degraded", route.degraded.join(",")),

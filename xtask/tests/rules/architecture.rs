@@ -17,6 +17,7 @@ const FLOORS: &[&str] = &[
     "stages",
     "models",
     "chat",
+    "remote",
     "pipeline",
     "router",
     "admission",

@@ -2,11 +2,14 @@
 
 mod channels;
 
+use serde::{Deserialize, Serialize};
+
 use super::call::{CallReader, Progress};
 use super::syntax::{Marks, Syntax};
 
 /// A part of an answer, as soon as it is certain what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     /// Text for the user.
     Content(String),

@@ -66,7 +66,7 @@ fn blocks(page: &str) -> Vec<String> {
 fn the_examples_of_the_page_about_routing_are_read() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/routing.md");
     let blocks = blocks(&std::fs::read_to_string(page).unwrap());
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         // What an example speaks of without showing it.
         let key = |name| format!("[[server.keys]]\nname = \"{name}\"\nsha256 = \"{}\"\n", "0".repeat(64));

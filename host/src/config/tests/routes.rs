@@ -66,6 +66,8 @@ fn every_condition_and_policy_is_read() {
         warm_only = true
         max_temperature = 85
         affinity = "session"
+        max_cost = 0.5
+        spill = 4
         when.model = ["gpt-4o", "large"]
         when.task = "chat"
         when.keywords = ["select", "from where"]
@@ -87,6 +89,7 @@ fn every_condition_and_policy_is_read() {
     assert_eq!(policies.latency_budget, Some(Period::seconds(2)));
     assert_eq!((policies.affinity, policies.otherwise), (Some(Affinity::Session), Otherwise::Best));
     assert_eq!(policies.record, Record::Text);
+    assert_eq!((policies.max_cost, policies.spill), (Some(Cost::millionths(500_000)), Some(4)));
     assert_eq!(rule.when.metadata["team"].as_slice(), ["red", "blue"]);
     assert_eq!(rule.when.has.as_ref().unwrap().as_slice(), [Feature::Tools, Feature::Schema]);
     assert_eq!(config.steps_of(&rule.targets).unwrap()[0].len(), 2);
@@ -131,6 +134,39 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
       |       ^^^^^^^
       = help: name models whose task is `chat`
     "#);
+}
+
+#[test]
+fn a_remote_model_is_read_and_what_only_models_here_have_is_refused() {
+    let remote = |remote: &str, rest: &str| {
+        let remote = format!("url = \"http://10.0.0.5:8000/v1/\", model = \"Qwen/Qwen3-32B\"{remote}");
+        House::new(&format!("[[models]]\nid = \"big\"\nremote = {{ {remote} }}\n{rest}\n"))
+    };
+    let config =
+        remote(", key_env = \"BIG_KEY\", silence = \"9s\"", "cost = 0.4\ntask = \"chat\"").load().unwrap();
+    let model = config.model("big").unwrap();
+    let big = model.remote.as_ref().unwrap();
+    assert_eq!((big.url.to_string().as_str(), big.parallel), ("http://10.0.0.5:8000/v1", 32));
+    assert_eq!((big.silence, big.connect), (Period::seconds(9), Period::seconds(5)));
+    assert_eq!((model.cost, model.location()), (Cost::millionths(400_000), None));
+    // What is explained names the variable, which is no secret, and can be read again.
+    assert_eq!(serde_json::to_value(&config).unwrap()["models"][0]["remote"]["key_env"], "BIG_KEY");
+    for (more, rest, code) in [
+        ("", "path = \"chat.gguf\"", "config-conflict"),
+        ("", "device = \"cpu\"", "config-conflict"),
+        ("", "options = { threads = 1 }", "config-conflict"),
+        ("", "task = \"detect\"", "config-conflict"),
+        ("", "cost = -1", "config-invalid-value"),
+        (", parallel = 0", "", "config-invalid-value"),
+        (", rest = \"2m\"", "", "config-invalid-value"),
+        (", key = \"sk-1\"", "", "config-unknown-key"),
+    ] {
+        assert_eq!(remote(more, rest).codes(), [code], "{more} {rest}");
+    }
+    let named = House::new(
+        "[[models]]\nid = \"big\"\nremote = { url = \"https://me:secret@x/v1\", model = \"m\" }\n",
+    );
+    assert_eq!(named.codes(), ["config-invalid-value"]);
 }
 
 #[test]

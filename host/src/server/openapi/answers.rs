@@ -294,6 +294,22 @@ fn operating() -> Value {
         "ModelStates": {
             "models": ["#ModelState"],
             "devices": [{ "device": "string", "total": "integer", "used": "integer" }],
+            "queues": [{
+                "model": "string",
+                "inside": "integer",
+                "waiting": "integer",
+                "by_key": { "*": "integer" },
+            }],
+            "remotes": [{
+                "model": "string",
+                "url": "string",
+                "state": "=closed|open|half-open",
+                "failures": "integer",
+                "failure_share": "number",
+                "retry_ms": "integer|null",
+                "code": "string|null",
+                "message": "string|null",
+            }],
         },
         "Plugins": {
             "plugins": ["object"],
