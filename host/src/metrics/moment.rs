@@ -4,13 +4,15 @@ use pajamas_plugin_api::{EngineStats, Memory};
 use prometheus_client::registry::Registry;
 
 use super::{Counters, Gauges, Seconds, counter, gauge, seconds};
-use crate::models::{State, Status};
+use crate::models::{DeviceUse, State, Status};
 
 /// Gauges of what is now.
 pub(super) struct Moment {
     queue: Gauges,
     states: Gauges,
     loads: Counters,
+    leaks: Counters,
+    waiting: Gauges,
     load_times: Seconds,
     memory: Gauges,
     budget: Gauges,
@@ -26,8 +28,8 @@ pub struct Now {
     pub models: Vec<Status>,
     /// Engines of loaded models.
     pub engines: Vec<(String, EngineStats)>,
-    /// Device, what models may hold there, and what they hold.
-    pub devices: Vec<(String, u64, u64)>,
+    /// The devices, and what is held there.
+    pub devices: Vec<DeviceUse>,
     /// Name and version of each plugin.
     pub plugins: Vec<(String, String)>,
 }
@@ -38,6 +40,12 @@ impl Moment {
             queue: gauge(registry, "queue_depth", "Requests that wait for a place in the model's engine"),
             states: gauge(registry, "model_state", "1 for the state that the model is in"),
             loads: counter(registry, "model_loads", "How often a model was loaded"),
+            leaks: counter(
+                registry,
+                "model_leaks",
+                "How often much less memory came back than a model had taken, twice in a row",
+            ),
+            waiting: gauge(registry, "model_waiting", "Requests that wait for the model to be loaded"),
             load_times: seconds(
                 registry,
                 "model_load_seconds",
@@ -47,7 +55,8 @@ impl Moment {
             budget: gauge(
                 registry,
                 "vram_bytes",
-                "Memory of a device: what models may hold (total), and what they hold (used)",
+                "Memory of a device: what models may hold (total), what they hold (used), and what others held when it was \
+                 last asked (others)",
             ),
             plugins: gauge(registry, "plugin_loaded", "1 for each plugin that is loaded"),
             engine: gauge(
@@ -59,11 +68,19 @@ impl Moment {
     }
 
     pub(super) fn set(&self, now: &Now) {
-        for family in [&self.queue, &self.states, &self.memory, &self.budget, &self.plugins, &self.engine] {
-            family.clear();
-        }
+        let gauges = [
+            &self.queue,
+            &self.states,
+            &self.waiting,
+            &self.memory,
+            &self.budget,
+            &self.plugins,
+            &self.engine,
+        ];
+        gauges.into_iter().for_each(Gauges::clear);
         self.load_times.clear();
         self.loads.clear();
+        self.leaks.clear();
         let put = |family: &Gauges, labels: &[(&'static str, &str)], value: u64| {
             let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
             family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -80,6 +97,8 @@ impl Moment {
                 put(&self.states, &[("model", &status.id), ("state", state.name())], is);
             }
             self.loads.get_or_create(&vec![("model", status.id.clone())]).inc_by(status.loads);
+            self.leaks.get_or_create(&vec![("model", status.id.clone())]).inc_by(status.leaks);
+            put(&self.waiting, &[("model", &status.id)], status.waiting as u64);
             if let Some(took) = status.load_ms {
                 self.load_times.get_or_create(&vec![("model", status.id.clone())]).set(took / 1e3);
             }
@@ -89,9 +108,10 @@ impl Moment {
                 }
             }
         }
-        for (device, total, used) in &now.devices {
-            put(&self.budget, &[("device", device), ("kind", "total")], *total);
-            put(&self.budget, &[("device", device), ("kind", "used")], *used);
+        for DeviceUse { device, total, used, others } in &now.devices {
+            for (kind, bytes) in [("total", total), ("used", used), ("others", others)] {
+                put(&self.budget, &[("device", device), ("kind", kind)], *bytes);
+            }
         }
         for (name, version) in &now.plugins {
             put(&self.plugins, &[("name", name), ("version", version)], 1);
