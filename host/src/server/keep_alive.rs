@@ -53,6 +53,9 @@ fn of_seconds(seconds: f64) -> Option<Keep> {
 /// One part after the other, each a number with its unit.
 fn of_text(text: &str) -> Option<Keep> {
     let (negative, mut rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    if rest.is_empty() {
+        return None;
+    }
     let mut sum = Duration::ZERO;
     while !rest.is_empty() {
         let unit = rest.find(|c: char| c.is_ascii_alphabetic())?;
@@ -60,9 +63,6 @@ fn of_text(text: &str) -> Option<Keep> {
         let (part, after) = rest.split_at(end);
         sum = sum.checked_add(part.parse::<Period>().ok()?.duration())?;
         rest = after;
-    }
-    if text.is_empty() {
-        return None;
     }
     Some(if negative { Keep::Always } else { Keep::For(sum) })
 }
