@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::transcribe::{Listening, Segment, Transcript};
 use crate::chat::{Conversation, Part};
 use crate::config::{Options, Task};
-use crate::models::Keep;
+pub use crate::models::Keep;
 use crate::value::{Tensor, Values};
 
 /// One request.

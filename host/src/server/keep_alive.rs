@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::Period;
-use crate::models::Keep;
+use crate::pipeline::Keep;
 
 /// A duration such as `"5m"` or `"1h30m"`, or seconds. 0 frees the model when nobody uses it any more; less than 0 keeps it
 /// until others need the room.
