@@ -27,7 +27,10 @@ fn wait_for(server: &Server, id: &str, state: &str) -> Value {
         if model["state"] == state {
             return model;
         }
-        assert!(["unloaded", "loading", "busy"].contains(&model["state"].as_str().unwrap()), "{model}");
+        assert!(
+            ["unloaded", "loading", "busy", "unloading"].contains(&model["state"].as_str().unwrap()),
+            "{model}"
+        );
     }
 }
 
@@ -161,6 +164,7 @@ fn models_are_loaded_pinned_and_unloaded_by_hand_and_watchers_see_it() {
     assert_eq!(post("/admin/models/chat/pin").json().unwrap()["pinned"], true);
     assert_eq!(post("/admin/models/chat/unpin").json().unwrap()["pinned"], false);
     assert_eq!(post("/admin/models/chat/unload").json().unwrap()["state"], "unloaded");
+    next("unloading");
     next("unloaded");
     assert_eq!(post("/admin/models/nobody/load").refusal().unwrap().1["code"], "model-not-found");
     // The route and not the path, as in the log.

@@ -64,6 +64,12 @@ pub struct Model {
     /// Load it at start rather than at the first request.
     #[serde(default)]
     pub preload: bool,
+    /// When it is loaded at start, let it compute something small as well, so that its first request is as fast as the rest.
+    #[serde(default)]
+    pub warm: bool,
+    /// How long it stays in memory after its last request; in place of `memory.ttl`.
+    #[serde(default)]
+    pub ttl: Option<Period>,
 }
 
 impl Model {

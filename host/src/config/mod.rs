@@ -36,6 +36,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -188,6 +189,15 @@ impl Config {
     /// The model of this id.
     pub fn model(&self, id: &str) -> Option<&Model> {
         self.models.iter().find(|model| *model.id == *id)
+    }
+
+    /// How long models stay in memory after their last request, by id; the others stay until others need the room.
+    pub fn ttls(&self) -> BTreeMap<String, Duration> {
+        let ttl = |model: &Model| {
+            let ttl = model.ttl.or(self.memory.ttl)?;
+            Some((model.id.to_string(), ttl.duration()))
+        };
+        self.models.iter().filter_map(ttl).collect()
     }
 
     /// The pipeline of this id.

@@ -138,11 +138,13 @@ pub struct Memory {
     pub reserve: ByteSize,
     /// Other numbers for single devices, by device id.
     pub devices: BTreeMap<String, DeviceMemory>,
+    /// How long a model stays in memory after its last request; until others need the room when not set.
+    pub ttl: Option<Period>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { limit: None, reserve: ByteSize::mib(512), devices: BTreeMap::new() }
+        Self { limit: None, reserve: ByteSize::mib(512), devices: BTreeMap::new(), ttl: None }
     }
 }
 
@@ -208,6 +210,7 @@ mod tests {
             limit: Some(gib(16)),
             reserve: gib(1),
             devices: BTreeMap::from([("cuda:0".to_owned(), cuda)]),
+            ttl: None,
         };
         assert_eq!(memory.budget("cpu", gib(8).get()), gib(7).get());
         assert_eq!(memory.budget("cpu", gib(64).get()), gib(16).get());

@@ -8,6 +8,7 @@ mod routing;
 mod setup;
 mod vectors;
 mod waiting;
+mod warm;
 mod work;
 
 use std::ops::ControlFlow;
@@ -20,9 +21,9 @@ use crate::admission::{Admission, Keys};
 use crate::chat::Conversation;
 use crate::config::{Config, Model, Task};
 use crate::error::{Error, Result};
-use crate::hardware::Hardware;
+use crate::hardware::{Hardware, LocalMachine};
 use crate::metrics::{Metrics, Now};
-use crate::models::{Lease, Loaded, Models, Order, Spec, Status, is_lost};
+use crate::models::{Keep, Lease, Loaded, Models, Order, Spec, Status, is_lost};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
 use crate::remote;
@@ -68,7 +69,9 @@ impl Host {
         let stages = Stages::new(&config.stages)?;
         let known = stages.names();
         config.check_stages(&known.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let models = Arc::new(Models::new(config.memory.clone(), hardware.memory.total));
+        let models = Models::new(config.memory.clone(), hardware.memory.total).on(LocalMachine);
+        let models = Arc::new(models);
+        models.set_ttls(config.ttls());
         for device in plugins.backends().iter().flat_map(|backend| &backend.probe.devices) {
             models.expect(&device.id, device.memory_total);
         }
@@ -173,7 +176,8 @@ impl Host {
                 }
                 events(event)
             };
-            let lease = match self.lease(&setup, spec, &choice, cancel, &mut measured) {
+            let keep = request.params.keep_alive;
+            let lease = match self.lease(&setup, spec, &choice, keep, cancel, &mut measured) {
                 // The model became another one before this request had it: it begins anew.
                 Ok(None) => {
                     request.model.as_deref().map_or(Ok(()), |name| self.known(name))?;
@@ -344,7 +348,7 @@ impl Host {
             let spec = find(&setup)?;
             let choice = self.plugins.choose(spec.asked())?;
             if let Some(lease) =
-                self.lease(&setup, &spec, &choice, cancel, &mut |_| ControlFlow::Continue(()))?
+                self.lease(&setup, &spec, &choice, None, cancel, &mut |_| ControlFlow::Continue(()))?
             {
                 return Ok(lease);
             }
@@ -359,7 +363,8 @@ impl Host {
 
     fn preload_those(&self, wanted: impl Fn(&str) -> bool, cancel: &Cancel) {
         for model in self.config().models.iter().filter(|m| m.preload && wanted(&m.id)) {
-            if let Err(error) = self.load(&model.id, cancel) {
+            let warm = || if model.warm { self.warm(&model.id, cancel) } else { Ok(()) };
+            if let Err(error) = self.load(&model.id, cancel).and_then(|()| warm()) {
                 tracing::error!(model = %model.id, code = error.code(), "not preloaded: {}", error.message());
             }
         }
@@ -371,6 +376,7 @@ impl Host {
         setup: &Setup,
         spec: &Spec,
         choice: &Choice<'_>,
+        keep: Option<Keep>,
         cancel: &Cancel,
         events: &mut Events<'_>,
     ) -> Result<Option<Lease>> {
@@ -383,8 +389,15 @@ impl Host {
             request: &request,
             isolation: spec.isolation,
             chat_template: spec.chat_template.as_deref(),
+            keep,
         };
         self.models.lease(order, &mut progress, cancel)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.models.close();
     }
 }
 

@@ -122,8 +122,9 @@ impl Host {
         let generation = next.generation;
         // An id that comes back later means another model than the one that went.
         let others = changes.models.removed.iter().chain(&changes.to_load_anew).map(String::as_str);
-        let gone = self.current.exchange(next, || self.models.outdate(others, generation));
-        drop(gone);
+        let ttls = next.config.ttls();
+        self.current.exchange(next, || self.models.outdate(others, generation));
+        self.models.set_ttls(ttls);
         changes.models.removed.iter().for_each(|id| self.models.pin(id, false));
         if let Some(memory) = memory {
             self.models.limit(memory);

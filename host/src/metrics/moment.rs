@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Counters, Gauges, Seconds, counter, gauge, seconds};
 use crate::admission::Waiting;
-use crate::models::{State, Status};
+use crate::models::{DeviceUse, State, Status};
 use crate::remote::Phase;
 
 /// Gauges of what is now.
@@ -13,6 +13,8 @@ pub(super) struct Moment {
     queue: Gauges,
     states: Gauges,
     loads: Counters,
+    leaks: Counters,
+    waiting: Gauges,
     load_times: Seconds,
     memory: Gauges,
     budget: Gauges,
@@ -35,8 +37,8 @@ pub struct Now {
     pub models: Vec<Status>,
     /// Engines of loaded models.
     pub engines: Vec<(String, EngineStats)>,
-    /// Device, what models may hold there, and what they hold.
-    pub devices: Vec<(String, u64, u64)>,
+    /// The devices, and what is held there.
+    pub devices: Vec<DeviceUse>,
     /// Name and version of each plugin.
     pub plugins: Vec<(String, String)>,
     /// Remote models, and the state of each one's breaker.
@@ -53,6 +55,12 @@ impl Moment {
             ),
             states: gauge(registry, "model_state", "1 for the state that the model is in"),
             loads: counter(registry, "model_loads", "How often a model was loaded"),
+            leaks: counter(
+                registry,
+                "model_leaks",
+                "How often much less memory came back than a model had taken, twice in a row",
+            ),
+            waiting: gauge(registry, "model_waiting", "Requests that wait for the model to be loaded"),
             load_times: seconds(
                 registry,
                 "model_load_seconds",
@@ -62,7 +70,8 @@ impl Moment {
             budget: gauge(
                 registry,
                 "vram_bytes",
-                "Memory of a device: what models may hold (total), and what they hold (used)",
+                "Memory of a device: what models may hold (total), what they hold (used), and what others held when it was \
+                 last asked (others)",
             ),
             plugins: gauge(registry, "plugin_loaded", "1 for each plugin that is loaded"),
             engine: gauge(
@@ -92,6 +101,7 @@ impl Moment {
         let families = [
             &self.queue,
             &self.states,
+            &self.waiting,
             &self.memory,
             &self.budget,
             &self.plugins,
@@ -103,6 +113,7 @@ impl Moment {
         }
         self.load_times.clear();
         self.loads.clear();
+        self.leaks.clear();
         let put = |family: &Gauges, labels: &[(&'static str, &str)], value: u64| {
             let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
             family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -121,6 +132,8 @@ impl Moment {
                 put(&self.states, &[("model", &status.id), ("state", state.name())], is);
             }
             self.loads.get_or_create(&vec![("model", status.id.clone())]).inc_by(status.loads);
+            self.leaks.get_or_create(&vec![("model", status.id.clone())]).inc_by(status.leaks);
+            put(&self.waiting, &[("model", &status.id)], status.waiting as u64);
             if let Some(took) = status.load_ms {
                 self.load_times.get_or_create(&vec![("model", status.id.clone())]).set(took / 1e3);
             }
@@ -130,9 +143,10 @@ impl Moment {
                 }
             }
         }
-        for (device, total, used) in &now.devices {
-            put(&self.budget, &[("device", device), ("kind", "total")], *total);
-            put(&self.budget, &[("device", device), ("kind", "used")], *used);
+        for DeviceUse { device, total, used, others } in &now.devices {
+            for (kind, bytes) in [("total", total), ("used", used), ("others", others)] {
+                put(&self.budget, &[("device", device), ("kind", kind)], *bytes);
+            }
         }
         for (name, version) in &now.plugins {
             put(&self.plugins, &[("name", name), ("version", version)], 1);

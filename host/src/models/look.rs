@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::shelf::Slot;
+use super::fleet::DeviceUse;
+use super::loaded::Loaded;
 use super::status::{Change, Failure, State, Status};
-use super::store::{Loaded, Models};
+use super::store::Models;
 
 /// Models and devices at one moment.
 #[derive(Debug, Clone, Default)]
@@ -36,67 +37,67 @@ impl Models {
         receiver
     }
 
-    /// Budget and use of every device that models can be loaded to.
-    pub fn devices(&self) -> Vec<(String, u64, u64)> {
-        self.shelf().ledger.devices().map(|(id, total, used)| (id.to_owned(), total, used)).collect()
+    /// Limit and use of every device that models can be loaded to.
+    pub fn devices(&self) -> Vec<DeviceUse> {
+        self.shelf().fleet.devices().collect()
     }
 
     /// What these models are doing and hold, and what the devices hold: from one moment, and without asking a plugin.
     pub fn glance<'i>(&self, ids: impl IntoIterator<Item = &'i str>) -> Glance {
         let shelf = self.shelf();
-        let model = |id: &str| {
-            let bytes = shelf.ledger.holding(id).map(|holding| holding.bytes.clone());
-            (id.to_owned(), (shelf.state(id), bytes.unwrap_or_default()))
+        let fleet = &shelf.fleet;
+        let model =
+            |id: &str| (id.to_owned(), (fleet.state(id), fleet.holding(id).cloned().unwrap_or_default()));
+        let device = |DeviceUse { device, total, used, .. }: DeviceUse| {
+            let idle = fleet.idle(&device);
+            (device, DeviceGlance { budget: total, held: used, idle })
         };
-        let devices = shelf.ledger.devices().map(|(id, budget, held)| {
-            (id.to_owned(), DeviceGlance { budget, held, idle: shelf.ledger.idle(id) })
-        });
-        Glance { models: ids.into_iter().map(model).collect(), devices: devices.collect() }
+        Glance {
+            models: ids.into_iter().map(model).collect(),
+            devices: fleet.devices().map(device).collect(),
+        }
     }
 
     /// How often a model was loaded, and how long it took the latest time.
     pub fn loads(&self, id: &str) -> Option<(u64, Duration)> {
-        self.shelf().loads.get(id).copied()
+        self.shelf().fleet.loads(id)
     }
 
     /// The models in memory.
     pub fn loaded(&self) -> Vec<Arc<Loaded>> {
-        let ready = |slot: &Slot| match slot {
-            Slot::Ready(loaded) => Some(Arc::clone(loaded)),
-            Slot::Loading => None,
-        };
-        self.shelf().slots.values().filter_map(ready).collect()
+        self.shelf().offered()
     }
 
     /// What one model is doing, and why it failed if it did; asks no plugin.
     pub fn state(&self, id: &str) -> (State, Option<Failure>) {
         let shelf = self.shelf();
-        (shelf.state(id), shelf.failures.get(id).cloned())
+        (shelf.fleet.state(id), shelf.fleet.failure(id).cloned())
     }
 
     /// How long loading a model took the latest time.
     pub fn took_to_load(&self, id: &str) -> Option<Duration> {
-        self.shelf().loads.get(id).map(|(_, latest)| *latest)
+        self.loads(id).map(|(_, latest)| latest)
     }
 
     /// What these models are doing, and all others that are in memory.
     pub fn status<'i>(&self, ids: impl IntoIterator<Item = &'i str>) -> Vec<Status> {
         let mut known: BTreeMap<String, Status> = {
             let shelf = self.shelf();
-            let ids = ids.into_iter().map(str::to_owned).chain(shelf.slots.keys().cloned());
-            ids.map(|id| {
-                let status = Status {
-                    id: id.clone(),
-                    state: shelf.state(&id),
-                    loads: shelf.loads.get(&id).map_or(0, |(count, _)| *count),
-                    pinned: shelf.ledger.is_pinned(&id),
-                    in_flight: shelf.ledger.in_flight(&id),
-                    failure: shelf.failures.get(&id).cloned(),
-                    ..Status::default()
-                };
-                (id, status)
-            })
-            .collect()
+            let fleet = &shelf.fleet;
+            let status = |id: &str| Status {
+                id: id.to_owned(),
+                state: fleet.state(id),
+                pinned: fleet.is_pinned(id),
+                in_flight: fleet.in_flight(id),
+                waiting: fleet.waiting(id),
+                loads: fleet.loads(id).map_or(0, |(count, _)| count),
+                leaks: fleet.leaks(id),
+                expires_ms: fleet.expires(id).map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                failure: fleet.failure(id).cloned(),
+                ..Status::default()
+            };
+            let ids = ids.into_iter().map(str::to_owned).chain(fleet.present().map(str::to_owned));
+            ids.map(|id| (id.clone(), status(&id))).collect()
         };
         // Asked outside the lock: a plugin answers.
         for model in self.loaded() {

@@ -1,7 +1,10 @@
 //! Models: what they are made of, where they are in memory, and who gives way when memory runs short.
 
+pub mod fleet;
+mod gauge;
 mod lease;
-mod ledger;
+mod load;
+mod loaded;
 mod look;
 mod shelf;
 mod spec;
@@ -9,10 +12,12 @@ mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wait;
 
+pub use fleet::{DeviceUse, Keep, by_device, is_lost};
 pub use lease::Lease;
-pub use ledger::{Holding, Ledger, by_device};
+pub use loaded::Loaded;
 pub use look::{DeviceGlance, Glance};
 pub use spec::Spec;
 pub use status::{Change, Failure, State, Status};
-pub use store::{Loaded, Models, Order, is_lost};
+pub use store::{Models, Order};

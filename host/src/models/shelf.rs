@@ -1,118 +1,173 @@
-//! The state behind the store's lock: what is in memory, what it holds, what went wrong.
+//! The state behind the store's lock: the fleet, and the things that its numbers stand for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::ledger::Ledger;
-use super::status::{Change, Failure, State};
-use super::store::Loaded;
+use pajamas_plugin_api::Cancel;
+
+use super::fleet::{Effect, Fleet};
+use super::load::Recipe;
+use super::loaded::Loaded;
+use super::status::Change;
+use super::wait::{Answer, Waiter};
 use crate::config;
 
-/// Panics and crashes without a good request between them after which a model is left alone until somebody loads it by
-/// hand.
-pub(super) const BREAKS: u32 = 3;
-/// How long a model rests before it is loaded again, after so many of them.
-const REST: [Duration; BREAKS as usize] = [Duration::ZERO, Duration::ZERO, Duration::from_secs(1)];
-
-pub(super) enum Slot {
-    Loading,
-    Ready(Arc<Loaded>),
+/// What is done without the lock: it takes time.
+pub(super) enum Chore {
+    /// Load a model, on a thread.
+    Load { session: u64, recipe: Arc<Recipe>, cancel: Cancel, go: mpsc::Receiver<()> },
+    /// Free a session, on a thread.
+    Free(Arc<Loaded>),
 }
 
-#[derive(Default)]
+/// A load that goes on.
+struct Going {
+    cancel: Cancel,
+    /// Tells it that its memory is there. Gone when the load goes no further.
+    go: Option<mpsc::Sender<()>>,
+}
+
 pub(super) struct Shelf {
-    pub(super) slots: BTreeMap<String, Slot>,
-    pub(super) ledger: Ledger,
-    /// Why the latest load of a model, or its latest request, ended badly.
-    pub(super) failures: BTreeMap<String, Failure>,
-    /// How often each model was loaded, and how long it took the latest time.
-    pub(super) loads: BTreeMap<String, (u64, Duration)>,
-    /// The generation of the configuration in which a model last became another one.
-    pub(super) outdated: BTreeMap<String, u64>,
+    pub(super) fleet: Fleet,
+    sessions: HashMap<u64, Arc<Loaded>>,
+    loads: BTreeMap<u64, Going>,
+    waiters: BTreeMap<u64, Arc<Waiter>>,
     /// Told about every change of a state; those that nobody reads any more are dropped.
     pub(super) watchers: Vec<mpsc::Sender<Change>>,
-    pub(super) memory: config::Memory,
-    /// The memory of each device whose budget is set.
-    totals: BTreeMap<String, u64>,
+    tickets: u64,
+    /// When the ticker looks next; `None` while there is none.
+    pub(super) alarm: Option<Duration>,
+    /// The host ends: nothing is begun any more.
+    pub(super) closed: bool,
 }
 
 impl Shelf {
-    pub(super) fn new(memory: config::Memory) -> Self {
-        Self { memory, ..Self::default() }
-    }
-
-    pub(super) fn state(&self, id: &str) -> State {
-        match self.slots.get(id) {
-            Some(Slot::Loading) => State::Loading,
-            Some(Slot::Ready(_)) if self.ledger.in_flight(id) > 0 => State::Busy,
-            Some(Slot::Ready(_)) => State::Ready,
-            None => match self.failures.get(id) {
-                Some(failure) if failure.breaks >= BREAKS => State::Quarantined,
-                Some(_) => State::Failed,
-                None => State::Unloaded,
-            },
+    pub(super) fn new(limits: config::Memory) -> Self {
+        Self {
+            fleet: Fleet::new(limits),
+            sessions: HashMap::new(),
+            loads: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            watchers: Vec::new(),
+            tickets: 0,
+            alarm: None,
+            closed: false,
         }
     }
 
-    /// How long it still is before the model may be loaded again.
-    pub(super) fn rest(&self, id: &str) -> Option<Duration> {
-        let failure = self.failures.get(id)?;
-        let rest = REST.get(failure.breaks as usize)?.checked_sub(Instant::now() - failure.since)?;
-        Some(rest).filter(|rest| !rest.is_zero())
+    pub(super) fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
     }
 
-    pub(super) fn tell(&mut self, id: &str) {
-        if self.watchers.is_empty() {
-            return;
+    /// Somebody waits. What of the effects is for them comes to them.
+    pub(super) fn wait(&mut self, ticket: u64, waiter: &Arc<Waiter>) {
+        self.waiters.insert(ticket, Arc::clone(waiter));
+    }
+
+    /// A session that requests can use, or will be freed.
+    pub(super) fn session(&self, number: u64) -> Option<&Arc<Loaded>> {
+        self.sessions.get(&number)
+    }
+
+    /// The sessions that new requests get.
+    pub(super) fn offered(&self) -> Vec<Arc<Loaded>> {
+        let offered = |loaded: &&Arc<Loaded>| self.fleet.ready(&loaded.id) == Some(loaded.number);
+        let mut all: Vec<Arc<Loaded>> = self.sessions.values().filter(offered).cloned().collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// A load ended well: its session is known before anybody is granted it.
+    pub(super) fn put(&mut self, loaded: Loaded) {
+        self.sessions.insert(loaded.number, Arc::new(loaded));
+    }
+
+    /// A load's thread has ended.
+    pub(super) fn ended(&mut self, session: u64) {
+        self.loads.remove(&session);
+    }
+
+    /// Cancels all loads, and says whether any still goes on or any session is still freed.
+    pub(super) fn stop_all(&mut self) -> bool {
+        for load in self.loads.values_mut() {
+            load.cancel.cancel();
+            load.go = None;
         }
-        let change = Change { id: id.to_owned(), state: self.state(id) };
-        self.watchers.retain(|watcher| watcher.send(change.clone()).is_ok());
+        !self.loads.is_empty() || self.fleet.is_freeing()
     }
 
-    /// Whether the model is no longer the one that a request of this generation of the configuration means.
-    pub(super) fn is_outdated(&self, id: &str, generation: u64) -> bool {
-        self.outdated.get(id).is_some_and(|since| *since > generation)
+    /// Tells those who wait for a model how far its load is.
+    pub(super) fn progress(&self, model: &str, fraction: f32, message: &str) {
+        self.waiters
+            .values()
+            .filter(|waiter| waiter.model == model)
+            .for_each(|w| w.progress(fraction, message));
     }
 
-    /// Whether new requests get this very model.
-    pub(super) fn offers(&self, loaded: &Loaded) -> bool {
-        matches!(self.slots.get(&loaded.id), Some(Slot::Ready(ready)) if ready.serial == loaded.serial)
+    /// Those who wait and were cancelled.
+    pub(super) fn cancelled(&self) -> Vec<u64> {
+        let cancelled = self.waiters.iter().filter(|(_, waiter)| waiter.cancel.is_cancelled());
+        cancelled.map(|(ticket, _)| *ticket).collect()
     }
 
-    /// Takes a model away from new requests; what it holds stays counted while others use it. To be dropped outside
-    /// the lock: freeing gigabytes takes time.
-    pub(super) fn take(&mut self, id: &str) -> Option<Arc<Loaded>> {
-        let Some(Slot::Ready(loaded)) = self.slots.get(id) else { return None };
-        let loaded = Arc::clone(loaded);
-        self.slots.remove(id);
-        self.ledger.retire(id, &loaded.retired());
-        self.tell(id);
-        Some(loaded)
+    /// When the ticker has to look next: often while somebody waits, who may be cancelled.
+    pub(super) fn due(&self, now: Duration, often: Duration) -> Option<Duration> {
+        let often = (!self.waiters.is_empty()).then(|| now.saturating_add(often));
+        often.into_iter().chain(self.fleet.next()).min()
     }
 
-    /// Takes models away that the ledger let go already.
-    pub(super) fn clear(&mut self, evicted: &[String]) -> Vec<Slot> {
-        let slots = evicted.iter().filter_map(|id| self.slots.remove(id)).collect();
-        evicted.iter().for_each(|id| self.tell(id));
-        slots
-    }
-
-    /// Sets the budget of a device of so much memory.
-    pub(super) fn budget(&mut self, device: &str, total: u64) {
-        if total > 0 {
-            self.totals.insert(device.to_owned(), total);
-            self.ledger.set_budget(device, self.memory.budget(device, total));
+    /// Carries out what can be done at once; gives the rest.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) -> Vec<Chore> {
+        let mut chores = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Begin { session, ticket } => {
+                    let Some(waiter) = self.waiters.get(&ticket) else { continue };
+                    let (sender, go) = mpsc::channel();
+                    let cancel = Cancel::new();
+                    let recipe = Arc::clone(&waiter.recipe);
+                    self.loads.insert(session, Going { cancel: cancel.clone(), go: Some(sender) });
+                    chores.push(Chore::Load { session, recipe, cancel, go });
+                }
+                Effect::Load { session } => {
+                    if let Some(go) = self.loads.get(&session).and_then(|load| load.go.as_ref()) {
+                        // Its thread waits for this; should it be gone, it has told how it ended.
+                        let _ = go.send(());
+                    }
+                }
+                Effect::Stop { session } => {
+                    if let Some(load) = self.loads.get_mut(&session) {
+                        load.cancel.cancel();
+                        load.go = None;
+                    }
+                }
+                Effect::Unload { session } => chores.extend(self.sessions.remove(&session).map(Chore::Free)),
+                Effect::Grant { ticket, session } => {
+                    let model = self.sessions.get(&session).map(Arc::clone);
+                    if let Some((waiter, model)) = self.waiters.remove(&ticket).zip(model) {
+                        waiter.answer(Answer::Session(model));
+                    }
+                }
+                Effect::Refuse { ticket, error } => self.answer(ticket, Answer::Refused(error)),
+                Effect::Again { ticket } => self.answer(ticket, Answer::Again),
+                Effect::Tell(change) => self.watchers.retain(|watcher| watcher.send(change.clone()).is_ok()),
+                Effect::Leaked { model, device, took, back } => tracing::warn!(
+                    model,
+                    device,
+                    took,
+                    back,
+                    "memory does not come back: the model leaks; `isolation = \"process\"` gives all of it back"
+                ),
+            }
         }
+        chores
     }
 
-    /// Sets the budgets of all devices anew, and takes the models away that have no room any more.
-    pub(super) fn limit(&mut self, memory: config::Memory) -> Vec<Slot> {
-        self.memory = memory;
-        for (device, total) in self.totals.clone() {
-            self.budget(&device, total);
+    fn answer(&mut self, ticket: u64, answer: Answer) {
+        if let Some(waiter) = self.waiters.remove(&ticket) {
+            waiter.answer(answer);
         }
-        let evicted = self.ledger.shrink();
-        self.clear(&evicted)
     }
 }

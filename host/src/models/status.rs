@@ -1,7 +1,5 @@
 //! What a model is doing, for whoever asks.
 
-use std::time::Instant;
-
 use pajamas_plugin_api::Memory;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +18,10 @@ pub enum State {
     Ready,
     /// In memory, and requests use it.
     Busy,
-    /// Its latest load or request failed, and it is not in memory; the next request tries again.
+    /// Being freed, or kept only for the requests that have it; the next request loads it anew.
+    Unloading,
+    /// Its latest load or request failed, and it is not in memory; a request tries again, after several failures in a row
+    /// only after a while.
     Failed,
     /// It panicked or crashed again and again; no request loads it.
     Quarantined,
@@ -28,8 +29,15 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Unloaded, Self::Loading, Self::Ready, Self::Busy, Self::Failed, Self::Quarantined];
+    pub const ALL: [Self; 7] = [
+        Self::Unloaded,
+        Self::Loading,
+        Self::Ready,
+        Self::Busy,
+        Self::Unloading,
+        Self::Failed,
+        Self::Quarantined,
+    ];
 
     /// As it is written.
     pub const fn name(self) -> &'static str {
@@ -38,6 +46,7 @@ impl State {
             Self::Loading => "loading",
             Self::Ready => "ready",
             Self::Busy => "busy",
+            Self::Unloading => "unloading",
             Self::Failed => "failed",
             Self::Quarantined => "quarantined",
         }
@@ -46,6 +55,14 @@ impl State {
     /// Whether a request can run without loading.
     pub const fn is_in_memory(self) -> bool {
         matches!(self, Self::Ready | Self::Busy)
+    }
+}
+
+impl Status {
+    /// Whether it is in memory, or was and was let go.
+    pub fn is_at_hand(&self) -> bool {
+        let went = matches!(self.state, State::Unloaded | State::Unloading) && self.loads > 0;
+        self.state.is_in_memory() || went
     }
 }
 
@@ -68,15 +85,12 @@ pub struct Failure {
     /// Panics and crashes in a row.
     #[serde(skip)]
     pub breaks: u32,
-    /// When the latest was.
-    #[serde(skip)]
-    pub since: Instant,
 }
 
 impl Failure {
     pub(super) fn of(error: &Error, breaks: u32) -> Self {
         let [code, message] = [error.code(), error.message()].map(str::to_owned);
-        Self { code, message, breaks, since: Instant::now() }
+        Self { code, message, breaks }
     }
 }
 
@@ -91,6 +105,8 @@ pub struct Status {
     pub pinned: bool,
     /// Requests that use it now.
     pub in_flight: usize,
+    /// Requests that wait for it to be loaded.
+    pub waiting: usize,
     /// The backend that runs it, when it is in memory.
     pub backend: Option<String>,
     /// The device it runs on, when it is in memory.
@@ -101,6 +117,10 @@ pub struct Status {
     pub load_ms: Option<f64>,
     /// How often it was loaded since the start.
     pub loads: u64,
+    /// How often much less memory came back than it had taken, twice in a row.
+    pub leaks: u64,
+    /// Milliseconds until it goes for want of requests; missing while it does not.
+    pub expires_ms: Option<u64>,
     /// Why it failed, until it is loaded again or a request goes well.
     pub failure: Option<Failure>,
 }

@@ -1,48 +1,26 @@
-//! Loaded models: loaded once however many ask, given out as leases, evicted when memory is needed.
+//! The models of a host: loaded once however many ask, given out as leases, freed when others need the memory.
+//!
+//! What happens is decided by the [`Fleet`](super::fleet::Fleet), one event after the other, behind one lock. Here that is
+//! carried out: loads and unloads run on threads of their own, and who waits is told when it is their turn.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pajamas_plugin_api::{Cancel, LoadRequest, ProgressSink, Session, Signature};
+use pajamas_plugin_api::{Cancel, LoadRequest, ProgressSink};
 
-use super::lease::{Claim, Lease};
-use super::ledger::by_device;
-use super::shelf::{BREAKS, Shelf, Slot};
-use super::status::{Failure, State};
+use super::fleet::{Effect, Event, Keep};
+use super::gauge::Gauge;
+use super::lease::Lease;
+use super::load::{Load, Recipe};
+use super::loaded::Loaded;
+use super::shelf::{Chore, Shelf};
+use super::wait::{Wait, Waiter};
 use crate::config::{self, Isolation};
 use crate::error::{Error, Result};
+use crate::hardware::Provider;
 use crate::plugins::Choice;
-
-/// A model in memory.
-pub struct Loaded {
-    /// The id it was asked for by.
-    pub id: String,
-    /// The backend that runs it, `plugin/backend`.
-    pub backend: String,
-    /// The device it runs on.
-    pub device: String,
-    /// What it takes and gives.
-    pub signature: Signature,
-    /// The session itself.
-    pub session: Box<dyn Session>,
-    /// Whether it runs in a process of its own, so that a crash is that of the model alone.
-    pub isolated: bool,
-    /// How long loading took.
-    pub load_time: Duration,
-    /// Which of all loads it came from.
-    pub(super) serial: u64,
-}
-
-impl Loaded {
-    /// What the ledger calls it when another model took its id: no id has a `#`.
-    pub(super) fn retired(&self) -> String {
-        format!("{}#{}", self.id, self.serial)
-    }
-}
 
 /// What is to be loaded, and how.
 #[derive(Clone, Copy)]
@@ -59,244 +37,325 @@ pub struct Order<'o> {
     pub isolation: Isolation,
     /// A file with a template for conversations, in place of the model's own.
     pub chat_template: Option<&'o Path>,
+    /// How long it stays in memory after, from now on; what was said before when not given.
+    pub keep: Option<Keep>,
 }
 
-/// A file of templates is text for people: what is larger is something else.
-const MOST_TEMPLATE: u64 = 1 << 20;
-
-/// All loaded models of a host.
+/// All models of a host. Every method may be called from any thread.
 pub struct Models {
     shelf: Mutex<Shelf>,
-    pub(super) changed: Condvar,
+    /// Rings when a load or an unload has ended.
+    settled: Condvar,
+    /// Rings when the ticker has to look sooner.
+    pulse: Condvar,
+    pub(super) gauge: Gauge,
     /// Memory of the machine, for a device `cpu` whose backend does not say.
     ram: u64,
-    serials: AtomicU64,
+    begun: Instant,
 }
 
-/// How often a waiting request looks whether it was cancelled.
+/// How often it is looked whether those who wait were cancelled: by one thread for all of them, and only while somebody
+/// waits. A [`Cancel`] is a flag that plugins share and that wakes nobody.
 const CANCEL_POLL: Duration = Duration::from_millis(20);
+/// How long the end of a host waits for loads that were cancelled: backends promise to look every second.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 impl Models {
     /// No models yet. `ram` is the memory of the machine in bytes.
-    pub fn new(memory: config::Memory, ram: u64) -> Self {
-        let shelf = Mutex::new(Shelf::new(memory));
-        Self { shelf, changed: Condvar::new(), ram, serials: AtomicU64::default() }
+    pub fn new(limits: config::Memory, ram: u64) -> Self {
+        Self {
+            shelf: Mutex::new(Shelf::new(limits)),
+            settled: Condvar::new(),
+            pulse: Condvar::new(),
+            gauge: Gauge::default(),
+            ram,
+            begun: Instant::now(),
+        }
     }
 
-    /// A loaded model for one request: at once when it is ready, after waiting when somebody loads it, after
-    /// loading it when nobody does. `None` when the model became another one since the order's generation.
+    /// The same, on a machine whose devices are asked what is free, and whether memory comes back.
+    #[must_use]
+    pub fn on(self, machine: impl Provider + Send + Sync + 'static) -> Self {
+        Self { gauge: Gauge::new(Box::new(machine)), ..self }
+    }
+
+    /// A loaded model for one request: at once when it is ready, otherwise after waiting for its load, and for the memory
+    /// that it needs. `None` when the model became another one since the order's generation.
+    ///
+    /// Waiting ends with `cancel`. Who has a lease must not wait for another one: two such requests could wait for each
+    /// other's memory.
     ///
     /// # Errors
-    /// The backend's (`model-invalid`, `invalid-option`, …), `out-of-memory` with numbers, `cancelled`.
+    /// The backend's (`model-invalid`, `invalid-option`, …), `out-of-memory` with numbers when it cannot fit,
+    /// `model-quarantined`, `cancelled`.
     pub fn lease(
         self: &Arc<Self>,
         order: Order<'_>,
         progress: &mut dyn ProgressSink,
         cancel: &Cancel,
     ) -> Result<Option<Lease>> {
-        let Order { id, generation, .. } = order;
         let mut shelf = self.shelf();
-        loop {
-            if shelf.is_outdated(id, generation) {
-                return Ok(None);
-            }
-            match shelf.slots.get(id) {
-                Some(Slot::Ready(loaded)) => {
-                    let model = Arc::clone(loaded);
-                    shelf.ledger.enter(id);
-                    shelf.tell(id);
-                    return Ok(Some(Lease { model, models: Arc::clone(self) }));
+        let ticket = shelf.ticket();
+        let (model, generation, keep) = (order.id.to_owned(), order.generation, order.keep);
+        let asked = Event::Asked { ticket, model, generation, keep };
+        let mut effects = shelf.fleet.step(self.now(), asked);
+        let own = effects.iter().position(|effect| match effect {
+            Effect::Grant { ticket: answered, .. }
+            | Effect::Refuse { ticket: answered, .. }
+            | Effect::Again { ticket: answered } => *answered == ticket,
+            _ => false,
+        });
+        let answer = own.map(|place| effects.remove(place));
+        if let Some(answer) = answer {
+            let leased = match answer {
+                Effect::Grant { session, .. } => shelf.session(session).map(Arc::clone),
+                Effect::Refuse { error, .. } => {
+                    self.finish(shelf, effects);
+                    return Err(error);
                 }
-                Some(Slot::Loading) => {
-                    cancel.check()?;
-                    shelf = self
-                        .changed
-                        .wait_timeout(shelf, CANCEL_POLL)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
-                }
-                None => {
-                    if let State::Quarantined = shelf.state(id) {
-                        return Err(quarantined(id));
-                    }
-                    if let Some(wait) = shelf.rest(id) {
-                        cancel.check()?;
-                        let wait = wait.min(CANCEL_POLL);
-                        shelf =
-                            self.changed.wait_timeout(shelf, wait).unwrap_or_else(PoisonError::into_inner).0;
-                        continue;
-                    }
-                    shelf.slots.insert(id.to_owned(), Slot::Loading);
-                    shelf.tell(id);
-                    break;
-                }
-            }
+                _ => None,
+            };
+            self.finish(shelf, effects);
+            return Ok(leased.map(|model| Lease { model, models: Arc::clone(self) }));
         }
-        drop(shelf);
-        // Whatever happens now, the slot must not stay `Loading`: the guard clears it unless loading succeeds.
-        let claim = Claim { models: self, id, generation };
-        let loaded = Arc::new(self.load(order, progress, cancel).inspect_err(|error| {
-            let mut shelf = self.shelf();
-            if error.code() != "cancelled" && !shelf.is_outdated(id, generation) {
-                let before = shelf.failures.get(id).map_or(0, |failure| failure.breaks);
-                let breaks = if is_lost(error) { before + 1 } else { 0 };
-                shelf.failures.insert(id.to_owned(), Failure::of(error, breaks));
+        let recipe =
+            if shelf.closed { Err(Error::new("cancelled", "the host ends")) } else { Recipe::of(&order) };
+        let recipe = match recipe {
+            Ok(recipe) => recipe,
+            Err(error) => {
+                // Nobody but the fleet knows of it yet.
+                let event = match effects[..] {
+                    [Effect::Begin { session, .. }, ..] => Event::Failed { session, error: error.clone() },
+                    _ => Event::Cancelled { ticket },
+                };
+                effects.extend(shelf.fleet.step(self.now(), event));
+                self.finish(shelf, effects);
+                return Err(error);
             }
-        })?);
-        claim.fulfil(&loaded);
-        Ok(Some(Lease { model: loaded, models: Arc::clone(self) }))
-    }
-
-    fn load(&self, order: Order<'_>, progress: &mut dyn ProgressSink, cancel: &Cancel) -> Result<Loaded> {
-        let Order { id, choice, request, .. } = order;
-        let template = order.chat_template.map(template).transpose()?;
-        let context = |e| Error::from(e).within(format_args!("model `{id}`"));
-        let backend = choice.backend.runner(order.isolation)?;
-        let estimate = backend.estimate(request).map_err(context)?;
-        let gone = {
-            let mut shelf = self.shelf();
-            for memory in &estimate {
-                let reported = choice.device.filter(|d| d.id == memory.device).map_or(0, |d| d.memory_total);
-                shelf.budget(&memory.device, self.total(&memory.device, reported));
-            }
-            let evicted = shelf.ledger.admit(id, by_device(&estimate))?;
-            shelf.clear(&evicted)
         };
-        // Dropped outside the lock: freeing gigabytes takes time.
-        drop(gone);
-        let started = Instant::now();
-        let session = backend.load(request, progress, cancel).map_err(context)?;
-        self.shelf().ledger.correct(id, by_device(&session.usage()));
-        let device = choice.device.map_or_else(|| request.device.clone(), |d| d.id.clone());
-        tracing::info!(
-            model = id,
-            backend = choice.backend.full_id(),
-            device,
-            "loaded in {:.0?}",
-            started.elapsed()
-        );
-        let mut signature = session.signature();
-        if let (Some(text), Some(template)) = (&mut signature.text, template) {
-            text.chat_template = Some(template);
+        let waiter = Arc::new(Waiter::new(order.id, Arc::new(recipe), cancel));
+        shelf.wait(ticket, &waiter);
+        self.finish(shelf, effects);
+        let wait = Wait { models: self, ticket, waiter, over: false };
+        if cancel.is_cancelled() {
+            self.tell(Event::Cancelled { ticket });
         }
-        Ok(Loaded {
-            id: id.to_owned(),
-            backend: choice.backend.full_id(),
-            device,
-            signature,
-            session,
-            isolated: choice.backend.isolates(order.isolation),
-            load_time: started.elapsed(),
-            serial: self.serials.fetch_add(1, Ordering::Relaxed),
-        })
+        wait.finish(progress)
     }
 
-    /// Sets the budget of a device that a backend reports, so that it is known before a model is loaded to it.
-    pub fn expect(&self, device: &str, reported: u64) {
-        let total = self.total(device, reported);
-        self.shelf().budget(device, total);
+    /// Something happened.
+    pub(super) fn tell(self: &Arc<Self>, event: Event) {
+        let mut shelf = self.shelf();
+        let effects = shelf.fleet.step(self.now(), event);
+        self.finish(shelf, effects);
     }
 
-    fn total(&self, device: &str, reported: u64) -> u64 {
-        if device == "cpu" { self.ram } else { reported }
+    /// Carries effects out, the long ones without the lock.
+    fn finish(self: &Arc<Self>, mut shelf: MutexGuard<'_, Shelf>, effects: Vec<Effect>) {
+        let chores = shelf.carry_out(effects);
+        let begins = self.set_alarm(&mut shelf);
+        drop(shelf);
+        if begins {
+            self.start_ticker();
+        }
+        chores.into_iter().for_each(|chore| self.do_chore(chore));
+    }
+
+    fn do_chore(self: &Arc<Self>, chore: Chore) {
+        match chore {
+            Chore::Load { session, recipe, cancel, go } => {
+                let load = Load { models: Arc::clone(self), session, recipe, cancel, go };
+                if let Err(error) = thread("load", move || load.run()) {
+                    let error = Error::new("internal", format!("no thread to load with: {error}"));
+                    self.tell(Event::Failed { session, error });
+                    self.ended(session);
+                }
+            }
+            Chore::Free(loaded) => {
+                let models = Arc::clone(self);
+                let free = move || {
+                    if !(loaded.isolated && loaded.device == "cpu") {
+                        // Set once: a session is freed once.
+                        let _ = loaded.end.before.set(models.gauge.held([&loaded.device]));
+                    }
+                    drop(loaded);
+                };
+                // Freeing gigabytes takes time. Without a thread it is freed here.
+                let _ = thread("unload", free);
+            }
+        }
+    }
+
+    /// A load ended well.
+    pub(super) fn loaded_is(self: &Arc<Self>, loaded: Loaded, event: Event) {
+        let mut shelf = self.shelf();
+        shelf.put(loaded);
+        let effects = shelf.fleet.step(self.now(), event);
+        self.finish(shelf, effects);
+    }
+
+    /// A load's thread has ended.
+    pub(super) fn ended(&self, session: u64) {
+        self.shelf().ended(session);
+        self.settled.notify_all();
+    }
+
+    /// A session's memory is free.
+    pub(super) fn settle(&self) {
+        self.settled.notify_all();
+    }
+
+    /// A load has come so far.
+    pub(super) fn progress(&self, model: &str, fraction: f32, message: &str) {
+        self.shelf().progress(model, fraction, message);
+    }
+
+    /// Says when the ticker has to look next; `true` when there is none.
+    fn set_alarm(&self, shelf: &mut Shelf) -> bool {
+        let Some(due) = shelf.due(self.now(), CANCEL_POLL).filter(|_| !shelf.closed) else { return false };
+        match shelf.alarm {
+            None => {
+                shelf.alarm = Some(due);
+                true
+            }
+            Some(alarm) => {
+                if due < alarm {
+                    shelf.alarm = Some(due);
+                    self.pulse.notify_one();
+                }
+                false
+            }
+        }
+    }
+
+    fn start_ticker(self: &Arc<Self>) {
+        let models = Arc::clone(self);
+        if let Err(error) = thread("models", move || models.tick()) {
+            self.shelf().alarm = None;
+            tracing::error!("no thread for time limits of models: {error}");
+        }
+    }
+
+    /// Looks after what happens by itself, as long as there is such.
+    fn tick(self: &Arc<Self>) {
+        let mut shelf = self.shelf();
+        while !shelf.closed {
+            let now = self.now();
+            let Some(due) = shelf.due(now, CANCEL_POLL) else { break };
+            shelf.alarm = Some(due);
+            shelf = self
+                .pulse
+                .wait_timeout(shelf, due.saturating_sub(now))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            let mut effects = Vec::new();
+            for ticket in shelf.cancelled() {
+                effects.extend(shelf.fleet.step(self.now(), Event::Cancelled { ticket }));
+            }
+            effects.extend(shelf.fleet.step(self.now(), Event::Tick));
+            let chores = shelf.carry_out(effects);
+            if !chores.is_empty() {
+                drop(shelf);
+                chores.into_iter().for_each(|chore| self.do_chore(chore));
+                shelf = self.shelf();
+            }
+        }
+        shelf.alarm = None;
+    }
+
+    /// Sets the size of a device that a backend reports, so that it is known before a model is loaded to it.
+    pub fn expect(self: &Arc<Self>, device: &str, reported: u64) {
+        let total = if device == "cpu" { self.ram } else { reported };
+        self.tell(Event::Device { device: device.to_owned(), total });
+    }
+
+    /// Asks the devices what is free.
+    pub(super) fn report(self: &Arc<Self>) {
+        for (device, (_, free)) in self.gauge.free() {
+            self.tell(Event::Report { device, free });
+        }
     }
 
     /// Exchanges the limits of memory. Idle models that have no room any more are freed.
-    pub fn limit(&self, memory: config::Memory) {
-        let gone = self.shelf().limit(memory);
-        drop(gone);
+    pub fn limit(self: &Arc<Self>, memory: config::Memory) {
+        self.tell(Event::Limit { memory });
     }
 
-    /// Forgets a model: it is freed when the last request that uses it ends. Says whether it was there.
-    pub fn unload(&self, id: &str) -> bool {
-        let taken = self.shelf().take(id);
-        taken.is_some()
+    /// How long models stay in memory after their last request; all others stay until others need the room.
+    pub fn set_ttls(self: &Arc<Self>, ttls: BTreeMap<String, Duration>) {
+        self.tell(Event::Ttl { ttls });
+    }
+
+    /// Forgets a model: it is freed when the last request that uses it ends, and before this returns when none does. Says
+    /// whether it was there.
+    pub fn unload(self: &Arc<Self>, id: &str) -> bool {
+        let mut shelf = self.shelf();
+        let Some(session) = shelf.fleet.ready(id) else { return false };
+        let effects = shelf.fleet.step(self.now(), Event::Unload { model: id.to_owned() });
+        self.finish(shelf, effects);
+        let mut shelf = self.shelf();
+        while shelf.fleet.is_unloading(session) {
+            shelf = self.settled.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
     }
 
     /// These are other models from `generation` of the configuration on: requests of an earlier one that have theirs keep
-    /// it to their end, all others get the new one. Gives what nobody may need any more, to be dropped.
-    pub fn outdate<'i>(&self, ids: impl IntoIterator<Item = &'i str>, generation: u64) -> Vec<Arc<Loaded>> {
-        let mut shelf = self.shelf();
-        let mut taken = Vec::new();
-        for id in ids {
-            shelf.outdated.insert(id.to_owned(), generation);
-            shelf.failures.remove(id);
-            taken.extend(shelf.take(id));
-        }
-        drop(shelf);
-        self.changed.notify_all();
-        taken
+    /// it to their end, all others get the new one.
+    pub fn outdate<'i>(self: &Arc<Self>, ids: impl IntoIterator<Item = &'i str>, generation: u64) {
+        let models = ids.into_iter().map(str::to_owned).collect();
+        self.tell(Event::Outdate { models, generation });
     }
 
     /// The backend panicked in a request, or its worker is lost: the session takes no more, so the next request loads the
     /// model anew, the third time only after a while; after three in a row without a good one between them none does, until
     /// [`forgive`](Self::forgive).
-    pub fn broke(&self, model: &Loaded, error: &Error) {
-        let id = &model.id;
-        let mut shelf = self.shelf();
-        if !shelf.offers(model) {
-            return;
-        }
-        let breaks = 1 + shelf.failures.get(id).map_or(0, |failure| failure.breaks);
-        shelf.failures.insert(id.clone(), Failure::of(error, breaks));
-        let taken = shelf.take(id);
-        drop(shelf);
-        drop(taken);
-        tracing::error!(
-            model = id,
-            breaks,
-            code = error.code(),
-            "the session is lost: the model is unloaded"
-        );
+    pub fn broke(self: &Arc<Self>, model: &Loaded, error: &Error) {
+        self.tell(Event::Broke { session: model.number, error: error.clone() });
+        tracing::error!(model = model.id, code = error.code(), "the session is lost: the model is unloaded");
     }
 
     /// A request was carried out: earlier breaks no longer count.
-    pub fn succeeded(&self, id: &str) {
-        self.shelf().failures.remove(id);
+    pub fn succeeded(self: &Arc<Self>, id: &str) {
+        self.tell(Event::Succeeded { model: id.to_owned() });
     }
 
     /// Forgets a model's failures, so that it may be loaded again.
-    pub fn forgive(&self, id: &str) {
+    pub fn forgive(self: &Arc<Self>, id: &str) {
+        self.tell(Event::Forgive { model: id.to_owned() });
+    }
+
+    /// Keeps a model in memory, also when others need room and nobody asks for it; or no longer.
+    pub fn pin(self: &Arc<Self>, id: &str, pinned: bool) {
+        self.tell(Event::Pin { model: id.to_owned(), pinned });
+    }
+
+    /// Begins nothing more, and waits for what was begun: a process that ends while a backend still loads would take the
+    /// backend's libraries from under it.
+    pub fn close(&self) {
         let mut shelf = self.shelf();
-        if shelf.failures.remove(id).is_some() {
-            shelf.tell(id);
+        shelf.closed = true;
+        self.pulse.notify_one();
+        let until = Instant::now() + LAST_WAIT;
+        while shelf.stop_all() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            shelf = self.settled.wait_timeout(shelf, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Keeps a model in memory, also when others need room; or no longer.
-    pub fn pin(&self, id: &str, pinned: bool) {
-        self.shelf().ledger.pin(id, pinned);
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
     }
 
-    /// No panic happens while the lock is held; should one, the map is still whole.
+    /// No panic happens while the lock is held; should one, the state is still whole.
     pub(super) fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn template(file: &Path) -> Result<String> {
-    let read = || {
-        let mut text = String::new();
-        File::open(file)?.take(MOST_TEMPLATE + 1).read_to_string(&mut text)?;
-        match text.len() as u64 {
-            ..=MOST_TEMPLATE => Ok(text),
-            _ => {
-                Err(io::Error::other(format!("it is no template: those have {MOST_TEMPLATE} bytes at most")))
-            }
-        }
-    };
-    read().map_err(|e| Error::io(file, &e))
-}
-
-/// Whether an error means that the session is of no use any more.
-pub fn is_lost(error: &Error) -> bool {
-    matches!(error.code(), "panicked" | "session-poisoned" | "worker-crashed" | "worker-hung")
-}
-
-fn quarantined(id: &str) -> Error {
-    Error::new(
-        "model-quarantined",
-        format!("model `{id}` panicked or crashed {BREAKS} times in a row and is not loaded again"),
-    )
-    .help("see the log for why; `POST /admin/models/ID/load` tries again")
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }

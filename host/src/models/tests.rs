@@ -1,7 +1,7 @@
 //! Loading, sharing, refusing and replacing, with a backend that waits for the test.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use pajamas_plugin_api::{
@@ -11,6 +11,7 @@ use pajamas_plugin_api::{
 use super::{Lease, Models, Order};
 use crate::config::{self, Isolation};
 use crate::error::{Error, Result};
+use crate::hardware::{Hardware, Provider};
 use crate::plugins::{ActiveBackend, Choice};
 
 /// A backend whose loads wait until the test lets them go on.
@@ -20,14 +21,14 @@ struct Gate {
     bytes: u64,
 }
 
-struct Idle;
+struct Idle(u64);
 
 impl Session for Idle {
     fn signature(&self) -> Signature {
         Signature::default()
     }
     fn usage(&self) -> Vec<Memory> {
-        vec![Memory { device: "cpu".into(), weights: 1 << 20, ..Memory::default() }]
+        vec![Memory { device: "cpu".into(), weights: self.0, ..Memory::default() }]
     }
 }
 
@@ -57,7 +58,7 @@ impl Backend for Gate {
     ) -> Result<Box<dyn Session>, PluginError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         match self.open.lock().unwrap().recv() {
-            Ok(true) => Ok(Box::new(Idle)),
+            Ok(true) => Ok(Box::new(Idle(self.bytes))),
             _ => Err(PluginError::new("model-invalid", "it is damaged")),
         }
     }
@@ -88,11 +89,22 @@ impl Bench {
         Self { models: Arc::new(Models::new(memory, 64 << 20)), backend, loads, gate }
     }
 
+    /// On a machine of the test's.
+    fn on(bytes: u64, machine: &Machine) -> Self {
+        let bench = Self::new(bytes);
+        let memory = config::Memory { reserve: config::ByteSize::bytes(0), ..config::Memory::default() };
+        Self { models: Arc::new(Models::new(memory, 64 << 20).on(machine.clone())), ..bench }
+    }
+
     fn lease(&self, cancel: &Cancel) -> Result<Lease> {
         self.lease_of(0, cancel).map(|lease| lease.expect("nothing is outdated"))
     }
 
     fn lease_of(&self, generation: u64, cancel: &Cancel) -> Result<Option<Lease>> {
+        self.lease_as("m", generation, cancel)
+    }
+
+    fn lease_as(&self, id: &str, generation: u64, cancel: &Cancel) -> Result<Option<Lease>> {
         let choice = Choice { backend: &self.backend, device: None, rejected: Vec::new() };
         let request = LoadRequest {
             path: "m".into(),
@@ -102,12 +114,13 @@ impl Bench {
         };
         let mut progress = |_: f32, _: &str| ControlFlow::Continue(());
         let order = Order {
-            id: "m",
+            id,
             generation,
             choice: &choice,
             request: &request,
             isolation: Isolation::None,
             chat_template: None,
+            keep: None,
         };
         self.models.lease(order, &mut progress, cancel)
     }
@@ -195,7 +208,35 @@ fn what_cannot_fit_is_refused_before_it_is_loaded() {
 }
 
 fn used(bench: &Bench) -> u64 {
-    bench.models.devices().iter().map(|(_, _, used)| used).sum()
+    bench.models.devices().iter().map(|device| device.used).sum()
+}
+
+/// Waits until so much is held: what nobody uses is freed on a thread of its own.
+fn holds(bench: &Bench, bytes: u64) {
+    while used(bench) != bytes {
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until so many loads have begun.
+fn begun(bench: &Bench, loads: usize) {
+    while bench.loads.load(Ordering::SeqCst) < loads {
+        std::thread::yield_now();
+    }
+}
+
+/// A machine with so much free memory, in all 64 MiB.
+#[derive(Clone)]
+struct Machine(Arc<AtomicU64>);
+
+impl Provider for Machine {
+    fn hardware(&self) -> Result<Hardware> {
+        let mut hardware = Hardware::detect();
+        hardware.memory.total = 64 << 20;
+        hardware.memory.available = self.0.load(Ordering::SeqCst);
+        hardware.gpus.devices.clear();
+        Ok(hardware)
+    }
 }
 
 #[test]
@@ -204,14 +245,14 @@ fn a_model_that_became_another_is_kept_by_who_has_it_and_by_nobody_else() {
     bench.gate.send(true).unwrap();
     bench.gate.send(true).unwrap();
     let old = bench.lease(&Cancel::new()).unwrap();
-    drop(bench.models.outdate(["m"], 1));
+    bench.models.outdate(["m"], 1);
     assert!(bench.models.loaded().is_empty());
     assert_eq!(used(&bench), 1 << 20, "what the old one holds stays counted");
     assert!(bench.lease_of(0, &Cancel::new()).unwrap().is_none(), "a late request asks again");
     let new = bench.lease_of(1, &Cancel::new()).unwrap().unwrap();
     assert_eq!((bench.loads.load(Ordering::SeqCst), used(&bench)), (2, 2 << 20));
     drop(old);
-    assert_eq!(used(&bench), 1 << 20);
+    holds(&bench, 1 << 20);
     let status = bench.models.status(["m"]).remove(0);
     assert_eq!(
         (status.in_flight, status.loads),
@@ -223,20 +264,17 @@ fn a_model_that_became_another_is_kept_by_who_has_it_and_by_nobody_else() {
 }
 
 #[test]
-fn a_load_that_is_outdated_when_it_ends_serves_only_who_began_it() {
+fn who_waits_for_a_load_that_is_outdated_asks_again() {
     let bench = Bench::new(1 << 20);
     std::thread::scope(|scope| {
-        let loader = scope.spawn(|| bench.lease(&Cancel::new()));
-        while bench.loads.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
-        drop(bench.models.outdate(["m"], 1));
+        let loader = scope.spawn(|| bench.lease_of(0, &Cancel::new()));
+        begun(&bench, 1);
+        bench.models.outdate(["m"], 1);
+        assert!(loader.join().unwrap().unwrap().is_none(), "it does not wait for what nobody wants");
+        assert_eq!(used(&bench), 1 << 20, "the load is not over");
         bench.gate.send(true).unwrap();
-        let old = loader.join().unwrap().unwrap();
+        holds(&bench, 0);
         assert!(bench.models.loaded().is_empty());
-        assert_eq!(used(&bench), 1 << 20);
-        drop(old);
-        assert_eq!(used(&bench), 0);
     });
 }
 
@@ -253,4 +291,91 @@ fn a_lower_limit_lets_idle_models_go() {
     bench.models.limit(limit(1));
     assert!(bench.models.loaded().is_empty());
     assert_eq!(bench.lease(&Cancel::new()).err().unwrap().code(), "out-of-memory");
+}
+
+#[test]
+fn a_load_that_hangs_holds_nobody_who_gives_up() {
+    let bench = Bench::new(40 << 20);
+    let hanging = Cancel::new();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| bench.lease(&hanging));
+        begun(&bench, 1);
+        let second = scope.spawn(|| bench.lease(&hanging));
+        let other = scope.spawn(|| bench.lease_as("other", 0, &hanging));
+        hanging.cancel();
+        let ended = [first.join().unwrap().err(), second.join().unwrap().err(), other.join().unwrap().err()];
+        assert!(
+            ended.iter().all(|error| error.as_ref().is_some_and(|e| e.code() == "cancelled")),
+            "{ended:?}"
+        );
+    });
+    assert_eq!(used(&bench), 40 << 20, "what the backend may hold is not given to others");
+    bench.gate.send(true).unwrap();
+    assert!(bench.lease(&Cancel::new()).is_ok(), "what came late is used");
+    assert_eq!(bench.loads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_model_waits_until_requests_leave_its_room() {
+    let bench = Bench::new(40 << 20);
+    bench.gate.send(true).unwrap();
+    bench.gate.send(true).unwrap();
+    let first = bench.lease(&Cancel::new()).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| bench.lease_as("other", 0, &Cancel::new()).map(drop));
+        while bench.models.status(["other"]).iter().all(|status| status.waiting == 0) {
+            std::thread::yield_now();
+        }
+        drop(first);
+        waits.join().unwrap().unwrap();
+    });
+    assert_eq!(bench.models.loaded().iter().map(|model| model.id.as_str()).collect::<Vec<_>>(), ["other"]);
+}
+
+#[test]
+fn memory_that_another_process_fills_is_not_promised() {
+    let machine = Machine(Arc::new(AtomicU64::new(10 << 20)));
+    let bench = Bench::on(20 << 20, &machine);
+    let refused = bench.lease(&Cancel::new()).err().unwrap();
+    assert_eq!(refused.code(), "out-of-memory");
+    assert!(refused.message().ends_with("others hold 54 MiB, which leaves 10 MiB"), "{refused}");
+    assert_eq!(bench.models.devices()[0].others, 54 << 20);
+    machine.0.store(64 << 20, Ordering::SeqCst);
+    bench.gate.send(true).unwrap();
+    assert!(bench.lease(&Cancel::new()).is_ok());
+}
+
+#[test]
+fn a_thousand_loads_leave_nothing_behind() {
+    let bench = Bench::new(1 << 20);
+    for _ in 0..1000 {
+        bench.gate.send(true).unwrap();
+        drop(bench.lease(&Cancel::new()).unwrap());
+        assert!(bench.models.unload("m"));
+        assert_eq!(used(&bench), 0);
+    }
+    assert_eq!(bench.models.loads("m").map(|(loads, _)| loads), Some(1000));
+}
+
+#[test]
+fn a_model_goes_when_its_time_is_over() {
+    let bench = Bench::new(1 << 20);
+    bench.models.set_ttls([("m".to_owned(), std::time::Duration::from_millis(1))].into());
+    bench.gate.send(true).unwrap();
+    drop(bench.lease(&Cancel::new()).unwrap());
+    // Ends within the test's time, or the test does not.
+    holds(&bench, 0);
+}
+
+#[test]
+fn the_end_of_a_host_waits_for_what_it_began() {
+    let bench = Bench::new(1 << 20);
+    bench.gate.send(true).unwrap();
+    std::thread::scope(|scope| {
+        let asker = scope.spawn(|| bench.lease(&Cancel::new()).map(drop));
+        let _ = asker.join().unwrap();
+    });
+    bench.models.close();
+    let late = bench.lease_as("other", 0, &Cancel::new()).err().unwrap();
+    assert_eq!((late.code(), bench.loads.load(Ordering::SeqCst)), ("cancelled", 1));
 }

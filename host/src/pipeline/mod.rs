@@ -8,6 +8,6 @@ pub mod text;
 pub mod transcribe;
 pub mod vision;
 
-pub use request::{Event, Hints, Input, Outcome, Output, Params, Request, Route, StepTime};
+pub use request::{Event, Hints, Input, Keep, Outcome, Output, Params, Request, Route, StepTime};
 pub use run::{Prepared, Workshop};
 pub use tensors::Outputs;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::transcribe::{Listening, Segment, Transcript};
 use crate::chat::{Conversation, Part};
 use crate::config::{Options, Task};
+pub use crate::models::Keep;
 use crate::value::{Tensor, Values};
 
 /// One request.
@@ -62,6 +63,8 @@ pub struct Params {
     pub options: Options,
     /// How speech is turned into text.
     pub listening: Listening,
+    /// How long the model stays in memory after, from now on.
+    pub keep_alive: Option<Keep>,
     /// What only the choice of a model looks at.
     pub hints: Hints,
 }

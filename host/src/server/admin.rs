@@ -26,7 +26,8 @@ use crate::host::Host;
 /// How often a stream of events looks whether its client is still there and the server goes on.
 const WATCH_POLL: Duration = Duration::from_millis(500);
 
-/// `GET /readyz`: 503 until the models that are loaded at the start are in memory.
+/// `GET /readyz`: 503 until the models that are loaded at the start are in memory. One that was, and went for want of
+/// requests or room, comes back with the next request.
 pub async fn readyz(State(host): State<Arc<Host>>) -> Response {
     let config = host.config();
     let wanted: Vec<&str> = config.models.iter().filter(|m| m.preload).map(|m| &*m.id).collect();
@@ -34,7 +35,7 @@ pub async fn readyz(State(host): State<Arc<Host>>) -> Response {
         .models()
         .status(wanted.iter().copied())
         .into_iter()
-        .filter(|status| wanted.contains(&status.id.as_str()) && !status.state.is_in_memory())
+        .filter(|status| wanted.contains(&status.id.as_str()) && !status.is_at_hand())
         .map(|status| json!({ "model": status.id, "state": status.state, "failure": status.failure }))
         .collect();
     let (status, word) = match missing.is_empty() {
@@ -55,15 +56,9 @@ pub async fn metrics(State(host): State<Arc<Host>>) -> Result<Response> {
 /// `GET /admin/models`
 pub async fn models(State(host): State<Arc<Host>>) -> Result<Json<Value>> {
     blocking(move || {
-        let devices: Vec<Value> = host
-            .models()
-            .devices()
-            .into_iter()
-            .map(|(device, total, used)| json!({ "device": device, "total": total, "used": used }))
-            .collect();
         Ok(Json(json!({
             "models": host.models_status(),
-            "devices": devices,
+            "devices": host.models().devices(),
             "remotes": host.remotes(),
             "queues": host.waiting(),
         })))

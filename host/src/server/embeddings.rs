@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body;
+use super::keep_alive::KeepAlive;
 use super::params::Patience;
 use super::stream::{Awaited, route_header};
 use crate::config::Task;
@@ -34,6 +35,9 @@ pub struct EmbeddingsBody {
     encoding_format: Encoding,
     #[schemars(range(min = 1))]
     dimensions: Option<usize>,
+    /// How long the model stays in memory after this request, and after later ones that do not say: a duration such as
+    /// `"5m"`, or seconds. 0 frees it when nobody uses it any more; less than 0 keeps it until others need the room.
+    keep_alive: Option<KeepAlive>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -91,7 +95,8 @@ pub async fn embeddings(
 ) -> Result<Response> {
     let bytes = bytes.map_err(|e| body::unreadable(e.body_text(), e.status()))?;
     let body: EmbeddingsBody = body::json(&bytes)?;
-    let params = Params { normalize: true, ..Params::default() };
+    let keep_alive = body.keep_alive.map(|KeepAlive(keep)| keep);
+    let params = Params { normalize: true, keep_alive, ..Params::default() };
     let input = Input::Texts(body.input.prompts("input")?);
     let request = Request { task: Task::Embed, model: body.model, input, params };
     let limit = Patience::limit(&bytes, &host.config().server)?;
@@ -152,6 +157,9 @@ pub struct RerankBody {
     top_n: Option<usize>,
     #[serde(default)]
     return_documents: bool,
+    /// How long the model stays in memory after this request, and after later ones that do not say: a duration such as
+    /// `"5m"`, or seconds. 0 frees it when nobody uses it any more; less than 0 keeps it until others need the room.
+    keep_alive: Option<KeepAlive>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -180,7 +188,9 @@ pub async fn rerank(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesRej
         document: document.text().to_owned(),
     };
     let input = Input::Texts(body.documents.iter().map(pair).collect());
-    let request = Request { task: Task::Rerank, model: body.model, input, params: Params::default() };
+    let keep_alive = body.keep_alive.map(|KeepAlive(keep)| keep);
+    let params = Params { keep_alive, ..Params::default() };
+    let request = Request { task: Task::Rerank, model: body.model, input, params };
     let limit = Patience::limit(&bytes, &host.config().server)?;
     let outcome = Awaited::start(host, request).finish(limit).await?.outcome;
     let Output::Scores(scores, usage) = &outcome.output else {

@@ -10,6 +10,7 @@ mod embeddings;
 mod error;
 mod health;
 mod images;
+mod keep_alive;
 mod listen;
 mod messages;
 mod observe;

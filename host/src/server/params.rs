@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::body;
+use super::keep_alive::KeepAlive;
 use crate::config::{Priority, Server};
 use crate::error::{Error, Result};
 use crate::pipeline::{Hints, Params};
@@ -48,6 +49,9 @@ pub struct Fields {
     grammar: Option<String>,
     /// llama-server's own: goes on past the end, for measurements.
     ignore_eos: bool,
+    /// How long the model stays in memory after this request, and after later ones that do not say: a duration such as
+    /// `"5m"`, or seconds. 0 frees it when nobody uses it any more; less than 0 keeps it until others need the room.
+    keep_alive: Option<KeepAlive>,
     /// Ours: waiting requests of a higher priority go first.
     priority: Option<Priority>,
     /// What rules may look at; texts, numbers and truth values count. Its `session_id` is the request's session.
@@ -169,6 +173,7 @@ impl Fields {
             constraint,
             priority: fields.priority.map(|priority| priority.0),
             ignore_eos: fields.ignore_eos,
+            keep_alive: fields.keep_alive.map(|KeepAlive(keep)| keep),
             hints: Hints {
                 session: session.or(fields.prompt_cache_key).or(fields.user),
                 metadata,

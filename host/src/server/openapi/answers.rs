@@ -271,7 +271,7 @@ fn one_or_many(picture: Value) -> Value {
 }
 
 fn operating() -> Value {
-    let state = "=unloaded|loading|ready|busy|failed|quarantined";
+    let state = "=unloaded|loading|ready|busy|unloading|failed|quarantined";
     json!({
         "Health": { "status": "=ok", "version": "string" },
         "Failure": { "code": "string", "message": "string" },
@@ -284,16 +284,19 @@ fn operating() -> Value {
             "state": state,
             "pinned": "boolean",
             "in_flight": "integer",
+            "waiting": "integer",
             "backend": "string|null",
             "device": "string|null",
             "memory": [{ "device": "string", "*": "integer" }],
             "load_ms": "number|null",
             "loads": "integer",
+            "leaks": "integer",
+            "expires_ms": "integer|null",
             "failure": "#Failure|null",
         },
         "ModelStates": {
             "models": ["#ModelState"],
-            "devices": [{ "device": "string", "total": "integer", "used": "integer" }],
+            "devices": [{ "device": "string", "total": "integer", "used": "integer", "others": "integer" }],
             "queues": [{
                 "model": "string",
                 "inside": "integer",

@@ -1,0 +1,102 @@
+//! What the fleet is like at one moment.
+
+use std::time::Duration;
+
+use super::session::Phase;
+use super::{Bytes, DeviceUse, Fleet};
+use crate::models::status::{Failure, State};
+
+impl Fleet {
+    /// What a model is doing.
+    pub fn state(&self, model: &str) -> State {
+        let Some(record) = self.records.get(model) else { return State::Unloaded };
+        match record.current.and_then(|current| self.sessions.get(&current)) {
+            Some(session) if session.is_ready() && session.in_flight > 0 => State::Busy,
+            Some(session) if session.is_ready() => State::Ready,
+            Some(_) => State::Loading,
+            None if record.is_quarantined() => State::Quarantined,
+            None if record.trouble.is_some() => State::Failed,
+            None if record.leaving > 0 => State::Unloading,
+            None => State::Unloaded,
+        }
+    }
+
+    /// The session that new requests get, when there is one.
+    pub fn ready(&self, model: &str) -> Option<u64> {
+        let current = self.records.get(model)?.current?;
+        self.sessions.get(&current).is_some_and(|session| session.is_ready()).then_some(current)
+    }
+
+    /// The models that are in memory, are loaded or are freed.
+    pub fn present(&self) -> impl Iterator<Item = &str> {
+        self.sessions.values().map(|session| session.model.as_str())
+    }
+
+    /// What a model's session holds, or has reserved.
+    pub fn holding(&self, model: &str) -> Option<&Bytes> {
+        self.ledger.holding(self.records.get(model)?.current?)
+    }
+
+    /// Requests that use a model.
+    pub fn in_flight(&self, model: &str) -> usize {
+        self.sessions
+            .values()
+            .filter(|session| session.model == model && session.is_ready())
+            .map(|s| s.in_flight)
+            .sum()
+    }
+
+    /// Requests that wait for a model.
+    pub fn waiting(&self, model: &str) -> usize {
+        self.waiting.values().filter(|waiting| waiting.model == model).count()
+    }
+
+    /// Whether a session is being freed now.
+    pub fn is_unloading(&self, session: u64) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.phase == Phase::Unloading)
+    }
+
+    /// Whether any is.
+    pub fn is_freeing(&self) -> bool {
+        self.sessions.values().any(|session| session.phase == Phase::Unloading)
+    }
+
+    /// Why a model failed, if it did.
+    pub fn failure(&self, model: &str) -> Option<&Failure> {
+        Some(&self.records.get(model)?.trouble.as_ref()?.failure)
+    }
+
+    /// How often a model was loaded, and how long that took the latest time; `None` when it never was.
+    pub fn loads(&self, model: &str) -> Option<(u64, Duration)> {
+        self.records.get(model).filter(|record| record.loads > 0).map(|record| (record.loads, record.took))
+    }
+
+    /// How often a model was found to leak.
+    pub fn leaks(&self, model: &str) -> u64 {
+        self.records.get(model).map_or(0, |record| record.leaks)
+    }
+
+    /// Whether a model stays when others need room.
+    pub fn is_pinned(&self, model: &str) -> bool {
+        self.records.get(model).is_some_and(|record| record.pinned)
+    }
+
+    /// How long it still is before a model goes for want of requests.
+    pub fn expires(&self, model: &str) -> Option<Duration> {
+        let record = self.records.get(model).filter(|record| !record.pinned)?;
+        let due = self.sessions.get(&record.current?)?.due(record.ttl)?;
+        Some(due.saturating_sub(self.now))
+    }
+
+    /// Every device whose size is known.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceUse> {
+        self.ledger.devices()
+    }
+
+    /// Bytes on a device that would give way to another model.
+    pub fn idle(&self, device: &str) -> u64 {
+        let idle =
+            self.sessions.iter().filter(|(_, session)| session.is_idle() && !self.is_pinned(&session.model));
+        idle.filter_map(|(id, _)| self.ledger.holding(*id)?.get(device)).fold(0, |a, b| a.saturating_add(*b))
+    }
+}

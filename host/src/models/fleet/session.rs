@@ -1,0 +1,102 @@
+//! A session: from the first request for it until its memory is free again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::event::{Bytes, Keep};
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// What it needs is being found out.
+    Sizing,
+    /// It waits for its memory.
+    Queued {
+        /// What it needs.
+        needs: Bytes,
+        /// Since when it waits.
+        since: Duration,
+        /// Sessions whose memory has to be free first, whatever the ledger says.
+        after: BTreeSet<u64>,
+    },
+    /// It has its memory, and is being loaded.
+    Loading,
+    /// Requests can use it.
+    Ready,
+    /// The requests that use it are its last.
+    Retired,
+    /// It is being freed.
+    Unloading,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) model: String,
+    pub(super) phase: Phase,
+    /// Who waits for it to be loaded, by ticket.
+    pub(super) waiters: BTreeSet<u64>,
+    /// The ticket that it was begun for: its place in the line for memory.
+    pub(super) place: u64,
+    /// Nobody wants it loaded any more: its end will be told.
+    pub(super) stopped: bool,
+    /// Loading it failed for want of memory, and is tried once more.
+    pub(super) again: bool,
+    /// Others wait for its memory: no new request gets it.
+    pub(super) closing: bool,
+    /// Requests that use it.
+    pub(super) in_flight: usize,
+    /// When a request last began or ended to.
+    pub(super) used: Duration,
+    /// How long loading it took.
+    pub(super) cost: Duration,
+    /// What the latest request that had a wish wishes.
+    pub(super) keep: Option<Keep>,
+    /// What it was measured to take when it was loaded, where nothing else was loaded or freed meanwhile.
+    pub(super) grew: Option<Bytes>,
+    /// Whether something else was.
+    pub(super) disturbed: bool,
+}
+
+impl Session {
+    pub(super) fn new(model: String, place: u64, now: Duration) -> Self {
+        Self {
+            model,
+            phase: Phase::Sizing,
+            waiters: BTreeSet::from([place]),
+            place,
+            stopped: false,
+            again: false,
+            closing: false,
+            in_flight: 0,
+            used: now,
+            cost: Duration::ZERO,
+            keep: None,
+            grew: None,
+            disturbed: false,
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// In memory, and no request uses it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_ready() && self.in_flight == 0
+    }
+
+    /// Whether memory moves for it now, so that what is measured meanwhile is not another's alone.
+    pub(super) fn moves(&self) -> bool {
+        matches!(self.phase, Phase::Loading | Phase::Unloading)
+    }
+
+    /// When it goes for want of requests, if its model has that `ttl`.
+    pub(super) fn due(&self, ttl: Option<Duration>) -> Option<Duration> {
+        let stays = match self.keep {
+            Some(Keep::Always) => None,
+            Some(Keep::For(time)) => Some(time),
+            None => ttl,
+        };
+        stays.filter(|_| self.is_idle()).map(|time| self.used.saturating_add(time))
+    }
+}
