@@ -48,8 +48,10 @@ pub use layers::{LoadOptions, Override, Stamp};
 pub use origin::{Origin, Place};
 pub use pattern::{Hours, Names, OneOrMany, Pattern};
 pub use problem::{Problem, Problems};
-pub use quantity::{ByteSize, Period};
-pub use routes::{Affinity, Astray, Feature, Ladder, Otherwise, Record, Routing, Rule, Steps, When};
+pub use quantity::{ByteSize, Period, Share};
+pub use routes::{
+    Affinity, Astray, Feature, INTENTS, Intents, Ladder, Otherwise, Record, Routing, Rule, Steps, When,
+};
 pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
 pub use task::Task;
 pub use telemetry::{Collector, Telemetry};

@@ -2,6 +2,7 @@
 
 mod ask;
 mod memory;
+mod recommend;
 mod reload;
 mod routing;
 mod setup;
@@ -25,10 +26,12 @@ use crate::models::{Lease, Loaded, Models, Order, Spec, Status, is_lost};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
 use crate::stages::Stages;
-pub use ask::ask as ask_of;
+pub use ask::{ask as ask_of, sensed};
 use memory::Memory;
+pub use recommend::recommended;
 pub use reload::{Cause, Refused, Reload};
 use routing::{Excluded, Routed, load_request, unknown};
+pub use setup::rules_of;
 use setup::{Current, Setup};
 use waiting::Ahead;
 use work::Work;
