@@ -49,7 +49,7 @@ pub fn recommended(config: &Config, model: &str, recorded: Option<&Path>) -> Res
         return settled(ask(&machine, &places, &BTreeMap::new()), model);
     }
     let machine = Hardware::detect();
-    let choice = plugins.choose(&spec.format, &spec.backend, &spec.device)?;
+    let choice = plugins.choose(spec.asked())?;
     let places = places(choice.backend, &spec.device, &machine);
     let mut more: BTreeMap<String, u64> = BTreeMap::new();
     for _ in 0..ROUNDS {
