@@ -42,6 +42,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
         Class::Invalid,
         "none of the models that a rule or ladder names can ever be in the memory of this machine",
     ),
+    (
+        "intent-model-invalid",
+        Class::Invalid,
+        "the weights of the router's intent classifier are damaged, or made for another version of pajamas",
+    ),
     ("config-invalid", Class::Invalid, "the configuration has several problems of different kinds"),
     ("listen-not-loopback", Class::Invalid, "the server would be open to other machines, without keys"),
     // artifacts

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use pajamas_journeys::fixtures::{Packed, plugin, repository};
-use pajamas_journeys::product::{House, keys, run};
+use pajamas_journeys::product::{House, chat_entry, keys, run};
 use serde_json::Value;
 
 /// The one object that a command prints.
@@ -67,6 +67,52 @@ fn the_hardware_is_told() {
     assert!(hardware["cpu"]["logical_cores"].as_u64() > Some(0), "{hardware}");
     assert!(hardware["memory"]["total"].as_u64() > Some(1 << 20), "{hardware}");
     assert!(!stdout(&["hardware"]).trim().is_empty());
+}
+
+/// The fake machine of a Raspberry Pi among those that the host's own tests have.
+const PI: &str = "host/src/hardware/machines/raspberry-pi-5.json";
+
+#[test]
+fn what_to_load_a_model_with_is_recommended_and_can_be_pasted() {
+    for arguments in
+        [&["hardware", "recommend", "models/chat"][..], &["hardware", "recommend", "chat", "--machine", PI]]
+    {
+        let found = one(&[arguments, &["--json"]].concat());
+        assert_eq!((&found["backend"], &found["device"]), (&"gguf".into(), &"cpu".into()), "{found}");
+        // The model is so small that all of it fits anywhere.
+        assert_eq!(found["text"]["slots"], 4, "{found}");
+        assert_eq!(found["text"]["context_length"], found["options"]["context_length"]);
+        let need = &found["memory"][0];
+        let parts = ["weights", "cache", "scratch"].map(|part| need[part].as_u64().unwrap());
+        assert!(parts[0] > 0 && parts.iter().sum::<u64>() < need["room"].as_u64().unwrap(), "{need}");
+        assert!(found["reasons"].as_array().unwrap().len() >= 3, "{found}");
+        let house = House::new(found["entry"].as_str().unwrap()).unwrap();
+        assert!(house.run(["config", "check"]).unwrap().status.success(), "{found}");
+        let id = found["id"].as_str().unwrap();
+        let answer = house.run(["generate", "--model", id, "-n", "3", "-t", "0", "I like"]).unwrap();
+        assert!(answer.status.success(), "{}", answer.stderr);
+        assert!(stdout(arguments).contains("[[models]]"));
+    }
+    // On this machine its backend was asked.
+    let here = one(&["hardware", "recommend", "chat", "--json"]);
+    assert!(here["reasons"].to_string().contains("itself estimates"), "{here}");
+    let shapes = one(&["hardware", "recommend", "models/detect", "--json"]);
+    assert!(shapes["text"].is_null() && shapes["memory"][0]["weights"].as_u64() > Some(0), "{shapes}");
+}
+
+#[test]
+fn a_model_that_fits_nowhere_says_what_is_missing() {
+    let chat = format!("[memory]\nlimit = \"1MiB\"\n{}", chat_entry("chat"));
+    let finished = House::new(&chat).unwrap().run(["hardware", "recommend", "chat"]).unwrap();
+    assert_eq!(finished.refusal().unwrap(), ("out-of-memory".into(), 5));
+    assert!(
+        finished.stderr.contains("fits nowhere here") && finished.stderr.contains("are missing"),
+        "{}",
+        finished.stderr
+    );
+    let no_machine = run(["hardware", "recommend", "chat", "--machine", "pajamas.toml"]).unwrap();
+    assert_eq!(no_machine.refusal().unwrap(), ("invalid-input".into(), 2));
+    assert_eq!(run(["hardware", "recommend", "nothing"]).unwrap().refusal().unwrap().0, "model-not-found");
 }
 
 #[test]

@@ -275,3 +275,75 @@ fn what_can_never_fit_is_found_before_it_runs() {
     let mixed = check(&format!("[[routes]]\nid = \"r\"\nwhen.task = \"chat\"\nuse = \"shapes\"\n{shapes}"));
     assert_eq!(mixed.refusal().unwrap().0, "config-conflict");
 }
+
+#[test]
+fn what_the_user_wants_leads_to_a_model_and_is_kept_without_the_words() {
+    let toml = format!(
+        "[defaults]\nchat = \"small\"\n[[routes]]\nid = \"programs\"\nuse = \"large\"\nwhen = {{ intent = \"code\", min_confidence = 0.3 }}\n{}{}",
+        chat_entry("large"),
+        chat_entry("small")
+    );
+    let server = server(&toml);
+    let mut body =
+        question(None, "Write a Python function that merges two sorted lists without using sort().");
+    body["route_trace"] = json!(true);
+    let answer = server.post_json(CHAT, &body).unwrap();
+    assert_eq!(
+        (part(&answer, "model"), part(&answer, "rule")),
+        (Some("large"), Some("programs")),
+        "{}",
+        answer.body
+    );
+    let intent = answer.json().unwrap()["route_trace"]["intent"].clone();
+    assert_eq!(intent["label"], "code", "{intent}");
+    assert!((300..=1000).contains(&intent["share"].as_u64().unwrap()) && intent["took"].is_u64(), "{intent}");
+    body["messages"][0]["content"] = json!("Übersetze bitte ins Englische: Der Zug hat Verspätung.");
+    let other = server.post_json(CHAT, &body).unwrap();
+    assert_eq!(
+        (part(&other, "model"), part(&other, "by")),
+        (Some("small"), Some("default")),
+        "{}",
+        other.body
+    );
+    // Who names a model is asked nothing.
+    body["model"] = json!("small");
+    let named = server.post_json(CHAT, &body).unwrap().json().unwrap();
+    assert!(named["route_trace"].get("intent").is_none(), "{named}");
+
+    let kept = server.get("/admin/routes").unwrap();
+    assert!(!kept.body.contains("merges") && !kept.body.contains("Verspätung"), "{}", kept.body);
+    let one = server.house().folder().join("one.json");
+    for decision in kept.json().unwrap()["decisions"].as_array().unwrap() {
+        std::fs::write(&one, decision.to_string()).unwrap();
+        let again =
+            server.house().run(["route", "explain", "--json", "--request", one.to_str().unwrap()]).unwrap();
+        let again = again.json().unwrap().remove(0);
+        assert_eq!((&again["as_recorded"], &again["same_rules"]), (&json!(true), &json!(true)), "{decision}");
+    }
+    // A body is explained with its intent, too.
+    std::fs::write(&one, question(None, "Why does my Rust code not compile?").to_string()).unwrap();
+    let words = server.house().run(["route", "explain", "--request", one.to_str().unwrap()]).unwrap().stdout;
+    assert!(words.starts_with("intent code, "), "{words}");
+}
+
+#[test]
+fn weights_of_an_own_classifier_are_read_or_refused_with_their_path() {
+    let toml = format!(
+        "[routing.intent]\nmodel = \"own.safetensors\"\n[[routes]]\nid = \"programs\"\nuse = \"chat\"\nwhen.intent = \"code\"\n{}",
+        chat_entry("chat")
+    );
+    let house = House::new("").unwrap();
+    let own = house.folder().join("own.safetensors");
+    let whole = std::fs::read(repository().join("models/intent/model.safetensors")).unwrap();
+    std::fs::write(&own, &whole[..whole.len() / 2]).unwrap();
+    house.write(&toml).unwrap();
+    let cut = house.run(["config", "check"]).unwrap();
+    assert_eq!(cut.refusal().unwrap().0, "intent-model-invalid");
+    assert!(cut.stderr.contains("own.safetensors") && cut.stderr.contains("not all there"), "{}", cut.stderr);
+    std::fs::write(&own, &whole).unwrap();
+    assert!(house.run(["config", "check"]).unwrap().status.success());
+    house.write(&toml.replace("\"code\"", "\"cod\"")).unwrap();
+    let unknown = house.run(["config", "check"]).unwrap();
+    assert_eq!(unknown.refusal().unwrap().0, "config-unknown-reference");
+    assert!(unknown.stderr.contains("did you mean `code`"), "{}", unknown.stderr);
+}

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::{Global, output};
 use crate::error::{Error, Result};
-use crate::host::Host;
-use crate::router::{Ask, Considered, Decision, Prediction, Record, Rules, Snapshot, decide};
+use crate::host::{Host, rules_of, sensed};
+use crate::router::{Ask, Considered, Decision, Intent, Prediction, Record, Snapshot, decide};
 use crate::server;
 
 #[derive(Debug, Subcommand)]
@@ -63,8 +63,9 @@ impl RouteCommand {
 impl Explain {
     fn run(self, global: &Global) -> Result<()> {
         let config = global.config()?;
-        let rules = Rules::new(&config)?;
-        let asked = self.asked()?;
+        let rules = rules_of(&config)?;
+        let mut asked = self.asked()?;
+        asked.ask = sensed(&rules, asked.ask);
         let snapshot = match (&self.snapshot, &self.url, asked.snapshot) {
             (Some(file), ..) => part(&read(file)?, "snapshot", file)?,
             (None, Some(url), _) => part(&from_server(url)?, "snapshot", Path::new(url))?,
@@ -148,6 +149,10 @@ fn measure(times: u32, work: impl Fn()) -> [f64; 2] {
 /// A decision for people: rules, models, outcome.
 fn in_words(decision: &Decision, ask: &Ask) -> String {
     let mut lines = Vec::new();
+    if let Some(Intent { label, share, took, .. }) = &decision.intent {
+        let took = took.map(|us| format!(", found out in {us} µs")).unwrap_or_default();
+        lines.push(format!("intent {label}, {:.1} % sure{took}", f64::from(*share) / 10.0));
+    }
     for step in &decision.steps {
         lines.push(match &step.failed {
             Some(condition) => format!("rule {:<24} does not apply: {condition}", step.rule),
@@ -185,7 +190,7 @@ fn times(predicted: &Prediction) -> String {
 
 impl Replay {
     fn run(self, global: &Global) -> Result<()> {
-        let rules = Rules::new(&global.config()?)?;
+        let rules = rules_of(&global.config()?)?;
         let mut sum = Sum::default();
         for record in records(&self.log)? {
             let record: Record = parsed(record, &self.log)?;

@@ -286,7 +286,7 @@ impl Check<'_> {
         }
     }
 
-    fn exists(&mut self, at: &[Segment], whose: &str, path: &Path) {
+    pub(super) fn exists(&mut self, at: &[Segment], whose: &str, path: &Path) {
         if !path.exists() {
             let what = self.tree.spell(at.last().map(std::slice::from_ref).unwrap_or_default());
             self.report(

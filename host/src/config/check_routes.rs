@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::check::Check;
 use super::pattern::Names;
-use super::routes::{Astray, Otherwise, Rule, When};
+use super::routes::{Astray, INTENTS, Otherwise, Rule, Steps, When};
+use super::suggest;
 use super::task::Task;
 use super::tree::Segment;
 
@@ -55,6 +56,10 @@ pub(super) fn check(check: &mut Check<'_>) {
         &routing.latency_budget.map(|p| p.duration()),
         routing.vram_headroom,
     );
+    if let Some(weights) = &routing.intent.model {
+        check.exists(&["routing".into(), "intent".into(), "model".into()], "`routing.intent`", weights);
+    }
+    check.without_rules();
 }
 
 impl Check<'_> {
@@ -106,7 +111,7 @@ impl Check<'_> {
         &mut self,
         at: &[Segment],
         whose: &str,
-        steps: Result<super::routes::Steps<'_>, Astray<'_>>,
+        steps: Result<Steps<'_>, Astray<'_>>,
         tasks: Option<&[Task]>,
     ) {
         let Ok(steps) = steps else { return };
@@ -185,6 +190,27 @@ impl Check<'_> {
                 self.report("config-invalid-value", &place, message, "write it like `x-team`");
             }
         }
+        if when.min_confidence.is_some() && when.intent.is_none() {
+            let message = format!("{whose}: `min_confidence` is how sure the classifier must be of `intent`");
+            self.report(
+                "config-conflict",
+                &below("min_confidence"),
+                message,
+                "name an `intent`, or take it out",
+            );
+        }
+        // What weights of the operator's own know is seen when they are read.
+        let built_in = self.config.routing.intent.model.is_none();
+        let several = when.intent.as_ref().is_some_and(|labels| labels.len() > 1);
+        for (n, label) in when.intent.iter().flat_map(|labels| labels.iter()).enumerate() {
+            if built_in && !INTENTS.contains(&label.as_str()) {
+                let place =
+                    if several { [&below("intent")[..], &[n.into()]].concat() } else { below("intent") };
+                let message = format!("{whose}: the classifier knows no intent `{label}`");
+                let help = suggest::help(label, "intents", INTENTS);
+                self.report("config-unknown-reference", &place, message, help);
+            }
+        }
         for (key, words) in [("keywords", &when.keywords), ("language", &when.language)] {
             if words.iter().flat_map(|words| words.iter()).any(|word| word.trim().is_empty()) {
                 let message = format!("{whose}: one of its `{key}` is empty");
@@ -225,6 +251,56 @@ impl Check<'_> {
         }
     }
 
+    /// What no rule sends goes where names and defaults lead, under the policies of all.
+    fn without_rules(&mut self) {
+        let config = self.config;
+        let routing = &config.routing;
+        if !routing.warm_only || routing.otherwise != Otherwise::Refuse {
+            return;
+        }
+        let strict = |rule: &Rule| {
+            let policies = rule.policies(routing);
+            policies.warm_only && policies.otherwise == Otherwise::Refuse
+        };
+        let loading = config
+            .routes
+            .iter()
+            .filter(|rule| !strict(rule))
+            .filter_map(|rule| config.steps_of(&rule.targets).ok());
+        let loaded: Vec<_> = loading.flatten().flatten().collect();
+        let never_warm = |steps: Result<Steps<'_>, Astray<'_>>| {
+            let models: Vec<_> =
+                steps.into_iter().flatten().flatten().filter_map(|id| config.model(id)).collect();
+            !models.is_empty() && models.iter().all(|model| !model.preload && !loaded.contains(&&model.id))
+        };
+        let help = "write `preload = true` at one of its models, or `otherwise = \"best\"`";
+        for (index, ladder) in config.ladders.iter().enumerate() {
+            if never_warm(config.steps(&ladder.id)) {
+                let message = format!(
+                    "the ladder `{}`: `routing` takes only models in memory and refuses otherwise, and nothing loads one of them",
+                    ladder.id
+                );
+                self.report(
+                    "config-conflict",
+                    &["ladders".into(), index.into(), "steps".into()],
+                    message,
+                    help,
+                );
+            }
+        }
+        for task in Task::ALL {
+            let Some(name) = config.defaults.of(task).filter(|name| config.ladder(name).is_none()) else {
+                continue;
+            };
+            if never_warm(config.steps(name)) {
+                let message = format!(
+                    "`defaults.{task}`: `routing` takes only models in memory and refuses otherwise, and nothing loads `{name}`"
+                );
+                self.report("config-conflict", &["defaults".into(), task.name().into()], message, help);
+            }
+        }
+    }
+
     /// A rule that refuses whatever is not in memory must have a model that gets there without it.
     fn may_ever_be_warm(&mut self, at: &[Segment], whose: &str, rule: &Rule) {
         let policies = rule.policies(&self.config.routing);
@@ -258,6 +334,8 @@ pub struct Known {
     pub task: Option<Task>,
     /// Why it can never be in the memory of this machine.
     pub too_large: Option<String>,
+    /// Bytes that it leaves of what models may hold on its device, when it is alone there.
+    pub leaves: Option<u64>,
 }
 
 /// Reports the rules and ladders that do not suit models which are `known`.
@@ -272,6 +350,9 @@ pub(super) fn check_known(check: &mut Check<'_>, known: &dyn Fn(&str) -> Known) 
         let tasks = rule.when.task.as_ref().map_or([].as_slice(), |tasks| tasks);
         (at, format!("the rule `{}`", rule.id), config.steps_of(&rule.targets), tasks)
     });
+    for (index, rule) in config.routes.iter().enumerate() {
+        headroom(check, index, rule, known);
+    }
     for (at, whose, steps, tasks) in ladders.chain(rules) {
         let models: Vec<(&str, Known)> =
             steps.into_iter().flatten().flatten().map(|id| (&**id, known(id))).collect();
@@ -288,5 +369,24 @@ pub(super) fn check_known(check: &mut Check<'_>, known: &dyn Fn(&str) -> Known) 
             let help = "add a smaller precision or model, a shorter context, or raise `memory.limit`";
             check.report("config-too-large", &at, message, help);
         }
+    }
+}
+
+/// A rule that refuses whoever leaves too little free needs a model that could leave so much.
+fn headroom(check: &mut Check<'_>, index: usize, rule: &Rule, known: &dyn Fn(&str) -> Known) {
+    let policies = rule.policies(&check.config.routing);
+    let (Some(headroom), Otherwise::Refuse) = (policies.vram_headroom, policies.otherwise) else { return };
+    let Ok(steps) = check.config.steps_of(&rule.targets) else { return };
+    let leaves: Vec<Option<u64>> = steps.into_iter().flatten().map(|id| known(id).leaves).collect();
+    // Of a model that is too large nothing is left, which is said already.
+    let never = |leaves: &Option<u64>| leaves.is_some_and(|leaves| leaves < headroom.get());
+    if let Some(most) = leaves.iter().flatten().max().filter(|_| leaves.iter().all(never)) {
+        let message = format!(
+            "the rule `{}`: `vram_headroom` is {headroom}, and its models leave {} MiB at most, alone on their device",
+            rule.id,
+            most >> 20
+        );
+        let at = ["routes".into(), index.into(), "vram_headroom".into()];
+        check.report("config-conflict", &at, message, "lower it, or write `otherwise = \"best\"`");
     }
 }

@@ -52,9 +52,11 @@ pub use origin::{Origin, Place};
 pub use pattern::{Hours, Names, OneOrMany, Pattern};
 pub use priority::Priority;
 pub use problem::{Problem, Problems};
-pub use quantity::{ByteSize, Period};
+pub use quantity::{ByteSize, Period, Share};
 pub use remote::{BaseUrl, Cost, Remote};
-pub use routes::{Affinity, Astray, Feature, Ladder, Otherwise, Record, Routing, Rule, Steps, When};
+pub use routes::{
+    Affinity, Astray, Feature, INTENTS, Intents, Ladder, Otherwise, Record, Routing, Rule, Steps, When,
+};
 pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
 pub use task::Task;
 pub use telemetry::{Collector, Telemetry};

@@ -1,8 +1,13 @@
-//! Sizes and durations as people write them: `"512MiB"`, `"120s"`.
+//! Sizes, durations and shares as people write them: `"512MiB"`, `"120s"`, `0.6`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::text::text_value;
 
@@ -108,6 +113,51 @@ impl fmt::Display for Period {
     }
 }
 
+/// A share, written as a number from 0 to 1 and kept in thousandths, so that it is the same however it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u16);
+
+impl Share {
+    /// So many thousandths; 1000 are all.
+    pub const fn thousandths(thousandths: u16) -> Self {
+        Self(if thousandths > 1000 { 1000 } else { thousandths })
+    }
+
+    /// In thousandths.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / 1000.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        if (0.0..=1.0).contains(&number) {
+            Ok(Self((number * 1000.0).round() as u16))
+        } else {
+            Err(D::Error::custom(format!(
+                "{number} is no share: write a number from 0 to 1, for example 0.6"
+            )))
+        }
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 1, "description": "a share from 0 to 1" })
+    }
+}
+
 /// `number unit`, multiplied out; fractions are rounded to the smallest unit. `None` when it is neither or too large.
 fn parse_quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
@@ -171,6 +221,18 @@ mod tests {
             assert_eq!(text.parse::<Period>(), Ok(Period::milliseconds(milliseconds)), "{text}");
         }
         insta::assert_snapshot!("120".parse::<Period>().unwrap_err(), @r#"`120` is not a duration: write a number and ms, s, m, h or d, for example "120s""#);
+    }
+
+    #[test]
+    fn a_share_is_kept_in_thousandths() {
+        let read =
+            |text: &str| serde_json::from_str::<Share>(text).map(Share::get).map_err(|e| e.to_string());
+        assert_eq!([read("0"), read("0.6"), read("0.1234"), read("1")], [Ok(0), Ok(600), Ok(123), Ok(1000)]);
+        for wrong in ["-0.1", "1.5", "60"] {
+            assert!(read(wrong).unwrap_err().contains("no share"), "{wrong}");
+        }
+        assert_eq!(serde_json::to_string(&Share::thousandths(873)).unwrap(), "0.873");
+        assert_eq!(Share::thousandths(4000).get(), 1000);
     }
 
     proptest! {

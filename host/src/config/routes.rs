@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::pattern::{Hours, Names, OneOrMany, Pattern};
-use super::quantity::{ByteSize, Period};
+use super::quantity::{ByteSize, Period, Share};
 use super::remote::Cost;
 use super::task::Task;
-use super::text::Id;
+use super::text::{Id, LocalPath};
+
+/// What a prompt may want, as far as the classifier that comes with the host knows.
+pub const INTENTS: [&str; 6] = ["chat", "code", "maths", "summarising", "tool-use", "translation"];
 
 /// How a model is chosen where several may take a request. A rule may say otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +37,24 @@ pub struct Routing {
     pub otherwise: Otherwise,
     /// What of requests the latest decisions keep.
     pub record: Record,
+    /// How is found out what prompts want, where a rule asks for an `intent`.
+    pub intent: Intents,
+}
+
+/// How is found out what prompts want.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Intents {
+    /// The classifier's weights, a file that `models/intent/train.py` made; those that come with the host when not set.
+    pub model: Option<LocalPath>,
+    /// How sure it must be, from 0 to 1, for a rule that does not say.
+    pub min_confidence: Share,
+}
+
+impl Default for Intents {
+    fn default() -> Self {
+        Self { model: None, min_confidence: Share::thousandths(600) }
+    }
 }
 
 /// What goes to the model that it went to before.
@@ -126,6 +147,7 @@ impl Rule {
             affinity: self.affinity.or(of_all.affinity),
             otherwise: self.otherwise.unwrap_or(of_all.otherwise),
             record: of_all.record,
+            intent: of_all.intent.clone(),
         }
     }
 }
@@ -146,6 +168,13 @@ pub struct When {
     /// This regular expression finds something in what the user said last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<Pattern>,
+    /// What the user said last wants one of these, as the classifier of `routing.intent` says: chat, code, maths, summarising,
+    /// tool-use, translation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intent: Option<OneOrMany<String>>,
+    /// How sure the classifier must be of `intent`, in place of `routing.intent.min_confidence`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_confidence: Option<Share>,
     /// It has at least so many tokens, as estimated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_tokens: Option<u32>,

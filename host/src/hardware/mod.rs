@@ -7,6 +7,7 @@ mod features;
 mod heat;
 mod local;
 mod nvml;
+mod recommend;
 mod recorded;
 mod render;
 mod topology;
@@ -15,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use heat::Heat;
 pub use local::LocalMachine;
+pub use recommend::{
+    Answer, Bandwidth, Bound, ModelFacts, Need, Place, Profiles, Question, Recommendation, Room, Shortage,
+    TextFacts, TextSettings, recommend,
+};
 pub use recorded::RecordedMachine;
 
 use crate::error::Result;
@@ -101,6 +106,18 @@ pub struct Gpu {
     pub memory_free: u64,
     /// CUDA compute capability, for example `9.0`.
     pub compute_capability: Option<String>,
+    /// Its temperature in degrees Celsius.
+    #[serde(default)]
+    pub temperature: Option<u32>,
+    /// In how many percent of the last moments it computed something.
+    #[serde(default)]
+    pub utilisation: Option<u32>,
+    /// What it draws now, in watts.
+    #[serde(default)]
+    pub power: Option<u32>,
+    /// Why it computes more slowly than it could: for example `thermal (hardware)`, `power cap`.
+    #[serde(default)]
+    pub throttled: Vec<String>,
 }
 
 /// Something that knows a machine.

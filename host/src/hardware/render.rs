@@ -71,6 +71,13 @@ fn gpu(gpu: &Gpu) -> String {
     if let Some(capability) = &gpu.compute_capability {
         line += &format!(", compute {capability}");
     }
+    let numbers = [(gpu.utilisation, " % busy"), (gpu.temperature, " °C"), (gpu.power, " W")];
+    for (number, unit) in numbers.iter().filter_map(|(number, unit)| Some((number.as_ref()?, unit))) {
+        line += &format!(", {number}{unit}");
+    }
+    if !gpu.throttled.is_empty() {
+        line += &format!("; slowed down: {}", gpu.throttled.join(", "));
+    }
     line
 }
 
@@ -79,7 +86,7 @@ fn plural(count: u32, what: &str) -> String {
 }
 
 /// To a tenth of the largest unit that fits: for people, who compare sizes rather than add them.
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),

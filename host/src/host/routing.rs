@@ -9,7 +9,7 @@ use pajamas_plugin_api::{EngineStats, LoadRequest};
 use serde_json::{Value, json};
 
 use super::Host;
-use super::ask::{ask, common};
+use super::ask::{ask, common, sensed};
 use super::setup::Setup;
 use crate::artifact::{self, Reference};
 use crate::config::{Affinity, Config, Known, Ladder, Model, Record as Keep, Task, suggest};
@@ -101,7 +101,9 @@ impl Host {
         for model in &setup.config.models {
             let facts = self.look(model, true).unwrap_or_default();
             let budget = devices.get(&facts.device).map(|device| device.budget);
-            let too_large = budget.zip(facts.memory).filter(|(budget, needs)| needs > budget);
+            let memory = budget.zip(facts.memory);
+            let leaves = memory.and_then(|(budget, needs)| budget.checked_sub(needs));
+            let too_large = memory.filter(|(budget, needs)| needs > budget);
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);
             let too_large = too_large.map(|(budget, needs)| {
                 let (needs, budget) = (mib(needs), mib(budget));
@@ -110,7 +112,7 @@ impl Host {
                     model.id, facts.device
                 )
             });
-            known.insert(model.id.to_string(), Known { task: facts.task, too_large });
+            known.insert(model.id.to_string(), Known { task: facts.task, too_large, leaves });
         }
         Ok(setup.config.check_known(&|id| known.get(id).cloned().unwrap_or_default())?)
     }
@@ -127,7 +129,7 @@ impl Host {
         } else {
             [None; 2]
         };
-        let ask = ask(request);
+        let ask = sensed(&setup.rules, ask(request));
         let mut snapshot = self.snapshot(setup, excluded);
         snapshot.affinity = commons.iter().flatten().find_map(|common| self.memory.habits.of(*common));
         let decision = decide(&setup.rules, &ask, &snapshot);
@@ -151,7 +153,7 @@ impl Host {
         if let Some(spec) = path(setup, request.model.as_deref())? {
             return Ok(spec);
         }
-        let ask = ask(request);
+        let ask = sensed(&setup.rules, ask(request));
         let snapshot = self.snapshot(setup, &Excluded::new());
         self.decided(setup, &decide(&setup.rules, &ask, &snapshot))
     }
@@ -237,7 +239,7 @@ impl Host {
         let heat = setup.rules.heat();
         let devices = glance.devices.iter().map(|(id, device)| {
             let crate::models::DeviceGlance { budget, held, idle } = *device;
-            let temperature = if heat && id == "cpu" { self.memory.heat.cpu() } else { None };
+            let temperature = if heat { self.temperature(id) } else { None };
             (id.clone(), Device { budget, held, idle, temperature })
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -247,6 +249,16 @@ impl Host {
             devices: devices.collect(),
             affinity: None,
         }
+    }
+
+    /// The temperature of a device in degrees Celsius, where it is known.
+    fn temperature(&self, device: &str) -> Option<u32> {
+        if device == "cpu" {
+            return self.memory.heat.cpu();
+        }
+        let mut devices = self.plugins.backends().iter().flat_map(|backend| &backend.probe.devices);
+        let name = devices.find(|known| known.id == device).map_or("", |known| &known.name);
+        if device.starts_with("cuda:") { self.memory.heat.gpu(name) } else { None }
     }
 
     /// Found out when it is asked for the first time; again and again where something is wrong, which may pass.

@@ -1,14 +1,16 @@
 //! The configuration in force, and what was made from it: exchanged as a whole, kept by who began with it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::routing::Facts;
 use crate::config::{Changes, Config, Task};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::Prepared;
 use crate::pipeline::transcribe::Vocabulary;
-use crate::router::Rules;
+use crate::router::{Classifier, Rules};
 
 /// Task and model.
 type Kept = BTreeMap<(Task, bool, String), Arc<Prepared>>;
@@ -28,6 +30,20 @@ pub(super) struct Setup {
     vocabularies: Mutex<BTreeMap<String, Arc<Vocabulary>>>,
 }
 
+/// The rules of a checked configuration, with the classifier whose weights it names.
+///
+/// # Errors
+/// `file-not-found`, `io` or `intent-model-invalid` for the weights, with their path; those of [`Rules::new`].
+pub fn rules_of(config: &Config) -> Result<Rules> {
+    let Some(path) = &config.routing.intent.model else { return Rules::new(config) };
+    let mut weights = Vec::new();
+    let most = Classifier::LARGEST as u64 + 1;
+    let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut weights));
+    read.map_err(|error| Error::io(path, &error))?;
+    let classifier = Classifier::new(&weights).map_err(|error| error.within(path.display()))?;
+    Rules::with_classifier(config, classifier)
+}
+
 impl Setup {
     pub(super) fn new(config: Config) -> Result<Self> {
         Self::with(config, 0, Kept::default())
@@ -35,7 +51,7 @@ impl Setup {
 
     fn with(config: Config, generation: u64, pipelines: Kept) -> Result<Self> {
         Ok(Self {
-            rules: Rules::new(&config)?,
+            rules: rules_of(&config)?,
             config: Arc::new(config),
             generation,
             facts: Mutex::default(),

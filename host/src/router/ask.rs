@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::intent::Intent;
 use crate::config::{Feature, Task};
 
 /// A request, as far as a decision looks at it. Its JSON can be decided on again.
@@ -45,6 +46,9 @@ pub struct Ask {
     /// What the user said last. In its place a record may have [`words`](Self::words) alone.
     #[serde(default)]
     pub text: Option<String>,
+    /// What that text wants, where somebody found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
     /// Whether the words of conditions were in the text, by condition.
     #[serde(default)]
     pub words: BTreeMap<String, bool>,
@@ -66,6 +70,7 @@ impl Ask {
             headers: BTreeMap::new(),
             minute: 0,
             text: None,
+            intent: None,
             words: BTreeMap::new(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::intent::Intent;
 use super::predict::Prediction;
 use crate::config::{Cost, Task};
 use crate::error::Error;
@@ -28,6 +29,9 @@ pub struct Decision {
     pub breaks: Vec<Reason>,
     /// How long the chosen one is predicted to take.
     pub predicted: Option<Prediction>,
+    /// What the prompt wants, where a rule that was looked at asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
     /// The rules that were looked at, in order.
     pub steps: Vec<Step>,
     /// The models among which was chosen, in order.

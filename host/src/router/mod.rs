@@ -8,6 +8,7 @@
 mod ask;
 mod choose;
 mod decision;
+mod intent;
 mod predict;
 mod record;
 mod rules;
@@ -18,6 +19,7 @@ mod words;
 
 pub use ask::Ask;
 pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, RuleId, Step};
+pub use intent::{Classifier, Intent};
 pub use predict::Prediction;
 pub use record::{Ended, Record};
 pub use rules::Rules;
@@ -32,7 +34,7 @@ use crate::config::Task;
 /// else the only one that was made for the task. A request that cannot be given to any is refused in the decision:
 /// `model-not-found`, `model-not-chosen`, `task-mismatch`, `no-candidate`, `deadline-unmet`, `route-policy`.
 pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
-    let (rule, steps) = rules.first(ask);
+    let (rule, steps, intent) = rules.first(ask);
     let mut decision = Decision {
         chosen: None,
         by: By::Rule,
@@ -41,6 +43,7 @@ pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
         degraded: None,
         breaks: Vec::new(),
         predicted: None,
+        intent,
         steps,
         candidates: Vec::new(),
         refused: None,

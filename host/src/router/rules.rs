@@ -1,7 +1,7 @@
 //! The rules of a configuration, made ready to be asked often.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::ask::Ask;
 use super::decision::{RuleId, Step};
+use super::intent::{Classifier, Intent};
 use super::words::Words;
-use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When};
+use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When, suggest};
 use crate::error::{Error, Result};
 
 /// Models to choose among: steps, the best first, each of models that are equally good.
@@ -34,6 +35,8 @@ pub struct Rules {
     /// The policies where no rule applies.
     pub(super) policies: Routing,
     words: Words,
+    /// Says what prompts want, where a rule asks for that.
+    classifier: Option<Classifier>,
     fingerprint: String,
 }
 
@@ -44,6 +47,8 @@ pub(super) struct Compiled {
     /// What a record calls the conditions that look at words.
     keywords: Option<String>,
     regex: Option<String>,
+    /// How sure the classifier must be, in thousandths.
+    least: u16,
     pub(super) plan: Plan,
     pub(super) policies: Routing,
 }
@@ -52,11 +57,34 @@ pub(super) struct Compiled {
 pub(super) const ANY: &str = "auto";
 
 impl Rules {
-    /// Those of a checked configuration.
+    /// Those of a checked configuration, with the classifier that the host has with it.
     ///
     /// # Errors
     /// `config-invalid-value` when the keywords are more than this machine can look for.
     pub fn new(config: &Config) -> Result<Self> {
+        let asks = config.routes.iter().any(|rule| rule.when.intent.is_some());
+        let classifier = asks.then(Classifier::built_in).transpose()?;
+        Self::compiled(config, classifier)
+    }
+
+    /// As [`new`](Self::new), with another classifier.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new); `config-unknown-reference` when a rule asks for what it does not know.
+    pub fn with_classifier(config: &Config, classifier: Classifier) -> Result<Self> {
+        let known: Vec<&str> = classifier.labels().iter().map(String::as_str).collect();
+        for rule in &config.routes {
+            let mut asked = rule.when.intent.iter().flat_map(|labels| labels.iter());
+            if let Some(label) = asked.find(|label| !known.contains(&label.as_str())) {
+                let message = format!("the rule `{}`: the classifier knows no intent `{label}`", rule.id);
+                let help = suggest::help(label, "intents", known.iter().copied());
+                return Err(Error::new("config-unknown-reference", message).help(help));
+            }
+        }
+        Self::compiled(config, Some(classifier))
+    }
+
+    fn compiled(config: &Config, classifier: Option<Classifier>) -> Result<Self> {
         let plan = |steps: Steps<'_>| -> Plan {
             steps.into_iter().map(|step| step.into_iter().map(ToString::to_string).collect()).collect()
         };
@@ -76,6 +104,7 @@ impl Rules {
                 id: RuleId::from(&*rule.id),
                 keywords: rule.when.keywords.as_ref().map(|words| format!("keywords {}", words.join(", "))),
                 regex: rule.when.regex.as_ref().map(|regex| format!("regex {regex}")),
+                least: rule.when.min_confidence.unwrap_or(config.routing.intent.min_confidence).get(),
                 when: rule.when.clone(),
                 plan: config.steps_of(&rule.targets).map(plan).unwrap_or_default(),
                 policies: rule.policies(&config.routing),
@@ -87,7 +116,9 @@ impl Rules {
         let words = Words::new(keywords).map_err(|error| {
             Error::new("config-invalid-value", format!("the keywords of the rules: {error}"))
         })?;
-        let written = json!([config.routing, config.aliases, config.ladders, config.routes, config.defaults]);
+        let weights = classifier.as_ref().map(Classifier::fingerprint);
+        let written =
+            json!([config.routing, config.aliases, config.ladders, config.routes, config.defaults, weights]);
         let hash = Sha256::digest(written.to_string());
         let fingerprint = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let defaults =
@@ -98,6 +129,7 @@ impl Rules {
             rules,
             names,
             words,
+            classifier,
             fingerprint,
         })
     }
@@ -150,15 +182,54 @@ impl Rules {
         self.defaults.get(&task).map(String::as_str)
     }
 
-    /// The first rule that applies, and all that were looked at.
-    pub(super) fn first(&self, ask: &Ask) -> (Option<&Compiled>, Vec<Step>) {
+    /// What a text wants; `None` where no rule asks for that.
+    pub fn intent(&self, text: &str) -> Option<Intent> {
+        self.classifier.as_ref().map(|classifier| classifier.classify(text))
+    }
+
+    /// Whether a rule that may apply asks what the text wants, and nobody has found out.
+    pub fn wants_intent(&self, ask: &Ask) -> bool {
+        let Some(classifier) = &self.classifier else { return false };
+        let known = ask.intent.as_ref().is_some_and(|intent| intent.by == classifier.fingerprint());
+        let asked = Cell::new(false);
+        if !known {
+            self.walk(ask, &|| {
+                asked.set(true);
+                None
+            });
+        }
+        asked.get()
+    }
+
+    /// What the ask wants: as these weights said before, or say now, or else as others said.
+    fn intent_of(&self, ask: &Ask) -> Option<Intent> {
+        let by = self.classifier.as_ref().map(Classifier::fingerprint);
+        let said = ask.intent.as_ref();
+        let ours = said.filter(|intent| Some(intent.by.as_str()) == by).cloned();
+        ours.or_else(|| self.intent(ask.text.as_deref()?)).or_else(|| said.cloned())
+    }
+
+    /// The first rule that applies, all that were looked at, and what the text wants, if one of them asked for that.
+    pub(super) fn first(&self, ask: &Ask) -> (Option<&Compiled>, Vec<Step>, Option<Intent>) {
+        let intent = OnceCell::new();
+        let (rule, steps) = self.walk(ask, &|| intent.get_or_init(|| self.intent_of(ask)).clone());
+        (rule, steps, intent.into_inner().flatten())
+    }
+
+    /// The first rule that applies, and all that were looked at. `intent` says what the text wants.
+    fn walk(&self, ask: &Ask, intent: &dyn Fn() -> Option<Intent>) -> (Option<&Compiled>, Vec<Step>) {
         let found = OnceCell::new();
         let mut steps = Vec::with_capacity(self.rules.len());
         for (index, rule) in self.rules.iter().enumerate() {
-            let failed = rule.failed(ask, || {
-                let found = found.get_or_init(|| ask.text.as_deref().map(|text| self.words.found_in(text)));
-                found.as_ref().map(|found| found[index])
-            });
+            let failed = rule.failed(
+                ask,
+                || {
+                    let found =
+                        found.get_or_init(|| ask.text.as_deref().map(|text| self.words.found_in(text)));
+                    found.as_ref().map(|found| found[index])
+                },
+                intent,
+            );
             let step = Step { rule: rule.id.clone(), failed: failed.map(Cow::Borrowed) };
             steps.push(step);
             if failed.is_none() {
@@ -174,6 +245,7 @@ impl Rules {
         let may_apply = |(rule, step): (&Compiled, &Step)| match step.failed.as_deref() {
             Some("keywords") => missing(&rule.keywords),
             Some("regex") => missing(&rule.regex),
+            Some("intent") => self.wants_intent(ask),
             _ => false,
         };
         ask.text.is_none() && self.rules.iter().zip(steps).any(may_apply)
@@ -182,6 +254,9 @@ impl Rules {
     /// The ask without its words, but with what the first `looked_at` rules found in them: the decision stays the same.
     #[must_use]
     pub fn without_words(&self, mut ask: Ask, looked_at: usize) -> Ask {
+        if self.wants_intent(&ask) {
+            ask.intent = self.intent_of(&ask);
+        }
         let Some(text) = ask.text.take() else { return ask };
         let found = self.words.found_in(&text);
         for (index, rule) in self.rules.iter().enumerate().take(looked_at) {
@@ -198,8 +273,13 @@ impl Rules {
 
 impl Compiled {
     /// The first condition that the ask does not meet; what costs most is looked at last. `keywords` says whether one of
-    /// the rule's is in the text, if there is one.
-    fn failed(&self, ask: &Ask, keywords: impl FnOnce() -> Option<bool>) -> Option<&'static str> {
+    /// the rule's is in the text, if there is one; `intent` what the text wants.
+    fn failed(
+        &self,
+        ask: &Ask,
+        keywords: impl FnOnce() -> Option<bool>,
+        intent: &dyn Fn() -> Option<Intent>,
+    ) -> Option<&'static str> {
         let When {
             model,
             task,
@@ -250,9 +330,13 @@ impl Compiled {
             return Some("keywords");
         }
         let matches = |regex: &Pattern| ask.text.as_deref().map(|text| regex.is_in(text));
-        match regex {
-            Some(regex) if matches(regex).or_else(|| recorded(&self.regex)) != Some(true) => Some("regex"),
-            _ => None,
+        let found = |regex: &Pattern| matches(regex).or_else(|| recorded(&self.regex)) == Some(true);
+        if regex.as_ref().is_some_and(|regex| !found(regex)) {
+            return Some("regex");
         }
+        let is_one = |wanted: &OneOrMany<String>| {
+            intent().is_some_and(|intent| intent.share >= self.least && wanted.contains(&intent.label))
+        };
+        self.when.intent.as_ref().is_some_and(|wanted| !is_one(wanted)).then_some("intent")
     }
 }

@@ -80,6 +80,10 @@ fn every_condition_and_policy_is_read() {
         when.metadata.team = ["red", "blue"]
         when.hours = "22:00-06:00"
         when.header.x-tier = "gold"
+        when.intent = ["code", "maths"]
+        when.min_confidence = 0.75
+        [routing.intent]
+        min_confidence = 1
         "#
     ))
     .load()
@@ -97,6 +101,9 @@ fn every_condition_and_policy_is_read() {
     let written = serde_json::to_value(&config).unwrap();
     assert_eq!(written["routes"][0]["when"]["hours"], "22:00-06:00");
     assert_eq!(written["routes"][0]["when"]["key"], "app");
+    assert_eq!(rule.when.min_confidence, Some(Share::thousandths(750)));
+    assert_eq!(written["routes"][0]["when"]["min_confidence"], 0.75);
+    assert_eq!(config.routing.intent.min_confidence.get(), 1000);
 }
 
 #[test]
@@ -182,6 +189,17 @@ fn every_contradiction_has_its_code() {
         (rule("when.keywords = [\"a\", \" \"]"), "config-invalid-value"),
         (rule("when.keywords = []"), "config-invalid-value"),
         (rule("when.keyword = \"a\""), "config-unknown-key"),
+        (rule("when.intent = \"cod\""), "config-unknown-reference"),
+        (rule("when.intent = []"), "config-invalid-value"),
+        (rule("when.min_confidence = 0.5"), "config-conflict"),
+        (rule("when.intent = \"code\"\nwhen.min_confidence = 60"), "config-invalid-value"),
+        (rule("when.intent = \"code\"\nwhen.min_confidence = nan"), "config-invalid-value"),
+        (rule("[routing.intent]\nmodel = \"nowhere.safetensors\""), "config-file-missing"),
+        ("[routing]\nwarm_only = true\notherwise = \"refuse\"\n[defaults]\nchat = \"small\"".to_owned(), "config-conflict"),
+        (
+            "[routing]\nwarm_only = true\notherwise = \"refuse\"\n[[ladders]]\nid = \"l\"\nsteps = [\"large\", \"small\"]".to_owned(),
+            "config-conflict",
+        ),
         (rule("[[routes]]\nid = \"late\"\nuse = \"small\"\nwhen.min_tokens = 3"), "config-conflict"),
         (rule("[[routes]]\nid = \"r\"\nuse = \"small\"\nwhen.model = \"x\""), "config-duplicate-id"),
         ("[[ladders]]\nid = \"l\"\nsteps = [\"large\", \"boxes\"]".to_owned(), "config-conflict"),
@@ -197,8 +215,33 @@ fn every_contradiction_has_its_code() {
     for toml in [
         rule("when.min_tokens = 3\nwhen.max_tokens = 9"),
         rule("[[routes]]\nid = \"late\"\nuse = \"small\"\nwhen.model = \"x\""),
+        rule("when.intent = \"code\""),
+        // Another rule loads what the default then finds.
+        "[routing]\nwarm_only = true\notherwise = \"refuse\"\n[defaults]\nchat = \"small\"\n[[routes]]\nid = \"r\"\nuse = \"small\"\n\
+         when.model = \"x\"\nwarm_only = false"
+            .to_owned(),
         "[defaults]\nchat = \"l\"\n[[ladders]]\nid = \"l\"\nsteps = [\"large\", \"small\"]".to_owned(),
     ] {
         house(&toml).load().unwrap_or_else(|problems| panic!("{toml}: {problems}"));
+    }
+}
+
+#[test]
+fn a_headroom_that_no_model_leaves_is_refused() {
+    let config = house(
+        "[[routes]]\nid = \"r\"\nuse = [\"large\", \"small\"]\nvram_headroom = \"3GiB\"\notherwise = \"refuse\"\nwhen.task = \"chat\"\n\
+         [[routes]]\nid = \"mild\"\nuse = [\"large\", \"small\"]\nvram_headroom = \"3GiB\"",
+    )
+    .load()
+    .unwrap();
+    let leaving = |large: Option<u64>, small: Option<u64>| {
+        let leaves = |id: &str| if id == "large" { large } else { small };
+        config.check_known(&|id| Known { leaves: leaves(id), ..Known::default() })
+    };
+    let problems = leaving(Some(1 << 30), Some(2 << 30)).unwrap_err().to_string();
+    assert!(problems.contains("the rule `r`") && problems.contains("leave 2048 MiB at most"), "{problems}");
+    assert!(!problems.contains("mild"), "one that takes the best then is never in vain: {problems}");
+    for fine in [leaving(Some(1 << 30), Some(3 << 30)), leaving(Some(1 << 30), None), leaving(None, None)] {
+        fine.unwrap_or_else(|problems| panic!("{problems}"));
     }
 }

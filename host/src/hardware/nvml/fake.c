@@ -11,7 +11,11 @@
 #define COUNT 3
 #endif
 
-enum { SUCCESS = 0, NO_PERMISSION = 4, GPU_IS_LOST = 15 };
+#ifndef GONE_AFTER
+#define GONE_AFTER 1000000
+#endif
+
+enum { SUCCESS = 0, NO_PERMISSION = 4, DRIVER_GONE = 12, GPU_IS_LOST = 15 };
 
 typedef struct { int index; } device_t;
 static device_t devices[3] = {{0}, {1}, {2}};
@@ -35,12 +39,18 @@ int nvmlSystemGetCudaDriverVersion_v2(int *version) {
 }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
+    static int asked = 0;
+    if (++asked > GONE_AFTER) return DRIVER_GONE;
+#ifdef LIES
+    *count = 4000000000u;
+#else
     *count = COUNT;
+#endif
     return SUCCESS;
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t **device) {
-    *device = &devices[index];
+    *device = &devices[index % 3];
     return index == 1 ? GPU_IS_LOST : SUCCESS;
 }
 
@@ -58,7 +68,11 @@ int nvmlDeviceGetUUID(device_t *device, char *text, unsigned size) {
 int nvmlDeviceGetMemoryInfo(device_t *device, uint64_t info[3]) {
     if (device->index == 2) return NO_PERMISSION;
     info[0] = 24ull << 30;
+#ifdef LIES
+    info[1] = ~0ull;
+#else
     info[1] = 20ull << 30;
+#endif
     info[2] = 4ull << 30;
     return SUCCESS;
 }
@@ -67,5 +81,43 @@ int nvmlDeviceGetCudaComputeCapability(device_t *device, int *major, int *minor)
     (void)device;
     *major = 8;
     *minor = 9;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetTemperature(device_t *device, int sensor, unsigned *degrees) {
+    if (device->index == 2 || sensor != 0) return NO_PERMISSION;
+#ifdef LIES
+    *degrees = 4294967295u;
+#else
+    *degrees = 71;
+#endif
+    return SUCCESS;
+}
+
+int nvmlDeviceGetUtilizationRates(device_t *device, unsigned percent[2]) {
+    if (device->index == 2) return NO_PERMISSION;
+#ifdef LIES
+    percent[0] = 250;
+#else
+    percent[0] = 93;
+#endif
+    percent[1] = 40;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetPowerUsage(device_t *device, unsigned *milliwatts) {
+    if (device->index == 2) return NO_PERMISSION;
+#ifdef LIES
+    *milliwatts = 4000000000u;
+#else
+    *milliwatts = 287400;
+#endif
+    return SUCCESS;
+}
+
+/* Idle, power cap, thermal slowdown of the hardware. */
+int nvmlDeviceGetCurrentClocksThrottleReasons(device_t *device, unsigned long long *reasons) {
+    if (device->index == 2) return NO_PERMISSION;
+    *reasons = 0x1 | 0x4 | 0x40;
     return SUCCESS;
 }

@@ -7,10 +7,13 @@ use std::path::Path;
 
 use libloading::Library;
 
-use super::{Gpu, Gpus};
+use super::{Gpu, Gpus, heat};
 
 /// The library's name, as the driver installs it.
 pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// More GPUs than one machine has.
+const MOST_DEVICES: c_uint = 64;
 
 /// NVML's own sizes for names and versions are at most 96 bytes.
 const TEXT: usize = 96;
@@ -29,6 +32,29 @@ struct MemoryInfo {
     used: u64,
 }
 
+/// `nvmlUtilization_t`, in percent.
+#[repr(C)]
+#[derive(Default)]
+struct Utilization {
+    gpu: c_uint,
+    memory: c_uint,
+}
+
+/// `NVML_TEMPERATURE_GPU`: the sensor of the chip itself.
+const CHIP: c_int = 0;
+/// More than any GPU draws, in milliwatts: a number beyond it is none.
+const MOST_POWER: c_uint = 5_000_000;
+
+/// `nvmlClocksThrottleReason…`: those that make a GPU slower than it could be.
+const THROTTLES: [(u64, &str); 6] = [
+    (0x04, "power cap"),
+    (0x08, "hardware slowdown"),
+    (0x10, "sync boost"),
+    (0x20, "thermal (software)"),
+    (0x40, "thermal (hardware)"),
+    (0x80, "power brake"),
+];
+
 /// The GPUs that the library at `path` knows; none, with the reason, when it cannot be asked.
 pub(super) fn detect(path: &Path) -> Gpus {
     let none = |why| Gpus { devices: Vec::new(), driver: None, cuda: None, why_none: Some(why) };
@@ -45,13 +71,15 @@ pub(super) fn detect(path: &Path) -> Gpus {
 }
 
 /// The library, initialised; shut down when dropped.
-struct Nvml(Functions);
+#[derive(Debug)]
+pub(super) struct Nvml(Functions);
 
 /// The library's functions, by name.
+#[derive(Debug)]
 struct Functions(Library);
 
 impl Nvml {
-    fn open(path: &Path) -> Result<Self, String> {
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
         // SAFETY: the driver's own library, found where the system's linker finds it; what it runs on opening are the
         // initialisers of a C library.
         let library = unsafe { Library::new(path) }
@@ -143,16 +171,31 @@ impl Nvml {
     }
 
     fn devices(&self) -> Result<Vec<Gpu>, String> {
+        // One that cannot be opened (lost, or not granted to this container) is not there for us.
+        let handles = (0..self.count()?).filter_map(|index| Some((index, self.handle(index).ok()?)));
+        Ok(handles.map(|(index, device)| self.device(index, device)).collect())
+    }
+
+    /// Names and temperatures in degrees Celsius, of the GPUs that tell theirs.
+    ///
+    /// # Errors
+    /// In words, when the driver no longer answers.
+    pub(super) fn temperatures(&self) -> Result<Vec<(String, u32)>, String> {
+        let devices = (0..self.count()?).filter_map(|index| self.handle(index).ok());
+        Ok(devices.filter_map(|device| Some((self.name(device), self.temperature(device)?))).collect())
+    }
+
+    fn count(&self) -> Result<c_uint, String> {
         let mut count: c_uint = 0;
         self.0.call::<unsafe extern "C" fn(*mut c_uint) -> Status>(c"nvmlDeviceGetCount_v2", |get| {
             // SAFETY: writes one unsigned int.
             unsafe { get(&mut count) }
         })?;
-        // One that cannot be opened (lost, or not granted to this container) is not there for us.
-        Ok((0..count).filter_map(|index| self.device(index).ok()).collect())
+        // A number that no machine has is a lie.
+        Ok(count.min(MOST_DEVICES))
     }
 
-    fn device(&self, index: c_uint) -> Result<Gpu, String> {
+    fn handle(&self, index: c_uint) -> Result<Device, String> {
         let mut device: Device = std::ptr::null_mut();
         self.0.call::<unsafe extern "C" fn(c_uint, *mut Device) -> Status>(
             c"nvmlDeviceGetHandleByIndex_v2",
@@ -161,6 +204,14 @@ impl Nvml {
                 unsafe { get(index, &mut device) }
             },
         )?;
+        Ok(device)
+    }
+
+    fn name(&self, device: Device) -> String {
+        self.text(c"nvmlDeviceGetName", Some(device)).unwrap_or_else(|| "unknown GPU".to_owned())
+    }
+
+    fn device(&self, index: c_uint, device: Device) -> Gpu {
         let mut memory = MemoryInfo::default();
         let known = self.0.call::<unsafe extern "C" fn(Device, *mut MemoryInfo) -> Status>(
             c"nvmlDeviceGetMemoryInfo",
@@ -172,14 +223,66 @@ impl Nvml {
         if known.is_err() {
             memory = MemoryInfo::default();
         }
-        Ok(Gpu {
+        Gpu {
             index,
-            name: self.text(c"nvmlDeviceGetName", Some(device)).unwrap_or_else(|| "unknown GPU".to_owned()),
+            name: self.name(device),
             uuid: self.text(c"nvmlDeviceGetUUID", Some(device)),
             memory_total: memory.total,
-            memory_free: memory.free,
+            memory_free: memory.free.min(memory.total),
             compute_capability: self.compute_capability(device),
-        })
+            temperature: self.temperature(device),
+            utilisation: self.utilisation(device),
+            power: self.power(device),
+            throttled: self.throttled(device),
+        }
+    }
+
+    fn temperature(&self, device: Device) -> Option<u32> {
+        let mut degrees: c_uint = 0;
+        self.0
+            .call::<unsafe extern "C" fn(Device, c_int, *mut c_uint) -> Status>(
+                c"nvmlDeviceGetTemperature",
+                // SAFETY: writes one unsigned int.
+                |get| unsafe { get(device, CHIP, &mut degrees) },
+            )
+            .ok()?;
+        heat::plausible(degrees)
+    }
+
+    fn utilisation(&self, device: Device) -> Option<u32> {
+        let mut percent = Utilization::default();
+        self.0
+            .call::<unsafe extern "C" fn(Device, *mut Utilization) -> Status>(
+                c"nvmlDeviceGetUtilizationRates",
+                // SAFETY: writes one nvmlUtilization_t, whose two unsigned ints Utilization has in the same order.
+                |get| unsafe { get(device, &mut percent) },
+            )
+            .ok()?;
+        Some(percent.gpu).filter(|percent| *percent <= 100)
+    }
+
+    fn power(&self, device: Device) -> Option<u32> {
+        let mut milliwatts: c_uint = 0;
+        self.0
+            .call::<unsafe extern "C" fn(Device, *mut c_uint) -> Status>(
+                c"nvmlDeviceGetPowerUsage",
+                // SAFETY: writes one unsigned int.
+                |get| unsafe { get(device, &mut milliwatts) },
+            )
+            .ok()?;
+        (milliwatts <= MOST_POWER).then_some(milliwatts / 1000)
+    }
+
+    fn throttled(&self, device: Device) -> Vec<String> {
+        let mut reasons: u64 = 0;
+        let told = self.0.call::<unsafe extern "C" fn(Device, *mut u64) -> Status>(
+            c"nvmlDeviceGetCurrentClocksThrottleReasons",
+            // SAFETY: writes one unsigned long long.
+            |get| unsafe { get(device, &mut reasons) },
+        );
+        let reasons = if told.is_ok() { reasons } else { 0 };
+        let set = THROTTLES.into_iter().filter(|(bit, _)| reasons & bit != 0);
+        set.map(|(_, name)| name.to_owned()).collect()
     }
 
     fn compute_capability(&self, device: Device) -> Option<String> {
@@ -225,11 +328,15 @@ mod tests {
         let gpus = detect(&library);
         assert_eq!((gpus.driver.as_deref(), gpus.cuda.as_deref()), (Some("550.54.15"), Some("12.4")));
         assert_eq!((gpus.devices.len(), gpus.why_none), (2, None), "the lost GPU is left out");
-        let Gpu { index, name, uuid, memory_total, memory_free, compute_capability } = &gpus.devices[0];
-        assert_eq!((*index, name.as_str(), uuid.as_deref()), (0, "NVIDIA Test GPU", Some("GPU-0")));
-        assert_eq!((*memory_total, *memory_free), (24 << 30, 20 << 30));
-        assert_eq!(compute_capability.as_deref(), Some("8.9"));
+        let first = &gpus.devices[0];
+        assert_eq!((first.index, first.name.as_str()), (0, "NVIDIA Test GPU"));
+        assert_eq!(first.uuid.as_deref(), Some("GPU-0"));
+        assert_eq!((first.memory_total, first.memory_free), (24 << 30, 20 << 30));
+        assert_eq!(first.compute_capability.as_deref(), Some("8.9"));
+        assert_eq!((first.temperature, first.utilisation, first.power), (Some(71), Some(93), Some(287)));
+        assert_eq!(first.throttled, ["power cap", "thermal (hardware)"]);
         let second = &gpus.devices[1];
+        assert_eq!((second.temperature, second.power, second.throttled.len()), (None, None, 0));
         assert_eq!(
             (second.index, second.memory_total),
             (2, 0),
@@ -252,6 +359,28 @@ mod tests {
             assert_eq!((gpus.devices.len(), gpus.why_none.as_deref()), (0, Some(reason)));
             std::fs::remove_file(library).unwrap();
         }
+    }
+
+    #[test]
+    fn a_driver_that_lies_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(library) = fake(folder.path(), &["-DLIES"]) else { return };
+        let gpus = detect(&library);
+        let first = &gpus.devices[0];
+        assert_eq!((first.temperature, first.utilisation, first.power), (None, None, None));
+        assert!(first.memory_free <= first.memory_total, "{first:?}");
+        assert!(gpus.devices.len() <= MOST_DEVICES as usize);
+    }
+
+    #[test]
+    fn a_driver_that_disappears_is_an_error_and_then_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(library) = fake(folder.path(), &["-DGONE_AFTER=2"]) else { return };
+        let nvml = Nvml::open(&library).unwrap();
+        let one = ("NVIDIA Test GPU".to_owned(), 71);
+        assert_eq!(nvml.temperatures(), Ok(vec![one.clone()]));
+        assert_eq!(nvml.temperatures(), Ok(vec![one]));
+        assert_eq!(nvml.temperatures(), Err("nvmlDeviceGetCount_v2: Other".to_owned()));
     }
 
     #[test]
