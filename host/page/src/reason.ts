@@ -25,6 +25,12 @@ export function words(reason: Reason): string {
       return `it needs ${size("needs")} on ${String(reason["device"])}, where models may hold ${size("budget")}`;
     case "too-long":
       return `the request has about ${String(reason["tokens"])} tokens, and it takes ${String(reason["context"])}`;
+    case "late":
+      return `it is predicted to take ${time("predicted")}, and the request may take ${time("deadline")}`;
+    case "crowded":
+      return `${String(reason["waiting"])} would wait for it, of a spill of ${String(reason["most"])}`;
+    case "dear":
+      return `a million tokens cost ${Number(reason["cost"]) / 1e6} of a max_cost of ${Number(reason["most"]) / 1e6}`;
     case "no-room":
       return `it needs ${size("needs")} on ${String(reason["device"])}, where running requests leave ${size("free")}`;
     case "not-warm":
