@@ -41,7 +41,7 @@ impl Limits {
         });
         let memory = number(folder, "memory.max");
         let used = number(folder, "memory.current");
-        Self { cpu, memory, memory_left: left(memory, used, stat(folder, "inactive_file")) }
+        Self { cpu, memory, memory_left: left(memory, used, file_cache(folder, "")) }
     }
 
     fn of_v1(folder: &Path) -> Self {
@@ -51,7 +51,7 @@ impl Limits {
             .and_then(|(quota, period)| processors(quota as f64, period as f64));
         let memory = number(folder, "memory.limit_in_bytes").filter(|limit| *limit < V1_UNLIMITED);
         let used = number(folder, "memory.usage_in_bytes");
-        Self { cpu, memory, memory_left: left(memory, used, stat(folder, "total_inactive_file")) }
+        Self { cpu, memory, memory_left: left(memory, used, file_cache(folder, "total_")) }
     }
 
     fn tighten(&mut self, other: Self) {
@@ -97,6 +97,12 @@ fn stat(folder: &Path, name: &str) -> u64 {
     line.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
+/// Bytes of files that are kept in memory. All of it can be dropped, also what was read more than once: weights that are
+/// mapped, the libraries of a build. `MemAvailable` of a whole machine counts it as free, too.
+fn file_cache(folder: &Path, prefix: &str) -> u64 {
+    ["inactive_file", "active_file"].iter().map(|name| stat(folder, &format!("{prefix}{name}"))).sum()
+}
+
 fn processors(quota: f64, period: f64) -> Option<f64> {
     (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
@@ -140,7 +146,7 @@ mod tests {
             ("sys/fs/cgroup/user.slice/cpu.max", "max 100000\n"),
             ("sys/fs/cgroup/user.slice/pajamas.service/memory.max", "4000\n"),
             ("sys/fs/cgroup/user.slice/pajamas.service/memory.current", "500\n"),
-            ("sys/fs/cgroup/user.slice/pajamas.service/memory.stat", "anon 1\ninactive_file 200\n"),
+            ("sys/fs/cgroup/user.slice/pajamas.service/memory.stat", "anon 1\ninactive_file 150\nactive_file 50\n"),
             ("sys/fs/cgroup/user.slice/pajamas.service/cpu.max", "150000 100000\n"),
         ]);
         assert_eq!(found, Limits { cpu: Some(1.5), memory: Some(1000), memory_left: Some(300) });
@@ -166,7 +172,7 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
             ("sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes", "2000\n"),
             ("sys/fs/cgroup/memory/docker/a/memory.usage_in_bytes", "900\n"),
-            ("sys/fs/cgroup/memory/docker/a/memory.stat", "inactive_file 1\ntotal_inactive_file 400\n"),
+            ("sys/fs/cgroup/memory/docker/a/memory.stat", "inactive_file 1\ntotal_inactive_file 300\ntotal_active_file 100\n"),
             ("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_quota_us", "200000\n"),
             ("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_period_us", "100000\n"),
             ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
