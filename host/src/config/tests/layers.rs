@@ -84,37 +84,38 @@ fn the_explanation_is_a_table() {
     let house = House::new("[server]\nlisten = \"127.0.0.1:1\"\n");
     let table = house.load().unwrap().explain().to_string();
     insta::assert_snapshot!(table.replace(&format!("{}/", house.folder.path().display()), ""), @r#"
-    schema                    1              built in
-    server.client_timeout     "30s"          built in
-    server.drain_timeout      "30s"          built in
-    server.keys               []             built in
-    server.listen             "127.0.0.1:1"  pajamas.toml:2
-    server.max_body           "32MiB"        built in
-    server.max_connections    4096           built in
-    server.max_queue          64             built in
-    server.request_timeout    "2m"           built in
-    server.watch              true           built in
-    server.while_loading      "wait"         built in
-    plugins.isolation         {}             built in
-    plugins.require_hash      true           built in
-    plugins.search            []             built in
-    plugins.settings          {}             built in
-    plugins.worker.cancel     "10s"          built in
-    plugins.worker.heartbeat  "10s"          built in
-    plugins.worker.silence    "5m"           built in
-    stages.limits.deadline    "10s"          built in
-    stages.limits.memory      "512MiB"       built in
-    stages.limits.output      "256MiB"       built in
-    stages.search             []             built in
-    memory.devices            {}             built in
-    memory.reserve            "512MiB"       built in
-    routing.otherwise         "best"         built in
-    routing.record            "facts"        built in
-    routing.warm_only         false          built in
-    aliases                   {}             built in
-    models                    []             built in
-    ladders                   []             built in
-    routes                    []             built in
-    pipelines                 []             built in
+    schema                         1              built in
+    server.client_timeout          "30s"          built in
+    server.drain_timeout           "30s"          built in
+    server.keys                    []             built in
+    server.listen                  "127.0.0.1:1"  pajamas.toml:2
+    server.max_body                "32MiB"        built in
+    server.max_connections         4096           built in
+    server.max_queue               64             built in
+    server.request_timeout         "2m"           built in
+    server.watch                   true           built in
+    server.while_loading           "wait"         built in
+    plugins.isolation              {}             built in
+    plugins.require_hash           true           built in
+    plugins.search                 []             built in
+    plugins.settings               {}             built in
+    plugins.worker.cancel          "10s"          built in
+    plugins.worker.heartbeat       "10s"          built in
+    plugins.worker.silence         "5m"           built in
+    stages.limits.deadline         "10s"          built in
+    stages.limits.memory           "512MiB"       built in
+    stages.limits.output           "256MiB"       built in
+    stages.search                  []             built in
+    memory.devices                 {}             built in
+    memory.reserve                 "512MiB"       built in
+    routing.intent.min_confidence  0.6            built in
+    routing.otherwise              "best"         built in
+    routing.record                 "facts"        built in
+    routing.warm_only              false          built in
+    aliases                        {}             built in
+    models                         []             built in
+    ladders                        []             built in
+    routes                         []             built in
+    pipelines                      []             built in
     "#);
 }
