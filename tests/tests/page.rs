@@ -122,18 +122,21 @@ fn the_router_shows_its_ladders_and_why_it_took_a_model() {
     browser.resize(1200, 800).unwrap();
     browser.open(&format!("http://{}/#/routes", server.authority())).unwrap();
     browser.wait("document.querySelector('.rungs .badge')?.innerText === 'unloaded'").unwrap();
-    let body = json!({ "model": "answers", "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 1 });
+    let body =
+        json!({ "model": "answers", "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 1 });
     let answer = server.post_json("/v1/chat/completions", &body).unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
     let line = "document.querySelector('#routes-decisions summary')";
-    let text = browser.wait(&format!("{line}?.innerText.includes('→') && {line}.innerText")).unwrap().to_string();
+    let text =
+        browser.wait(&format!("{line}?.innerText.includes('→') && {line}.innerText")).unwrap().to_string();
     let parts = ["chat · answers", "asked for", "in place of missing", "ms"];
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     browser.eval(&format!("{line}.click()")).unwrap();
     let why = browser.wait("document.querySelector('#routes-decisions details[open]')?.innerText").unwrap();
     let parts = ["step 1 missing", "[model-not-found]", "step 2 chat", "taken"];
     assert!(parts.iter().all(|part| why.as_str().unwrap().contains(part)), "{why}");
-    let states = browser.eval("[...document.querySelectorAll('.rungs .badge')].map((b) => b.innerText)").unwrap();
+    let states =
+        browser.eval("[...document.querySelectorAll('.rungs .badge')].map((b) => b.innerText)").unwrap();
     assert_eq!(states, json!(["unloaded", "ready"]));
     assert_eq!(browser.problems(server.authority()).unwrap(), Vec::<String>::new());
 }

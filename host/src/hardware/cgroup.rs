@@ -146,7 +146,10 @@ mod tests {
             ("sys/fs/cgroup/user.slice/cpu.max", "max 100000\n"),
             ("sys/fs/cgroup/user.slice/pajamas.service/memory.max", "4000\n"),
             ("sys/fs/cgroup/user.slice/pajamas.service/memory.current", "500\n"),
-            ("sys/fs/cgroup/user.slice/pajamas.service/memory.stat", "anon 1\ninactive_file 150\nactive_file 50\n"),
+            (
+                "sys/fs/cgroup/user.slice/pajamas.service/memory.stat",
+                "anon 1\ninactive_file 150\nactive_file 50\n",
+            ),
             ("sys/fs/cgroup/user.slice/pajamas.service/cpu.max", "150000 100000\n"),
         ]);
         assert_eq!(found, Limits { cpu: Some(1.5), memory: Some(1000), memory_left: Some(300) });
@@ -172,7 +175,10 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
             ("sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes", "2000\n"),
             ("sys/fs/cgroup/memory/docker/a/memory.usage_in_bytes", "900\n"),
-            ("sys/fs/cgroup/memory/docker/a/memory.stat", "inactive_file 1\ntotal_inactive_file 300\ntotal_active_file 100\n"),
+            (
+                "sys/fs/cgroup/memory/docker/a/memory.stat",
+                "inactive_file 1\ntotal_inactive_file 300\ntotal_active_file 100\n",
+            ),
             ("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_quota_us", "200000\n"),
             ("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_period_us", "100000\n"),
             ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),

@@ -143,8 +143,10 @@ fn table(
 fn verdict(page: &mut String, best: &[Option<Measured>; 3], chosen: &str) -> Result<()> {
     let [onnxruntime, rten, Some(peer)] = best else { return Ok(()) };
     for side in [onnxruntime, rten].into_iter().flatten() {
-        let choice = if side.backend == chosen { ", which the host chooses by itself for this model" } else { "" };
-        let (rate, of_peer, ratio) = (1e3 / side.total_ms, 1e3 / peer.total_ms, peer.total_ms / side.total_ms);
+        let choice =
+            if side.backend == chosen { ", which the host chooses by itself for this model" } else { "" };
+        let (rate, of_peer, ratio) =
+            (1e3 / side.total_ms, 1e3 / peer.total_ms, peer.total_ms / side.total_ms);
         writeln!(
             page,
             "\nImages per second on {}{choice}: {rate:.2} against {of_peer:.2}, {ratio:.2} x the peer.",

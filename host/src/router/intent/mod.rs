@@ -121,8 +121,8 @@ mod tests {
     /// The numbers that `train.py` wrote beside the weights.
     #[test]
     fn features_and_logits_are_those_of_the_training() {
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/intent/golden.json");
-        let golden: Value = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
+        let golden: Value =
+            serde_json::from_str(include_str!("../../../../models/intent/golden.json")).unwrap();
         let classifier = Classifier::built_in().unwrap();
         let near = |found: f32, wanted: &Value, off: f64| {
             assert!((f64::from(found) - wanted.as_f64().unwrap()).abs() < off, "{found} and {wanted}");

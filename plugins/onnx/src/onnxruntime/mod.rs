@@ -18,8 +18,8 @@ use ort::session::Session as Ort;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, ValueType};
 use pajamas_plugin_api::{
-    Backend, BackendInfo, Cancel, DType, Dim, Extension, HostContext, LoadRequest, Memory, PluginError, Probe,
-    ProgressSink, Result, Session, capability, codes,
+    Backend, BackendInfo, Cancel, DType, Dim, Extension, HostContext, LoadRequest, Memory, PluginError,
+    Probe, ProgressSink, Result, Session, capability, codes,
 };
 use serde_json::Value;
 
