@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pajamas::config::{self, BackendChoice, DeviceChoice, Isolation};
-use pajamas::plugins::Plugins;
+use pajamas::plugins::{Asked, Plugins};
 use pajamas::value::{Tensor, TensorData};
 use pajamas_plugin_api::{
     Cancel, InferRequest, LoadRequest, NamedTensor, OutputSpec, PluginError, Session, TensorSink,
@@ -39,9 +39,11 @@ fn measure() -> Result<(), Box<dyn Error>> {
     let folder = config::LocalPath::new(folder);
     let config = config::Plugins { search: vec![folder], require_hash: false, ..config::Plugins::default() };
     let plugins = Plugins::load(&config);
-    let choice = plugins.choose("scale", &BackendChoice::Auto, &DeviceChoice::Auto)?;
     let path = std::env::temp_dir().join("pajamas-isolation.scale");
     std::fs::write(&path, "2")?;
+    let (file, options) = (&*path, &config::Options::default());
+    let (backend, device) = (&BackendChoice::Auto, &DeviceChoice::Auto);
+    let choice = plugins.choose(Asked { file, format: "scale", backend, device, options })?;
     let request =
         LoadRequest { path, format: "scale".into(), device: String::new(), options: serde_json::Value::Null };
     let load = |isolation| -> Result<Box<dyn Session>, Box<dyn Error>> {
