@@ -149,8 +149,8 @@ def cross_validated(inputs: Prompts, labels: NDArray[np.int64], steps: int, deca
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "model.safetensors")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--decay", type=float, default=1e-4)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--decay", type=float, default=1e-5)
     parser.add_argument("--cross-validate", action="store_true")
     parser.add_argument("--search", action="store_true")
     args = parser.parse_args()
@@ -158,7 +158,7 @@ def main() -> None:
     texts, labels = prompts(HERE / "prompts")
     inputs = Prompts(texts)
     if args.cross_validate or args.search:
-        for decay in [3e-5, 1e-4, 3e-4, 1e-3] if args.search else [args.decay]:
+        for decay in [3e-6, 1e-5, 3e-5, 1e-4] if args.search else [args.decay]:
             score = cross_validated(inputs, labels, args.steps, decay)
             print(f"decay {decay:g}: cross-validated {score:.4f} on {len(texts)} prompts, {time.process_time() - began:.0f} CPU seconds", flush=True)
         return
