@@ -116,24 +116,26 @@ fn an_answer_comes_in_pieces_and_says_what_it_used() {
 #[test]
 fn the_router_shows_its_ladders_and_why_it_took_a_model() {
     let Some(mut browser) = Browser::start().unwrap() else { return };
-    let ladder = "[[ladders]]\nid = \"answers\"\nsteps = [[\"missing\"], [\"chat\"]]\n";
-    let missing = model_entry("missing", Path::new("missing.gguf"), "task = \"chat\"");
-    let server = server(&(ladder.to_owned() + &missing));
+    let ladder = "[[ladders]]\nid = \"answers\"\nsteps = [[\"short\"], [\"chat\"]]\n";
+    let model = repository().join("models/chat/model.gguf");
+    let short = model_entry("short", &model, "task = \"chat\"\noptions = { context_length = 8 }");
+    let server = server(&(ladder.to_owned() + &short));
     browser.resize(1200, 800).unwrap();
     browser.open(&format!("http://{}/#/routes", server.authority())).unwrap();
     browser.wait("document.querySelector('.rungs .badge')?.innerText === 'unloaded'").unwrap();
+    let content = "What do llamas wear at night? ".repeat(8);
     let body =
-        json!({ "model": "answers", "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 1 });
+        json!({ "model": "answers", "messages": [{ "role": "user", "content": content }], "max_tokens": 1 });
     let answer = server.post_json("/v1/chat/completions", &body).unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
     let line = "document.querySelector('#routes-decisions summary')";
     let text =
         browser.wait(&format!("{line}?.innerText.includes('→') && {line}.innerText")).unwrap().to_string();
-    let parts = ["chat · answers", "asked for", "in place of missing", "ms"];
+    let parts = ["chat · answers", "asked for", "in place of short", "ms"];
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     browser.eval(&format!("{line}.click()")).unwrap();
     let why = browser.wait("document.querySelector('#routes-decisions details[open]')?.innerText").unwrap();
-    let parts = ["step 1 missing", "[model-not-found]", "step 2 chat", "taken"];
+    let parts = ["step 1 short", "and it takes 8", "step 2 chat", "taken"];
     assert!(parts.iter().all(|part| why.as_str().unwrap().contains(part)), "{why}");
     let states =
         browser.eval("[...document.querySelectorAll('.rungs .badge')].map((b) => b.innerText)").unwrap();
