@@ -4,6 +4,7 @@ import { ask, get, models } from "./api.ts";
 import { button, byId, h } from "./dom.ts";
 import { on, onFailure } from "./feed.ts";
 import { bytes, duration } from "./format.ts";
+import { device, type Part } from "./memory.ts";
 import type { View } from "./tabs.ts";
 import { trouble } from "./trouble.ts";
 
@@ -93,39 +94,22 @@ export function modelsView(): View {
 }
 
 function bars(devices: Device[], states: Status[], order: string[]): HTMLElement[] {
-  return devices.map(({ device, total: budget, used }) => {
-    const bar = h("div", {
-      class: "memory",
-      role: "meter",
-      "aria-label": `Memory of ${device} held by models`,
-      "aria-valuemin": 0,
-      "aria-valuemax": budget,
-      "aria-valuenow": used,
-      "aria-valuetext": `${bytes(used)} of ${bytes(budget)}`,
-    });
-    const names: HTMLElement[] = [];
+  return devices.map(({ device: name, total: budget, used }) => {
+    const parts: (Part & { of: string })[] = [];
     let named = 0;
     for (const { id, memory } of states) {
-      const held = memory.filter((entry) => entry.device === device).reduce((sum, entry) => sum + total(entry), 0);
-      if (held === 0) continue;
-      const colour = order.indexOf(id) % COLOURS;
-      bar.append(part(held / budget, colour));
-      names.push(h("li", {}, h("span", { class: "dot", "data-colour": colour }), `${id} ${bytes(held)}`));
+      const held = memory.filter((entry) => entry.device === name).reduce((sum, entry) => sum + total(entry), 0);
+      if (held > 0) parts.push({ of: id, size: held, colour: order.indexOf(id) % COLOURS });
       named += held;
     }
-    if (used > named) {
-      bar.append(part((used - named) / budget, "reserved"));
-      names.push(h("li", {}, h("span", { class: "dot", "data-colour": "reserved" }), `reserved ${bytes(used - named)}`));
-    }
-    const head = h("p", { class: "ends" }, h("strong", {}, device), h("span", { class: "muted" }, `${bytes(used)} of ${bytes(budget)}`));
-    return h("div", { class: "device" }, head, bar, h("ul", { class: "legend" }, ...names));
+    if (used > named) parts.push({ of: "reserved", size: used - named, colour: "reserved" });
+    const names = parts.map(({ of, size, colour }) =>
+      h("li", {}, h("span", { class: "dot", "data-colour": colour }), `${of} ${bytes(size)}`),
+    );
+    const made = device(name, budget, used, `${bytes(used)} of ${bytes(budget)}`, parts);
+    made.append(h("ul", { class: "legend" }, ...names));
+    return made;
   });
-}
-
-function part(share: number, colour: number | string): HTMLElement {
-  const made = h("span", { "data-colour": colour });
-  made.style.width = `${share * 100}%`;
-  return made;
 }
 
 /** One model. Its buttons stay where they are while its state changes, so that the focus does. */

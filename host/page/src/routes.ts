@@ -4,7 +4,7 @@ import { get } from "./api.ts";
 import { byId, h } from "./dom.ts";
 import { on, onFailure } from "./feed.ts";
 import { bytes, clock, duration } from "./format.ts";
-import { words, type Reason } from "./reason.ts";
+import { device } from "./memory.ts";
 import type { View } from "./tabs.ts";
 import { trouble } from "./trouble.ts";
 
@@ -29,8 +29,9 @@ interface Snapshot {
 interface Considered {
   model: string;
   step: number;
-  rejected: Reason | null;
-  breaks: Reason[];
+  rejected: object | null;
+  /** Why it cannot take the request, and what it does not keep. */
+  words: string[];
   predicted: { total: number; guessed: boolean };
 }
 
@@ -39,8 +40,7 @@ interface Decision {
   by: "asked" | "rule" | "default" | "only";
   rule: string | null;
   name: string | null;
-  degraded: { from: string; what: string[]; because: Reason | null } | null;
-  breaks: Reason[];
+  degraded: { from: string } | null;
   predicted: { total: number; guessed: boolean } | null;
   steps: { rule: string; failed: string | null }[];
   candidates: Considered[];
@@ -79,7 +79,7 @@ export function routesView(): View {
       failed.replaceChildren();
       byId("routes-ladders", HTMLElement).replaceChildren(...ladders.map((one) => ladder(one, snapshot)));
       byId("routes-no-ladder", HTMLElement).hidden = ladders.length > 0;
-      byId("routes-devices", HTMLElement).replaceChildren(...Object.entries(snapshot.devices).map(device));
+      byId("routes-devices", HTMLElement).replaceChildren(...Object.entries(snapshot.devices).map(memory));
       // What a person opened stays open while others come.
       const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.getAttribute("data-id")));
       const latest = decisions.slice(-MOST).reverse();
@@ -118,24 +118,13 @@ function place(name: string, model: Model | undefined): HTMLElement {
   return h("span", { class: "place" }, h("strong", {}, name), h("span", { class: "badge", "data-state": state }, state));
 }
 
-function device([id, { budget, held, idle, temperature }]: [string, Device]): HTMLElement {
-  const text = `${bytes(held)} of ${bytes(budget)} held, ${bytes(idle)} of it gives way`;
-  const bar = h("div", {
-    class: "memory",
-    role: "meter",
-    "aria-label": `Memory of ${id} held by models`,
-    "aria-valuemin": 0,
-    "aria-valuemax": budget,
-    "aria-valuenow": held,
-    "aria-valuetext": text,
-  });
-  for (const [part, colour] of [[held - idle, 0], [idle, "reserved"]] as const) {
-    const made = h("span", { "data-colour": colour });
-    made.style.width = `${(Math.max(part, 0) / Math.max(budget, 1)) * 100}%`;
-    if (part > 0) bar.append(made);
-  }
+function memory([id, { budget, held, idle, temperature }]: [string, Device]): HTMLElement {
   const heat = temperature === null ? "" : ` · ${temperature} °C`;
-  return h("div", { class: "device" }, h("p", { class: "ends" }, h("strong", {}, id), h("span", { class: "muted" }, text + heat)), bar);
+  const text = `${bytes(held)} of ${bytes(budget)} held, ${bytes(idle)} of it gives way${heat}`;
+  return device(id, budget, held, text, [
+    { size: held - idle, colour: 0 },
+    { size: idle, colour: "reserved" },
+  ]);
 }
 
 function decision(made: Made, open: Set<string | null>): HTMLElement {
@@ -166,8 +155,7 @@ function decision(made: Made, open: Set<string | null>): HTMLElement {
   return h("li", {}, h("details", { "data-id": id, open: open.has(id) }, summary, ...body));
 }
 
-function candidate({ model, step, rejected, breaks, predicted: time }: Considered, chosen: string | null): HTMLElement {
-  const reasons = [...(rejected ? [rejected] : []), ...breaks].map(words);
+function candidate({ model, step, rejected, words, predicted: time }: Considered, chosen: string | null): HTMLElement {
   const taken = model === chosen && rejected === null;
   return h(
     "li",
@@ -176,7 +164,7 @@ function candidate({ model, step, rejected, breaks, predicted: time }: Considere
     h("strong", {}, model),
     ` ${predicted(time)} `,
     taken && h("span", { class: "badge", "data-state": "ready" }, "taken"),
-    reasons.length > 0 && h("span", { class: "muted" }, ` ${reasons.join("; ")}`),
+    words.length > 0 && h("span", { class: "muted" }, ` ${words.join("; ")}`),
   );
 }
 

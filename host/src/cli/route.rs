@@ -161,7 +161,7 @@ fn in_words(decision: &Decision, ask: &Ask) -> String {
     }
     for one in &decision.candidates {
         let Considered { model, step, rejected, breaks, predicted, .. } = one;
-        let reasons: Vec<String> = rejected.iter().chain(breaks).map(ToString::to_string).collect();
+        let reasons = one.reasons();
         let reasons =
             if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", and ")) };
         let mark = match (rejected, decision.chosen.as_ref() == Some(model)) {

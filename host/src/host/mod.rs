@@ -34,7 +34,7 @@ use memory::Memory;
 use quota::{counted, with_wait};
 pub use recommend::recommended;
 pub use reload::{Cause, Refused, Reload};
-use routing::{Excluded, Routed, load_request, unknown};
+use routing::{Excluded, Routed, unknown};
 pub use setup::rules_of;
 use setup::{Current, Setup};
 use waiting::Ahead;
@@ -383,7 +383,7 @@ impl Host {
         cancel: &Cancel,
         events: &mut Events<'_>,
     ) -> Result<Option<Lease>> {
-        let request = load_request(spec, choice);
+        let request = spec.asked().request(choice.device);
         let mut progress = Progress(events);
         let order = Order {
             id: &spec.id,

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pajamas_plugin_api::{EngineStats, LoadRequest};
+use pajamas_plugin_api::EngineStats;
 use serde_json::{Value, json};
 
 use super::Host;
@@ -299,7 +299,7 @@ impl Host {
                 facts.device = choice.device.map_or_else(String::new, |device| device.id.clone());
                 if estimate {
                     let runner = choice.backend.runner(spec.isolation)?;
-                    let estimate = runner.estimate(&load_request(&spec, &choice));
+                    let estimate = runner.estimate(&spec.asked().request(choice.device));
                     match estimate {
                         Ok(memory) => facts.memory = by_device(&memory).get(&facts.device).copied(),
                         Err(error) => facts.unusable = Some(Fault::from(&Error::from(error))),
@@ -400,16 +400,6 @@ impl Routed {
             trace: request.params.hints.trace.then(|| json!(decision)),
             ..route
         }
-    }
-}
-
-/// What loading a model asks of its backend.
-pub(super) fn load_request(spec: &Spec, choice: &Choice<'_>) -> LoadRequest {
-    LoadRequest {
-        path: spec.file.clone(),
-        format: spec.format.clone(),
-        device: choice.device.map_or_else(String::new, |d| d.id.clone()),
-        options: spec.options.clone().into(),
     }
 }
 

@@ -24,6 +24,18 @@ pub struct Asked<'a> {
     pub options: &'a Options,
 }
 
+impl Asked<'_> {
+    /// As a backend is told it, for a device of its own or its preferred one.
+    pub fn request(&self, device: Option<&DeviceInfo>) -> LoadRequest {
+        LoadRequest {
+            path: self.file.to_path_buf(),
+            format: self.format.to_owned(),
+            device: device.map_or_else(String::new, |device| device.id.clone()),
+            options: self.options.clone().into(),
+        }
+    }
+}
+
 /// A backend that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rejection {
@@ -62,7 +74,7 @@ impl Plugins {
         }
         let compared = candidates.len() > 1;
         let judge = |(backend, device): (&'_ ActiveBackend, Option<&'_ DeviceInfo>)| {
-            let fit = compared.then(|| self.fitness.of(backend, &load_request(&asked, device))).flatten();
+            let fit = compared.then(|| self.fitness.of(backend, &asked.request(device))).flatten();
             fit.map_or((backend.probe.score, None), |fit| (fit.score, Some(fit)))
         };
         let scores: Vec<_> = candidates.iter().copied().map(judge).collect();
@@ -103,15 +115,6 @@ impl Plugins {
         };
         Error::new("backend-unavailable", format!("no backend here runs `{format}` models{asked}: {reasons}"))
             .help("`pajamas plugins list` shows what was searched, found and refused")
-    }
-}
-
-fn load_request(asked: &Asked<'_>, device: Option<&DeviceInfo>) -> LoadRequest {
-    LoadRequest {
-        path: asked.file.to_path_buf(),
-        format: asked.format.to_owned(),
-        device: device.map_or_else(String::new, |device| device.id.clone()),
-        options: asked.options.clone().into(),
     }
 }
 

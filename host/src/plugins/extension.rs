@@ -37,6 +37,11 @@ pub(crate) fn call(
         .map_err(|e| Error::new("plugin-protocol", format!("the answer of an extension: {e}")))
 }
 
+/// For [`call`], where nobody asks how far it is.
+pub(crate) fn silent(_: f32, _: &str) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 /// Reads events named `progress`: `{"fraction": 0.5, "message": "…"}`. Others are passed over.
 struct Progress<'p>(&'p mut dyn FnMut(f32, &str) -> ControlFlow<()>);
 

@@ -1,7 +1,6 @@
 //! How well a backend runs one model, where it knows more than its probe said of the machine.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pajamas_plugin_api::{Cancel, LoadRequest};
@@ -40,8 +39,7 @@ impl Fitness {
         }
         let ask = || {
             let judge = backend.backend.extension(FITNESS)?;
-            let deaf = &mut |_: f32, _: &str| ControlFlow::Continue(());
-            let answer = extension::call(&*judge, &question, deaf, &Cancel::new()).ok()?;
+            let answer = extension::call(&*judge, &question, &mut extension::silent, &Cancel::new()).ok()?;
             serde_json::from_value::<Option<Fit>>(answer).ok()?
         };
         let fit = ask().map(Arc::new);

@@ -5,19 +5,17 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use pajamas_plugin_api::{Cancel, EventSink, Extension};
-use serde::{Deserialize, Serialize};
+use pajamas_plugin_api::{Cancel, Extension};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::origin::{self, Nothing};
+use super::origin;
 use crate::artifact::{Manifest, describe_file};
 use crate::error::{Error, Result};
-use crate::plugins::Plugins;
+use crate::plugins::{Plugins, extension};
 
 /// The extension of quantizers that calibrate.
 const CALIBRATE: &str = "pajamas.calibrate/1";
-/// The event that says how far it is.
-const PROGRESS: &str = "progress";
 
 /// A model to calibrate, and the text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -56,12 +54,12 @@ impl Calibration {
     /// `calibration-too-short` and `cancelled` are the common ones.
     pub fn run(&self, plugins: &Plugins, progress: &mut Progress<'_>, cancel: &Cancel) -> Result<Value> {
         let origin = origin::of(&self.source)?;
-        let reads = plugins.quantizers().iter().filter(|q| q.info.sources.contains(&origin.format));
-        let extension = reads.filter_map(|q| q.quantizer.extension(CALIBRATE)).next();
+        let extension =
+            plugins.extension_of_quantizer(CALIBRATE, |q| q.info.sources.contains(&origin.format));
         let source = Self { source: origin.path, ..self.clone() };
         let mut call = serde_json::to_value(source).map_err(|e| Error::new("internal", e.to_string()))?;
         call["do"] = "collect".into();
-        ask(extension, &call, &mut Watch(progress), cancel)
+        ask(extension, &call, progress, cancel)
     }
 }
 
@@ -71,7 +69,7 @@ impl Calibration {
 /// `quantizer-not-found`; `importance-invalid`, `importance-mismatch`.
 pub fn merge(files: &[PathBuf], output: &Path, plugins: &Plugins) -> Result<Value> {
     let call = json!({ "do": "merge", "files": files, "output": output });
-    ask(any(plugins), &call, &mut Nothing, &Cancel::new())
+    ask(any(plugins), &call, &mut extension::silent, &Cancel::new())
 }
 
 /// What a matrix says of its model.
@@ -79,7 +77,7 @@ pub fn merge(files: &[PathBuf], output: &Path, plugins: &Plugins) -> Result<Valu
 /// # Errors
 /// `quantizer-not-found`; `importance-invalid`.
 pub fn statistics(file: &Path, plugins: &Plugins) -> Result<Value> {
-    ask(any(plugins), &json!({ "do": "show", "file": file }), &mut Nothing, &Cancel::new())
+    ask(any(plugins), &json!({ "do": "show", "file": file }), &mut extension::silent, &Cancel::new())
 }
 
 /// The names of the domains that plugins bring along.
@@ -87,7 +85,7 @@ pub fn statistics(file: &Path, plugins: &Plugins) -> Result<Value> {
 /// # Errors
 /// `quantizer-not-found`.
 pub fn domains(plugins: &Plugins) -> Result<Vec<String>> {
-    let answer = ask(any(plugins), &json!({ "do": "domains" }), &mut Nothing, &Cancel::new())?;
+    let answer = ask(any(plugins), &json!({ "do": "domains" }), &mut extension::silent, &Cancel::new())?;
     let names = answer["domains"].as_array().into_iter().flatten().filter_map(Value::as_str);
     Ok(names.map(str::to_owned).collect())
 }
@@ -109,37 +107,18 @@ pub fn enter(artifact: &Path, file: &str) -> Result<()> {
 }
 
 fn any(plugins: &Plugins) -> Option<Box<dyn Extension>> {
-    plugins.quantizers().iter().filter_map(|q| q.quantizer.extension(CALIBRATE)).next()
+    plugins.extension_of_quantizer(CALIBRATE, |_| true)
 }
 
 fn ask(
     extension: Option<Box<dyn Extension>>,
     call: &Value,
-    events: &mut dyn EventSink,
+    progress: &mut Progress<'_>,
     cancel: &Cancel,
 ) -> Result<Value> {
     let Some(extension) = extension else {
         return Err(Error::new("quantizer-not-found", "no plugin calibrates such models")
             .help("install the plugin `quant`; `pajamas plugins list` says where plugins are searched"));
     };
-    let answer = extension.call(call.to_string().as_bytes(), &[], events, &mut Nothing, cancel)?;
-    serde_json::from_slice(&answer)
-        .map_err(|e| Error::new("plugin-protocol", format!("the answer of {CALIBRATE}: {e}")))
-}
-
-/// Passes on how far it is.
-struct Watch<'a, 'p>(&'a mut Progress<'p>);
-
-impl EventSink for Watch<'_, '_> {
-    fn event(&mut self, name: &str, payload: &[u8]) -> ControlFlow<()> {
-        #[derive(Deserialize)]
-        struct Step {
-            fraction: f32,
-            message: String,
-        }
-        match serde_json::from_slice::<Step>(payload) {
-            Ok(step) if name == PROGRESS => (self.0)(step.fraction, &step.message),
-            _ => ControlFlow::Continue(()),
-        }
-    }
+    extension::call(&*extension, call, progress, cancel)
 }

@@ -1,11 +1,8 @@
 //! What is quantized, and what is known of it.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use pajamas_plugin_api::{
-    Cancel, EventSink, OutputSpec, PluginError, Result as PluginResult, TensorSink, TensorViewMut,
-};
+use pajamas_plugin_api::Cancel;
 use serde_json::{Value, json};
 
 use crate::artifact::{MANIFEST, Source, Wanted};
@@ -59,7 +56,7 @@ pub fn describe(path: &Path, plugins: &Plugins) -> Result<Value> {
             .help("install the plugin `quant`; `pajamas plugins list` says where plugins are searched"));
     };
     let asked = json!({ "source": origin.path });
-    extension::call(&*extension, &asked, &mut |_, _| ControlFlow::Continue(()), &Cancel::new())
+    extension::call(&*extension, &asked, &mut extension::silent, &Cancel::new())
 }
 
 /// The folder or file of the weights that stand behind `path`.
@@ -68,19 +65,4 @@ pub fn describe(path: &Path, plugins: &Plugins) -> Result<Value> {
 /// As for [`describe`].
 pub fn weights(path: &Path) -> Result<PathBuf> {
     Ok(of(path)?.path)
-}
-
-/// Where nothing is expected: no events, and no tensors.
-pub(super) struct Nothing;
-
-impl EventSink for Nothing {
-    fn event(&mut self, _name: &str, _payload: &[u8]) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
-
-impl TensorSink for Nothing {
-    fn allocate<'s>(&'s mut self, _outputs: &[OutputSpec<'_>]) -> PluginResult<Vec<TensorViewMut<'s>>> {
-        Err(PluginError::new("output-unexpected", "there are no tensors to give"))
-    }
 }

@@ -328,6 +328,13 @@ impl From<Fault> for Error {
     }
 }
 
+impl Considered {
+    /// Why it cannot take the request, and what it does not keep, in words.
+    pub fn reasons(&self) -> Vec<String> {
+        self.rejected.iter().chain(&self.breaks).map(ToString::to_string).collect()
+    }
+}
+
 impl Decision {
     /// The chosen model.
     ///
