@@ -30,7 +30,7 @@ fn carry_out(fleet: &mut Fleet, now: Duration, effects: Vec<Effect>) -> Vec<u64>
                 let (bytes, took) = (cpu(1 << 30), Duration::from_millis(500));
                 Event::Loaded { session, bytes, took, grew: Bytes::new() }
             }
-            Effect::Unload { session } => Event::Unloaded { session, back: Bytes::new() },
+            Effect::Unload { session } => Event::Unloaded { session, back: Bytes::new(), free: Bytes::new() },
             Effect::Grant { session, .. } => {
                 granted.push(session);
                 continue;

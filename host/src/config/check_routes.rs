@@ -4,13 +4,21 @@ use std::collections::BTreeMap;
 
 use super::check::Check;
 use super::pattern::Names;
-use super::routes::{Astray, INTENTS, Otherwise, Rule, Steps, When};
+use super::routes::{Astray, INTENTS, Otherwise, Routing, Rule, Steps, When};
 use super::suggest;
 use super::task::Task;
 use super::tree::Segment;
 
 /// Headers that carry keys: no rule reads them, and no decision keeps them.
 const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+
+/// What helps where only models in memory are taken and none is loaded.
+const LOAD_ONE: &str = "write `preload = true` at one of its models, or `otherwise = \"best\"`";
+
+/// Whether nothing but a model in memory will do.
+fn strict(policies: &Routing) -> bool {
+    policies.warm_only && policies.otherwise == Otherwise::Refuse
+}
 
 /// Reports everything about routing that does not fit together.
 pub(super) fn check(check: &mut Check<'_>) {
@@ -255,17 +263,13 @@ impl Check<'_> {
     fn without_rules(&mut self) {
         let config = self.config;
         let routing = &config.routing;
-        if !routing.warm_only || routing.otherwise != Otherwise::Refuse {
+        if !strict(routing) {
             return;
         }
-        let strict = |rule: &Rule| {
-            let policies = rule.policies(routing);
-            policies.warm_only && policies.otherwise == Otherwise::Refuse
-        };
         let loading = config
             .routes
             .iter()
-            .filter(|rule| !strict(rule))
+            .filter(|rule| !strict(&rule.policies(routing)))
             .filter_map(|rule| config.steps_of(&rule.targets).ok());
         let loaded: Vec<_> = loading.flatten().flatten().collect();
         let never_warm = |steps: Result<Steps<'_>, Astray<'_>>| {
@@ -273,7 +277,6 @@ impl Check<'_> {
                 steps.into_iter().flatten().flatten().filter_map(|id| config.model(id)).collect();
             !models.is_empty() && models.iter().all(|model| !model.preload && !loaded.contains(&&model.id))
         };
-        let help = "write `preload = true` at one of its models, or `otherwise = \"best\"`";
         for (index, ladder) in config.ladders.iter().enumerate() {
             if never_warm(config.steps(&ladder.id)) {
                 let message = format!(
@@ -284,7 +287,7 @@ impl Check<'_> {
                     "config-conflict",
                     &["ladders".into(), index.into(), "steps".into()],
                     message,
-                    help,
+                    LOAD_ONE,
                 );
             }
         }
@@ -296,7 +299,7 @@ impl Check<'_> {
                 let message = format!(
                     "`defaults.{task}`: `routing` takes only models in memory and refuses otherwise, and nothing loads `{name}`"
                 );
-                self.report("config-conflict", &["defaults".into(), task.name().into()], message, help);
+                self.report("config-conflict", &["defaults".into(), task.name().into()], message, LOAD_ONE);
             }
         }
     }
@@ -306,12 +309,10 @@ impl Check<'_> {
         let policies = rule.policies(&self.config.routing);
         let Ok(steps) = self.config.steps_of(&rule.targets) else { return };
         let mut models = steps.into_iter().flatten().filter_map(|id| self.config.model(id));
-        if policies.warm_only && policies.otherwise == Otherwise::Refuse && !models.any(|model| model.preload)
-        {
+        if strict(&policies) && !models.any(|model| model.preload) {
             let message =
                 format!("{whose} takes only models in memory and refuses otherwise, and nothing loads one");
-            let help = "write `preload = true` at one of its models, or `otherwise = \"best\"`";
-            self.report("config-conflict", at, message, help);
+            self.report("config-conflict", at, message, LOAD_ONE);
         }
     }
 }

@@ -176,7 +176,7 @@ impl Host {
     ) -> Option<u64> {
         let ask = match setup.config.routing.record {
             Keep::Off => return None,
-            Keep::Facts => setup.rules.without_words(ask, decision.steps.len()),
+            Keep::Facts => setup.rules.without_words(ask, decision),
             Keep::Text => ask,
         };
         Some(self.memory.decisions.keep(&Record {

@@ -1,7 +1,5 @@
 //! What the devices themselves say of their memory.
 
-use std::collections::BTreeMap;
-
 use super::fleet::Bytes;
 use crate::hardware::{Hardware, Provider};
 
@@ -14,12 +12,11 @@ impl Gauge {
         Self(Some(machine))
     }
 
-    /// What is free on each device that can be asked, and its size. Takes some milliseconds.
-    pub(super) fn free(&self) -> BTreeMap<String, (u64, u64)> {
-        let Some(hardware) = self.look() else { return BTreeMap::new() };
-        let gpus = gpus(&hardware).map(|(id, gpu)| (id, (gpu.memory_total, gpu.memory_free)));
-        let memory = (hardware.memory.total, hardware.memory.available);
-        let cpu = (memory.0 > 0).then(|| ("cpu".to_owned(), memory));
+    /// What is free on each device that can be asked. Takes some milliseconds.
+    pub(super) fn free(&self) -> Bytes {
+        let Some(hardware) = self.look() else { return Bytes::new() };
+        let gpus = gpus(&hardware).map(|(id, gpu)| (id, gpu.memory_free));
+        let cpu = (hardware.memory.total > 0).then(|| ("cpu".to_owned(), hardware.memory.available));
         cpu.into_iter().chain(gpus).collect()
     }
 

@@ -49,8 +49,7 @@ impl Drop for End {
             Some((device, before.saturating_sub(*after)))
         };
         let back = before.into_iter().filter_map(less).collect();
-        models.report();
-        models.tell(Event::Unloaded { session: self.session, back });
+        models.tell(Event::Unloaded { session: self.session, back, free: models.gauge.free() });
         models.settle();
     }
 }

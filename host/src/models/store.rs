@@ -108,15 +108,12 @@ impl Models {
         let answer = own.map(|place| effects.remove(place));
         if let Some(answer) = answer {
             let leased = match answer {
-                Effect::Grant { session, .. } => shelf.session(session).map(Arc::clone),
-                Effect::Refuse { error, .. } => {
-                    self.finish(shelf, effects);
-                    return Err(error);
-                }
-                _ => None,
+                Effect::Grant { session, .. } => Ok(shelf.session(session).map(Arc::clone)),
+                Effect::Refuse { error, .. } => Err(error),
+                _ => Ok(None),
             };
             self.finish(shelf, effects);
-            return Ok(leased.map(|model| Lease { model, models: Arc::clone(self) }));
+            return Ok(leased?.map(|model| Lease { model, models: Arc::clone(self) }));
         }
         let recipe =
             if shelf.closed { Err(Error::new("cancelled", "the host ends")) } else { Recipe::of(&order) };
@@ -271,7 +268,7 @@ impl Models {
 
     /// Asks the devices what is free.
     pub(super) fn report(self: &Arc<Self>) {
-        for (device, (_, free)) in self.gauge.free() {
+        for (device, free) in self.gauge.free() {
             self.tell(Event::Report { device, free });
         }
     }
@@ -317,7 +314,10 @@ impl Models {
 
     /// A request was carried out: earlier breaks no longer count.
     pub fn succeeded(self: &Arc<Self>, id: &str) {
-        self.tell(Event::Succeeded { model: id.to_owned() });
+        let failed = self.shelf().fleet.failure(id).is_some();
+        if failed {
+            self.forgive(id);
+        }
     }
 
     /// Forgets a model's failures, so that it may be loaded again.

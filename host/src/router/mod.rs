@@ -3,7 +3,8 @@
 //!
 //! Three steps: the first of the operator's [`Rules`] that applies, else the name that was asked for, else the task's
 //! default, gives the models; [`predict`](predict::predict) says how long each would take; of the first step of the
-//! ladder that has a model that can take the request and keeps the policies, the one that answers first is taken.
+//! ladder that has a model that can take the request and keeps the policies, the cheapest of those that answer first,
+//! or as good as first, is taken.
 
 mod ask;
 mod choose;
@@ -25,10 +26,17 @@ pub use record::{Ended, Record};
 pub use rules::Rules;
 pub use snapshot::{Average, Device, Model, Observed, Snapshot};
 
+use sha2::{Digest, Sha256};
+
 use choose::choose;
 use rules::{ANY, Named, Plan};
 
 use crate::config::Task;
+
+/// What tells two versions of something apart: the first six bytes of its SHA-256, in hex.
+fn fingerprint(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Chooses the model for a request: by the first rule that applies; else the one asked for; else the task's default;
 /// else the only one that was made for the task. A request that cannot be given to any is refused in the decision:

@@ -5,10 +5,10 @@ use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::ask::Ask;
-use super::decision::{RuleId, Step};
+use super::decision::{Decision, RuleId, Step};
+use super::fingerprint;
 use super::intent::{Classifier, Intent};
 use super::words::Words;
 use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When, suggest};
@@ -119,8 +119,7 @@ impl Rules {
         let weights = classifier.as_ref().map(Classifier::fingerprint);
         let written =
             json!([config.routing, config.aliases, config.ladders, config.routes, config.defaults, weights]);
-        let hash = Sha256::digest(written.to_string());
-        let fingerprint = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = fingerprint(written.to_string().as_bytes());
         let defaults =
             Task::ALL.into_iter().filter_map(|task| Some((task, config.defaults.of(task)?.to_string())));
         Ok(Self {
@@ -251,15 +250,15 @@ impl Rules {
         ask.text.is_none() && self.rules.iter().zip(steps).any(may_apply)
     }
 
-    /// The ask without its words, but with what the first `looked_at` rules found in them: the decision stays the same.
+    /// The ask without its words, but with what the rules that this decision looked at found in them: it stays the same.
     #[must_use]
-    pub fn without_words(&self, mut ask: Ask, looked_at: usize) -> Ask {
-        if self.wants_intent(&ask) {
-            ask.intent = self.intent_of(&ask);
+    pub fn without_words(&self, mut ask: Ask, decision: &Decision) -> Ask {
+        if decision.intent.is_some() {
+            ask.intent.clone_from(&decision.intent);
         }
         let Some(text) = ask.text.take() else { return ask };
         let found = self.words.found_in(&text);
-        for (index, rule) in self.rules.iter().enumerate().take(looked_at) {
+        for (index, rule) in self.rules.iter().enumerate().take(decision.steps.len()) {
             if let Some(keywords) = &rule.keywords {
                 ask.words.insert(keywords.clone(), found[index]);
             }

@@ -380,7 +380,7 @@ fn a_record_without_words_is_decided_as_before() {
         let ask = chat(text);
         let decision = decide(&rules, &ask, &snapshot());
         assert_eq!(decision.rule.as_deref(), rule);
-        let kept = rules.without_words(ask, decision.steps.len());
+        let kept = rules.without_words(ask, &decision);
         assert_eq!(kept.text, None);
         assert_eq!(decide(&rules, &kept, &snapshot()), decision);
     }
@@ -438,7 +438,7 @@ fn what_a_prompt_wants_is_kept_without_its_words() {
     for text in ["What is 17% of 340?", "Hi, how are you today?", ""] {
         let ask = chat(text);
         let decision = decide(&rules, &ask, &snapshot());
-        let kept = rules.without_words(ask, decision.steps.len());
+        let kept = rules.without_words(ask, &decision);
         assert_eq!(kept.text, None);
         assert_eq!(decide(&rules, &kept, &snapshot()), decision, "{text}");
         assert!(!rules.unsure(&kept, &decision.steps));
@@ -547,7 +547,7 @@ proptest! {
         let record = Record {
             request: None,
             rules: rules.fingerprint().to_owned(),
-            ask: rules.without_words(ask, decision.steps.len()),
+            ask: rules.without_words(ask, &decision),
             snapshot,
             decision,
             outcome: None,

@@ -1,7 +1,6 @@
 //! All ways to load a model, and the best that fits.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use super::needs::{Bytes, KvType, Layers, Way, needs};
 use super::{BATCH, ModelFacts, Place, Question, Room, SMALL_BATCH, Shortage};
@@ -47,6 +46,11 @@ struct Space {
 /// The best way to load a model, of all that fit.
 pub(super) fn best(question: &Question<'_>) -> Result<Found, Shortage> {
     let spaces: Vec<Option<Space>> = question.places.iter().map(|place| space(question, place)).collect();
+    fitting(question, &spaces).ok_or_else(|| shortage(question, &spaces))
+}
+
+/// The best way that fits into these spaces.
+fn fitting(question: &Question<'_>, spaces: &[Option<Space>]) -> Option<Found> {
     let any_gpu = spaces.iter().flatten().any(|space| space.gpu);
     let mut best: Option<Found> = None;
     for (place, space) in
@@ -65,7 +69,7 @@ pub(super) fn best(question: &Question<'_>) -> Result<Found, Shortage> {
             }
         }
     }
-    best.ok_or_else(|| shortage(question, &spaces))
+    best
 }
 
 /// How good a way is; `None` for one that gives up more than it should for what it gains. Of a way that is worse in any of the
@@ -207,17 +211,16 @@ fn shortage(question: &Question<'_>, spaces: &[Option<Space>]) -> Shortage {
         .min();
     let (missing, device, needs, room) =
         lack.unwrap_or((question.model.bytes, "cpu".to_owned(), question.model.bytes, 0));
-    Shortage { device, needs, room, missing, smaller: smaller(question) }
+    Shortage { device, needs, room, missing, smaller: smaller(question, spaces) }
 }
 
 /// The most precise form of the model that would fit.
-fn smaller(question: &Question<'_>) -> Option<(String, u64)> {
+fn smaller(question: &Question<'_>, spaces: &[Option<Space>]) -> Option<(String, u64)> {
     let mut sizes: Vec<_> =
         question.model.sizes.iter().filter(|(_, bytes)| **bytes < question.model.bytes).collect();
     sizes.sort_by_key(|(_, bytes)| Reverse(**bytes));
     sizes.into_iter().find_map(|(name, bytes)| {
-        // Without sizes: what is smaller than this one is looked for here.
-        let model = ModelFacts { bytes: *bytes, sizes: BTreeMap::new(), ..question.model.clone() };
-        best(&Question { model: &model, ..*question }).is_ok().then(|| (name.clone(), *bytes))
+        let model = ModelFacts { bytes: *bytes, ..question.model.clone() };
+        fitting(&Question { model: &model, ..*question }, spaces).is_some().then(|| (name.clone(), *bytes))
     })
 }

@@ -76,17 +76,14 @@ pub enum Event {
         /// How that showed.
         error: Error,
     },
-    /// A request went well.
-    Succeeded {
-        /// The model.
-        model: String,
-    },
     /// A session's memory is free again.
     Unloaded {
         /// The session.
         session: u64,
         /// What the devices were measured to hold less than before.
         back: Bytes,
+        /// What is free on the devices now, where they can be asked.
+        free: Bytes,
     },
     /// Nobody needs this model for now.
     Unload {

@@ -6,17 +6,17 @@ use super::event::Bytes;
 
 /// A session that may give way.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub(super) struct Candidate {
     /// Its number.
-    pub session: u64,
+    pub(super) session: u64,
     /// What it holds.
-    pub bytes: Bytes,
+    pub(super) bytes: Bytes,
     /// For how long no request has used it.
-    pub idle: Duration,
+    pub(super) idle: Duration,
     /// How long loading it took.
-    pub cost: Duration,
+    pub(super) cost: Duration,
     /// Whether it is to go in any case.
-    pub leaving: bool,
+    pub(super) leaving: bool,
 }
 
 /// What a load costs at least: one that was never timed is not free.
@@ -47,7 +47,7 @@ impl Candidate {
 /// The best set is a knapsack. This takes what loses least for each byte that is still needed until it is enough, leaves
 /// out again what turned out not to be needed (the dearest first), and compares that with the cheapest single one that is
 /// enough alone. Nothing is in the answer that could be left out.
-pub fn choose(needs: &Bytes, candidates: &[Candidate]) -> Option<Vec<u64>> {
+pub(super) fn choose(needs: &Bytes, candidates: &[Candidate]) -> Option<Vec<u64>> {
     let mut open = needs.clone();
     open.retain(|_, need| *need > 0);
     let mut left: Vec<&Candidate> = candidates.iter().collect();

@@ -90,16 +90,7 @@ impl Fleet {
         if missing.is_empty() {
             return Room::Now;
         }
-        // What is on its way out will be free without anybody else giving way.
-        for (id, _) in
-            self.sessions.iter().filter(|(_, s)| matches!(s.phase, Phase::Retired | Phase::Unloading))
-        {
-            for (device, bytes) in self.ledger.holding(*id).into_iter().flatten() {
-                if let Some(short) = missing.get_mut(device) {
-                    *short = short.saturating_sub(*bytes);
-                }
-            }
-        }
+        self.less_leaving(&mut missing);
         if let Some(enough) = choose(&missing, &self.candidates(Session::is_idle)) {
             enough.into_iter().for_each(|id| self.retire(id));
         } else if self.now >= since.saturating_add(PATIENCE)
@@ -111,9 +102,20 @@ impl Fleet {
         Room::Later
     }
 
+    /// What is on its way out will be free without anybody else giving way.
+    fn less_leaving(&self, needs: &mut Bytes) {
+        let leaves = |session: &Session| matches!(session.phase, Phase::Retired | Phase::Unloading);
+        for (id, _) in self.sessions.iter().filter(|(_, session)| leaves(session)) {
+            for (device, bytes) in self.ledger.holding(*id).into_iter().flatten() {
+                if let Some(need) = needs.get_mut(device) {
+                    *need = need.saturating_sub(*bytes);
+                }
+            }
+        }
+    }
+
     /// Sessions that may give way, of those that are `so`.
     fn candidates(&self, so: impl Fn(&Session) -> bool) -> Vec<Candidate> {
-        let pinned = |session: &Session| self.records.get(&session.model).is_some_and(|record| record.pinned);
         let candidate = |(id, session): (&u64, &Session)| Candidate {
             session: *id,
             bytes: self.ledger.holding(*id).cloned().unwrap_or_default(),
@@ -121,14 +123,18 @@ impl Fleet {
             cost: session.cost,
             leaving: session.closing,
         };
-        self.sessions.iter().filter(|(_, session)| so(session) && !pinned(session)).map(candidate).collect()
+        self.sessions
+            .iter()
+            .filter(|(_, session)| so(session) && !self.is_pinned(&session.model))
+            .map(candidate)
+            .collect()
     }
 
     /// What is held by sessions that do not give way.
     fn fixed(&self) -> Bytes {
         let mut fixed = Bytes::new();
         for (id, session) in self.sessions.iter().filter(|(_, session)| session.is_ready()) {
-            if self.records.get(&session.model).is_some_and(|record| record.pinned) {
+            if self.is_pinned(&session.model) {
                 for (device, bytes) in self.ledger.holding(*id).into_iter().flatten() {
                     let held = fixed.entry(device.clone()).or_default();
                     *held = bytes.saturating_add(*held);
@@ -141,15 +147,7 @@ impl Fleet {
     /// Lets idle sessions go until every device is within its limit, as far as they are enough.
     pub(super) fn shrink(&mut self) {
         let mut excess = self.ledger.excess();
-        for (id, _) in
-            self.sessions.iter().filter(|(_, s)| matches!(s.phase, Phase::Retired | Phase::Unloading))
-        {
-            for (device, bytes) in self.ledger.holding(*id).into_iter().flatten() {
-                if let Some(over) = excess.get_mut(device) {
-                    *over = over.saturating_sub(*bytes);
-                }
-            }
-        }
+        self.less_leaving(&mut excess);
         excess.retain(|_, over| *over > 0);
         let idle = self.candidates(Session::is_idle);
         let all = || {
@@ -198,10 +196,6 @@ impl Fleet {
 
     /// When something happens by itself: [`Event::Tick`](super::Event::Tick) is due then.
     pub fn next(&self) -> Option<Duration> {
-        let ttl = |session: &Session| {
-            let record = self.records.get(&session.model)?;
-            session.due(record.ttl).filter(|_| !record.pinned)
-        };
         let patience = |session: &Session| match session.phase {
             Phase::Queued { since, .. } => Some(since.saturating_add(PATIENCE)).filter(|due| *due > self.now),
             _ => None,
@@ -211,7 +205,8 @@ impl Fleet {
                 Rest::Until(until) => Some(until),
                 Rest::Refused(_) => None,
             });
-        let sessions = self.sessions.values().flat_map(|session| [ttl(session), patience(session)]).flatten();
+        let sessions =
+            self.sessions.values().flat_map(|session| [self.due(session), patience(session)]).flatten();
         sessions.chain(rests).min()
     }
 }

@@ -83,9 +83,8 @@ impl Fleet {
 
     /// How long it still is before a model goes for want of requests.
     pub fn expires(&self, model: &str) -> Option<Duration> {
-        let record = self.records.get(model).filter(|record| !record.pinned)?;
-        let due = self.sessions.get(&record.current?)?.due(record.ttl)?;
-        Some(due.saturating_sub(self.now))
+        let current = self.records.get(model)?.current?;
+        Some(self.due(self.sessions.get(&current)?)?.saturating_sub(self.now))
     }
 
     /// Every device whose size is known.

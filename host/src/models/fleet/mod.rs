@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use event::{Bytes, Effect, Event, Keep};
-pub use evict::{Candidate, choose};
 use ledger::Ledger;
 pub use ledger::{DeviceUse, by_device};
 use record::Record;
@@ -88,8 +87,7 @@ impl Fleet {
             Event::Failed { session, error } => self.failed(session, error),
             Event::Left { session } => self.left(session),
             Event::Broke { session, error } => self.broke(session, &error),
-            Event::Succeeded { model } => self.forgive(&model),
-            Event::Unloaded { session, back } => self.unloaded(session, &back),
+            Event::Unloaded { session, back, free } => self.unloaded(session, &back, free),
             Event::Unload { model } => self.let_go(&model),
             Event::Outdate { models, generation } => {
                 models.into_iter().for_each(|model| self.outdate(model, generation));
@@ -159,7 +157,6 @@ impl Fleet {
             return;
         };
         (ready.phase, ready.cost, ready.used) = (Phase::Ready, took, now);
-        ready.stopped = false;
         ready.grew = (!std::mem::take(&mut ready.disturbed)).then_some(grew);
         let waiters = std::mem::take(&mut ready.waiters);
         let model = ready.model.clone();
@@ -259,7 +256,6 @@ impl Fleet {
     fn free(&mut self, session: u64) {
         if let Some(unused) = self.sessions.get_mut(&session) {
             unused.phase = Phase::Unloading;
-            unused.closing = false;
             self.effects.push(Effect::Unload { session });
             self.disturb(session);
         }
@@ -277,7 +273,7 @@ impl Fleet {
         }
     }
 
-    fn unloaded(&mut self, session: u64, back: &Bytes) {
+    fn unloaded(&mut self, session: u64, back: &Bytes, free: Bytes) {
         let Some(gone) = self.sessions.get(&session).filter(|s| s.phase == Phase::Unloading) else { return };
         let record = self.records.entry(gone.model.clone()).or_default();
         record.leaving = record.leaving.saturating_sub(1);
@@ -287,6 +283,8 @@ impl Fleet {
             self.effects.push(Effect::Leaked { model: gone.model.clone(), device, took, back });
         }
         self.forget(session);
+        // What others hold is what this session does not hold any more either.
+        free.into_iter().for_each(|(device, free)| self.ledger.report(device, free));
     }
 
     fn let_go(&mut self, model: &str) {
@@ -323,15 +321,17 @@ impl Fleet {
 
     /// Lets sessions go that no request used for as long as they stay.
     fn expire(&mut self) {
-        let due = |(id, session): (&u64, &Session)| {
-            let record = self.records.get(&session.model)?;
-            let due = session.due(record.ttl).filter(|_| !record.pinned)?;
-            (due <= self.now).then_some(*id)
-        };
+        let due = |(id, session): (&u64, &Session)| (self.due(session)? <= self.now).then_some(*id);
         let due: Vec<u64> = self.sessions.iter().filter_map(due).collect();
         for session in due {
             self.retire(session);
         }
+    }
+
+    /// When a session goes for want of requests.
+    fn due(&self, session: &Session) -> Option<Duration> {
+        let record = self.records.get(&session.model).filter(|record| !record.pinned)?;
+        session.due(record.ttl)
     }
 
     fn tell(&mut self) {

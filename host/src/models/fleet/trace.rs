@@ -231,14 +231,14 @@ impl World {
 
     fn free(&mut self, session: u64) {
         self.sessions.remove(&session);
-        self.tell(Event::Unloaded { session, back: Bytes::new() });
+        self.tell(Event::Unloaded { session, back: Bytes::new(), free: Bytes::new() });
     }
 
     fn leave(&mut self, place: usize, broke: Option<bool>) {
         let session = self.leases[place];
         match broke {
             Some(true) => self.tell(Event::Broke { session, error: Error::new("panicked", "told to") }),
-            Some(false) => self.tell(Event::Succeeded { model: self.sessions[&session].0.clone() }),
+            Some(false) => self.tell(Event::Forgive { model: self.sessions[&session].0.clone() }),
             None => {}
         }
         self.leases.swap_remove(place);

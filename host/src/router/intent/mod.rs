@@ -6,7 +6,6 @@ mod weights;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use features::{Form, features};
@@ -63,9 +62,7 @@ impl Classifier {
     /// # Errors
     /// `intent-model-invalid` with what is wrong.
     pub fn new(file: &[u8]) -> Result<Self> {
-        let mut weights = weights::read(file)?;
-        weights.fingerprint = Sha256::digest(file).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self(Arc::new(weights)))
+        Ok(Self(Arc::new(weights::read(file)?)))
     }
 
     /// All that a prompt may want.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Weights;
 use super::features::Form;
 use crate::error::{Error, Result};
+use crate::router::fingerprint;
 
 /// The form of the features that [`features`](super::features) computes.
 const FORM: &str = "2";
@@ -99,7 +100,7 @@ pub(super) fn read(file: &[u8]) -> Result<Weights> {
         bias: floats("bias")?,
         form,
         labels,
-        fingerprint: String::new(),
+        fingerprint: fingerprint(file),
     })
 }
 

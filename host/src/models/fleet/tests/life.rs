@@ -150,7 +150,7 @@ fn memory_that_does_not_come_back_is_told() {
         let session = stage.leave("a", 64 << 20);
         stage.tell(Event::Unload { model: "a".into() });
         stage.effects();
-        stage.tell(Event::Unloaded { session, back: cpu(1 << 20) });
+        stage.tell(Event::Unloaded { session, back: cpu(1 << 20), free: Bytes::new() });
         let told = matches!(stage.effects()[..], [Effect::Leaked { took, back, .. }] if took == 64 << 20 && back == 1 << 20);
         assert_eq!(told, round > 0);
     }
@@ -161,7 +161,7 @@ fn memory_that_does_not_come_back_is_told() {
     stage.ask("b");
     let Some(Effect::Begin { session: b, .. }) = stage.effects().pop() else { panic!("b is begun") };
     stage.estimated(b, 64 << 20);
-    stage.tell(Event::Unloaded { session, back: cpu(0) });
+    stage.tell(Event::Unloaded { session, back: cpu(0), free: Bytes::new() });
     assert_eq!(stage.fleet.leaks("a"), 2);
 }
 

@@ -52,6 +52,20 @@ fn memory_that_others_hold_is_respected() {
 }
 
 #[test]
+fn what_a_model_held_is_no_room_when_others_took_it() {
+    let mut stage = Stage::new();
+    let a = stage.leave("a", 60);
+    stage.ask("b");
+    let b = stage.begun();
+    stage.estimated(b, 50);
+    assert_eq!(stage.effects(), [Effect::Unload { session: a }]);
+    // 60 came back, and somebody else took 70 meanwhile.
+    stage.tell(Event::Unloaded { session: a, back: cpu(60), free: cpu(30) });
+    assert_eq!(stage.fleet.devices().next().unwrap().others, 70);
+    assert!(!stage.effects().contains(&Effect::Load { session: b }));
+}
+
+#[test]
 fn a_model_that_holds_ten_times_what_it_said_makes_idle_ones_go() {
     let mut stage = Stage::new();
     let a = stage.leave("a", 40);

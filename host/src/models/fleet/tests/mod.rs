@@ -81,7 +81,7 @@ impl Stage {
     }
 
     fn unloaded(&mut self, session: u64) {
-        self.tell(Event::Unloaded { session, back: cpu(100) });
+        self.tell(Event::Unloaded { session, back: cpu(100), free: Bytes::new() });
     }
 
     /// Loads a model for one request, which still has it. Gives its session.
