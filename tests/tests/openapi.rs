@@ -74,7 +74,10 @@ fn schemathesis(python: &Path, server: &Server, document: &Value, more: &[&str])
             "--generation-database",
             "none",
             "--request-timeout",
-            "30",
+            "60",
+            // A busy machine is no fault: what hangs ends with the request.
+            "--max-response-time",
+            "60",
             "--no-color",
         ])
         .args(more)

@@ -78,7 +78,7 @@ impl Explain {
         let same_rules = asked.record.as_ref().map(|(recorded, _)| recorded == rules.fingerprint());
         if global.json {
             return output::json_line(&json!({
-                "decision": decision,
+                "decision": decision.told(),
                 "as_recorded": again,
                 "same_rules": same_rules,
                 "microseconds": times,
@@ -206,6 +206,8 @@ impl Replay {
 #[derive(Default)]
 struct Sum {
     decisions: u32,
+    /// Those that are in everything as they were: times, reasons and all.
+    same: u32,
     unsure: u32,
     moved: BTreeMap<(String, String), u32>,
     requests: Vec<Value>,
@@ -250,6 +252,7 @@ impl Side {
 impl Sum {
     fn add(&mut self, record: &Record, new: &Decision) {
         self.decisions += 1;
+        self.same += u32::from(record.decision == *new);
         self.old.add(&record.decision);
         self.new.add(new);
         let place = |decision: &Decision| decision.chosen.clone().unwrap_or_else(|| "refused".to_owned());
@@ -267,13 +270,18 @@ impl Sum {
         if global.json {
             return output::json_line(&json!({
                 "decisions": self.decisions,
+                "same": self.same,
                 "moved": self.requests,
                 "unsure": self.unsure,
                 "old": old,
                 "new": new,
             }));
         }
-        output::line(&format!("{} decisions, {} of them others now", self.decisions, self.requests.len()))?;
+        let moved = self.requests.len();
+        output::line(&format!(
+            "{} decisions, {moved} go elsewhere now, {} are the same in everything",
+            self.decisions, self.same
+        ))?;
         for ((from, to), count) in &self.moved {
             output::line(&format!("{count:>6}  {from} > {to}"))?;
         }

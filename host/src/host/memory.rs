@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::hardware::Heat;
 use crate::metrics::Observations;
 use crate::remote::Health;
-use crate::router::{Considered, Ended, Fault, Record};
+use crate::router::{Ended, Fault, Record};
 
 /// Sessions and beginnings that are remembered at least; at most twice as many.
 const HABITS: usize = 4096;
@@ -132,13 +132,10 @@ impl Decisions {
         let ring = lock(&self.0);
         let record = |kept: &Kept| {
             let record: Record = serde_json::from_str(&kept.json).ok()?;
-            let reasons = record.decision.candidates.iter().map(Considered::reasons);
-            let reasons: Vec<Vec<String>> = reasons.collect();
-            let mut record = serde_json::to_value(Record { outcome: kept.outcome.clone(), ..record }).ok()?;
-            for (place, words) in reasons.into_iter().enumerate() {
-                record["decision"]["candidates"][place]["words"] = words.into();
-            }
-            Some(record)
+            let decision = record.decision.told();
+            let mut told = serde_json::to_value(Record { outcome: kept.outcome.clone(), ..record }).ok()?;
+            told["decision"] = decision;
+            Some(told)
         };
         ring.kept.iter().filter_map(record).collect()
     }

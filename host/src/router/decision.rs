@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::intent::Intent;
 use super::predict::Prediction;
@@ -347,6 +348,15 @@ impl Decision {
             (None, Some(fault)) => Err(fault.clone().into()),
             (None, None) => Err(Error::new("internal", "a decision without a model and without a reason")),
         }
+    }
+
+    /// The decision as it is told: with the reasons of each candidate also in words.
+    pub fn told(&self) -> Value {
+        let mut told = json!(self);
+        for (place, candidate) in self.candidates.iter().enumerate() {
+            told["candidates"][place]["words"] = candidate.reasons().into();
+        }
+        told
     }
 
     /// Why this model, in a few words.
