@@ -236,6 +236,27 @@ fn what_was_decided_is_kept_without_words_and_decided_again() {
 }
 
 #[test]
+fn decisions_on_disk_outlive_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("decisions.jsonl");
+    let toml = house() + &format!("[routing]\nlog = '{}'\n", log.display());
+    for words in ["What is 2 plus 3?", "Hello"] {
+        let server = server(&toml);
+        assert_eq!(server.post_json(CHAT, &question(None, words)).unwrap().status, 200);
+        assert_eq!(server.post_json(CHAT, &question(Some("nobody"), words)).unwrap().status, 404);
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(!text.contains("2 plus 3"), "{text}");
+    let kept: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ends: Vec<_> = kept.iter().map(|one| (&one["decision"]["chosen"], &one["outcome"]["code"])).collect();
+    assert_eq!(ends, [(&json!("large"), &json!("ok")), (&json!("small"), &json!("ok"))]);
+    let house = House::new(&toml).unwrap();
+    let replayed = house.run(["route", "replay", "--json", log.to_str().unwrap()]).unwrap();
+    let replayed = replayed.json().unwrap().remove(0);
+    assert_eq!((&replayed["decisions"], &replayed["same"]), (&json!(2), &json!(2)), "{replayed}");
+}
+
+#[test]
 fn a_request_is_explained_before_it_is_sent() {
     let server = server(&house());
     let file = server.house().folder().join("body.json");

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use pajamas_journeys::fixtures::{Packed, plugin, repository};
 use pajamas_journeys::product::{House, Server, chat_entry, model_entry, never_end};
@@ -114,4 +115,48 @@ fn a_model_that_breaks_does_so_alone() {
     assert_eq!((status, error["code"].as_str()), (500, Some("panicked")), "{error}");
     let rest: Vec<String> = lines.take_while(|line| !line.contains("[DONE]")).collect();
     assert!(rest.iter().any(|line| line.contains("\"finish_reason\":\"length\"")), "{rest:?}");
+}
+
+/// A server with a model of the plugin `misbehaving`, which does as the word says, in the host's own process.
+fn trouble(folder: &Path, word: &str, server: &str) -> (Server, Packed) {
+    let packed = Packed::new(&plugin("tests/plugins/misbehaving").unwrap(), "misbehaving", "0.1.0").unwrap();
+    let model = folder.join("model.trouble");
+    std::fs::write(&model, word).unwrap();
+    let entry = model_entry("model", &model, "task = \"generate\"\nformat = \"trouble\"");
+    let toml = format!("[server]\n{server}\n[plugins]\nsearch = ['{}']\n{entry}", packed.folder().display());
+    (Server::start(House::new(&toml).unwrap()).unwrap(), packed)
+}
+
+#[test]
+fn who_writes_without_end_is_not_listened_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _packed) = trouble(folder.path(), "generate-babble", "");
+    let ask = |stream: bool| {
+        let body = json!({ "model": "model", "prompt": [97, 98], "max_tokens": 8, "stream": stream });
+        server.post_json("/v1/completions", &body).unwrap()
+    };
+    let (status, error) = ask(false).refusal().unwrap();
+    assert_eq!((status, error["code"].as_str()), (500, Some("plugin-protocol")), "{error}");
+    let events = ask(true).events().unwrap();
+    let written = events.iter().filter(|event| event["choices"][0]["text"] != Value::Null).count();
+    assert!((8..=9).contains(&written), "{written} tokens were passed on");
+    assert_eq!(events.last().unwrap()["error"]["code"], "plugin-protocol");
+}
+
+#[test]
+fn who_waits_for_a_load_hears_that_somebody_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _packed) = trouble(folder.path(), "load-hang", "request_timeout = \"4s\"");
+    let ask = |stream: bool| {
+        let body = json!({ "model": "model", "prompt": [1, 2], "stream": stream });
+        server.post_json("/v1/completions", &body).unwrap()
+    };
+    // The status is out by then: what went wrong is the last event.
+    let answer = ask(true);
+    assert_eq!((answer.status, answer.body.lines().next()), (200, Some(": waiting")), "{}", answer.body);
+    let events = answer.events().unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["error"]["code"], "request-timeout");
+    // Without a stream nothing is sent before the end, and the end has its status.
+    assert_eq!(ask(false).refusal().unwrap().1["code"], "request-timeout");
 }

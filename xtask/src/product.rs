@@ -19,14 +19,16 @@ pub struct Plugin {
     /// A folder of further libraries that its build leaves in the target folder, and that it loads from beside
     /// itself.
     pub companions: Option<&'static str>,
+    /// Whether it serves models, rather than makes them.
+    pub serves: bool,
 }
 
 /// The plugins of this repository, in the order in which they are packed.
 pub const PLUGINS: &[Plugin] = &[
-    Plugin { name: "gguf", package: "pajamas-gguf", companions: Some("llama") },
-    Plugin { name: "onnx", package: "pajamas-onnx", companions: None },
+    Plugin { name: "gguf", package: "pajamas-gguf", companions: Some("llama"), serves: true },
+    Plugin { name: "onnx", package: "pajamas-onnx", companions: None, serves: true },
     // It computes models, too: to find out what matters in them, and to measure what was made.
-    Plugin { name: "quant", package: "pajamas-quant", companions: Some("llama") },
+    Plugin { name: "quant", package: "pajamas-quant", companions: Some("llama"), serves: false },
 ];
 
 /// The crates of the product, as cargo selects them: all but xtask, whose dependencies would turn on features of the

@@ -37,6 +37,9 @@ pub struct Routing {
     pub otherwise: Otherwise,
     /// What of requests the latest decisions keep.
     pub record: Record,
+    /// A file that every decision is added to when its request ends, one JSON object a line. At 64 MiB it becomes the
+    /// one before, `NAME.1`.
+    pub log: Option<LocalPath>,
     /// How is found out what prompts want, where a rule asks for an `intent`.
     pub intent: Intents,
 }
@@ -58,7 +61,7 @@ impl Default for Intents {
 }
 
 /// What goes to the model that it went to before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Affinity {
     /// Requests of one session: the header `x-session-id`, or of the body `metadata.session_id`, `prompt_cache_key` or
@@ -146,8 +149,7 @@ impl Rule {
             spill: self.spill.or(of_all.spill),
             affinity: self.affinity.or(of_all.affinity),
             otherwise: self.otherwise.unwrap_or(of_all.otherwise),
-            record: of_all.record,
-            intent: of_all.intent.clone(),
+            ..of_all.clone()
         }
     }
 }

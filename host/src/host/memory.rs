@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::decision_log::DecisionLog;
 use crate::hardware::Heat;
 use crate::metrics::Observations;
 use crate::remote::Health;
@@ -27,6 +28,8 @@ pub(super) struct Memory {
     pub(super) habits: Habits,
     pub(super) troubles: Troubles,
     pub(super) decisions: Decisions,
+    /// The same on disk, where the configuration wants it.
+    pub(super) decision_log: DecisionLog,
     pub(super) heat: Heat,
     /// How well the servers of remote models are.
     pub(super) health: Health,
@@ -38,23 +41,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Where requests of a session, or with a common beginning, went.
 #[derive(Debug, Default)]
-pub(super) struct Habits(Mutex<[HashMap<u64, String>; 2]>);
+pub(super) struct Habits(Mutex<[HashMap<u64, Place>; 2]>);
+
+/// A model, and how often it had been loaded then: what it had in its cache is gone with the next load.
+type Place = (String, Option<u64>);
 
 impl Habits {
     /// The model that a request like this one went to.
-    pub(super) fn of(&self, common: u64) -> Option<String> {
+    pub(super) fn of(&self, common: u64) -> Option<Place> {
         let [young, old] = &*lock(&self.0);
         young.get(&common).or_else(|| old.get(&common)).cloned()
     }
 
     /// A request went there.
-    pub(super) fn went(&self, common: u64, model: &str) {
+    pub(super) fn went(&self, common: u64, place: Place) {
         let mut generations = lock(&self.0);
         if generations[0].len() >= HABITS {
             let young = std::mem::take(&mut generations[0]);
             generations[1] = young;
         }
-        generations[0].insert(common, model.to_owned());
+        generations[0].insert(common, place);
     }
 }
 
@@ -99,6 +105,16 @@ struct Kept {
     outcome: Option<Ended>,
 }
 
+impl Kept {
+    fn told(&self) -> Option<Value> {
+        let record: Record = serde_json::from_str(&self.json).ok()?;
+        let decision = record.decision.told();
+        let mut told = serde_json::to_value(Record { outcome: self.outcome.clone(), ..record }).ok()?;
+        told["decision"] = decision;
+        Some(told)
+    }
+}
+
 impl Decisions {
     /// Keeps a decision; gives its number.
     pub(super) fn keep(&self, record: &Record) -> u64 {
@@ -127,17 +143,16 @@ impl Decisions {
         }
     }
 
+    /// One of those that are kept.
+    pub(super) fn one(&self, number: u64) -> Option<Value> {
+        let ring = lock(&self.0);
+        let place = ring.kept.binary_search_by_key(&number, |kept| kept.number).ok()?;
+        ring.kept[place].told()
+    }
+
     /// All that are kept, each model's reasons also in words.
     pub(super) fn all(&self) -> Vec<Value> {
-        let ring = lock(&self.0);
-        let record = |kept: &Kept| {
-            let record: Record = serde_json::from_str(&kept.json).ok()?;
-            let decision = record.decision.told();
-            let mut told = serde_json::to_value(Record { outcome: kept.outcome.clone(), ..record }).ok()?;
-            told["decision"] = decision;
-            Some(told)
-        };
-        ring.kept.iter().filter_map(record).collect()
+        lock(&self.0).kept.iter().filter_map(Kept::told).collect()
     }
 }
 
@@ -192,13 +207,14 @@ mod tests {
     #[test]
     fn habits_are_remembered_for_a_while() {
         let habits = Habits::default();
-        habits.went(u64::MAX, "a");
+        let place = |model: &str| (model.to_owned(), Some(1));
+        habits.went(u64::MAX, place("a"));
         for common in 0..HABITS as u64 {
-            habits.went(common, "b");
+            habits.went(common, place("b"));
         }
-        assert_eq!(habits.of(u64::MAX).as_deref(), Some("a"));
+        assert_eq!(habits.of(u64::MAX), Some(place("a")));
         for common in 0..2 * HABITS as u64 {
-            habits.went(common, "b");
+            habits.went(common, place("b"));
         }
         assert_eq!(habits.of(u64::MAX), None);
     }

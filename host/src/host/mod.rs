@@ -1,6 +1,7 @@
 //! The façade: configuration in, [`Host::run`] out. What the server and the command line both call.
 
 mod ask;
+mod decision_log;
 mod memory;
 mod quota;
 mod recommend;

@@ -15,7 +15,7 @@ use crate::artifact::{self, Reference};
 use crate::config::{Affinity, Config, Known, Ladder, Model, Record as Keep, Task, suggest};
 use crate::error::{Error, Result};
 use crate::metrics::Took;
-use crate::models::{Lease, Spec, State, by_device};
+use crate::models::{DeviceGlance, Lease, Spec, State, by_device};
 use crate::pipeline::{Outcome, Output, Request, Route};
 use crate::plugins::Choice;
 use crate::remote;
@@ -46,8 +46,8 @@ pub(super) struct Routed {
     /// The number of the decision among those that are kept.
     number: Option<u64>,
     begun: Instant,
-    /// Where requests like it go from now on.
-    common: [Option<u64>; 2],
+    /// What it has in common with others: they go from now on where it goes.
+    common: Vec<u64>,
 }
 
 const AFFINITIES: [Affinity; 2] = [Affinity::Session, Affinity::Prefix];
@@ -120,22 +120,31 @@ impl Host {
     /// The model for a request: one of the configuration, or a path that the caller gave. The decision is kept.
     pub(super) fn route(&self, setup: &Setup, request: &Request, excluded: &Excluded) -> Result<Routed> {
         let begun = Instant::now();
-        let routed = |spec| Routed { spec, decision: None, number: None, begun, common: [None; 2] };
+        let routed = |spec| Routed { spec, decision: None, number: None, begun, common: Vec::new() };
         if let Some(spec) = path(setup, request.model.as_deref())? {
             return Ok(routed(spec));
         }
-        let commons = if setup.rules.affinity() {
-            AFFINITIES.map(|affinity| common(request, affinity))
-        } else {
-            [None; 2]
-        };
+        let wanted = AFFINITIES.into_iter().filter(|_| setup.rules.affinity());
+        let commons: Vec<(Affinity, u64)> =
+            wanted.filter_map(|affinity| Some((affinity, common(request, affinity)?))).collect();
         let ask = sensed(&setup.rules, ask(request));
         let mut snapshot = self.snapshot(setup, excluded);
-        snapshot.affinity = commons.iter().flatten().find_map(|common| self.memory.habits.of(*common));
+        snapshot.affinity = commons
+            .iter()
+            .filter_map(|(affinity, common)| Some((*affinity, self.still_there(*common)?)))
+            .collect();
         let decision = decide(&setup.rules, &ask, &snapshot);
         let number = self.keep(setup, request, ask, snapshot, &decision);
-        let spec = self.decided(setup, &decision)?;
-        Ok(Routed { decision: Some(decision), number, common: commons, ..routed(spec) })
+        let spec =
+            self.decided(setup, &decision).inspect_err(|error| self.close(number, begun, Some(error)))?;
+        let common = commons.into_iter().map(|(_, common)| common).collect();
+        Ok(Routed { decision: Some(decision), number, common, ..routed(spec) })
+    }
+
+    /// The model that has what a request has in common with an earlier one in its cache still.
+    fn still_there(&self, common: u64) -> Option<String> {
+        let (model, loads) = self.memory.habits.of(common)?;
+        (self.models.loads(&model).map(|(loads, _)| loads) == loads).then_some(model)
     }
 
     /// As [`route`](Self::route), for what is no request: nothing is kept.
@@ -238,16 +247,16 @@ impl Host {
         });
         let heat = setup.rules.heat();
         let devices = glance.devices.iter().map(|(id, device)| {
-            let crate::models::DeviceGlance { budget, held, idle } = *device;
+            let DeviceGlance { room, held, idle, .. } = *device;
             let temperature = if heat { self.temperature(id) } else { None };
-            (id.clone(), Device { budget, held, idle, temperature })
+            (id.clone(), Device { budget: room, held, idle, temperature })
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Snapshot {
             time: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             models: models.collect(),
             devices: devices.collect(),
-            affinity: None,
+            affinity: BTreeMap::new(),
         }
     }
 
@@ -331,8 +340,9 @@ impl Host {
         }
         if let Ok(outcome) = result {
             self.memory.observed.add(id, device, took(&outcome.output, worked));
-            for common in routed.common.into_iter().flatten() {
-                self.memory.habits.went(common, id);
+            let loads = self.models.loads(id).map(|(loads, _)| loads);
+            for common in &routed.common {
+                self.memory.habits.went(*common, (id.clone(), loads));
             }
         }
         self.record_end(routed, result.as_ref().err());
@@ -340,10 +350,19 @@ impl Host {
 
     /// What became of a request, without anything to remember.
     pub(super) fn record_end(&self, routed: &Routed, error: Option<&Error>) {
-        if let Some(number) = routed.number {
-            let code = error.map_or("ok", Error::code).to_owned();
-            let took = u64::try_from(routed.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.memory.decisions.ended(number, Ended { code, took });
+        self.close(routed.number, routed.begun, error);
+    }
+
+    /// A decision of this number has its outcome, and goes to the log as it is now.
+    fn close(&self, number: Option<u64>, begun: Instant, error: Option<&Error>) {
+        let Some(number) = number else { return };
+        let code = error.map_or("ok", Error::code).to_owned();
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.memory.decisions.ended(number, Ended { code, took });
+        if let Some(path) = &self.current.get().config.routing.log
+            && let Some(told) = self.memory.decisions.one(number)
+        {
+            self.memory.decision_log.add(path, &told.to_string());
         }
     }
 

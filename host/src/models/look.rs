@@ -21,8 +21,10 @@ pub struct Glance {
 /// The memory of a device, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeviceGlance {
-    /// What models may hold.
+    /// What models may hold by the configuration.
     pub budget: u64,
+    /// What of that others leave.
+    pub room: u64,
     /// What they hold.
     pub held: u64,
     /// What of that would give way to another model.
@@ -49,8 +51,8 @@ impl Models {
         let model =
             |id: &str| (id.to_owned(), (fleet.state(id), fleet.holding(id).cloned().unwrap_or_default()));
         let device = |DeviceUse { device, total, used, .. }: DeviceUse| {
-            let idle = fleet.idle(&device);
-            (device, DeviceGlance { budget: total, held: used, idle })
+            let (idle, room) = (fleet.idle(&device), fleet.room_on(&device).unwrap_or(total));
+            (device, DeviceGlance { budget: total, room, held: used, idle })
         };
         Glance {
             models: ids.into_iter().map(model).collect(),

@@ -340,6 +340,9 @@ fn memory_that_another_process_fills_is_not_promised() {
     assert_eq!(refused.code(), "out-of-memory");
     assert!(refused.message().ends_with("others hold 54 MiB, which leaves 10 MiB"), "{refused}");
     assert_eq!(bench.models.devices()[0].others, 54 << 20);
+    // Whoever chooses a model is told, too.
+    let cpu = bench.models.glance([]).devices["cpu"];
+    assert_eq!((cpu.room, cpu.budget), (10 << 20, 64 << 20));
     machine.0.store(64 << 20, Ordering::SeqCst);
     bench.gate.send(true).unwrap();
     assert!(bench.lease(&Cancel::new()).is_ok());

@@ -59,8 +59,15 @@ pub fn generate(
         }
     };
     let started = Instant::now();
-    let mut tokens = Tokens { events, with_logprob: params.logprobs.is_some(), reader };
+    // The end's own token may bring what was held back.
+    let left = request.max_tokens.map(|most| u64::from(most) + 2);
+    let mut tokens = Tokens { events, with_logprob: params.logprobs.is_some(), reader, left };
     let summary = session.generate(&request, &mut tokens, cancel)?;
+    if tokens.left == Some(0) {
+        let most = request.max_tokens.unwrap_or_default();
+        let why = format!("the backend wrote more than the {most} tokens that it was asked for");
+        return Err(PluginError::new(codes::PROTOCOL, why).into());
+    }
     tokens.finish();
     Ok((Output::Text(summary), vec![StepTime { step: "model".into(), time: started.elapsed() }]))
 }
@@ -214,10 +221,18 @@ struct Tokens<'e> {
     with_logprob: bool,
     /// Reads the answer to a conversation.
     reader: Option<Reader>,
+    /// How many may come, and one: the last is too much.
+    left: Option<u64>,
 }
 
 impl TokenSink for Tokens<'_> {
     fn token(&mut self, event: TokenEvent<'_>) -> ControlFlow<()> {
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                return ControlFlow::Break(());
+            }
+        }
         (self.events)(Event::Token {
             id: event.id,
             text: event.text,

@@ -61,7 +61,8 @@ fn best(
         .min_by_key(|(place, one)| (cost(one), one.score, *place))?;
     let loyal = of_step().find(|(_, one)| {
         let warm = snapshot.models.get(&one.model).is_some_and(|model| model.state.is_in_memory());
-        policies.affinity.is_some() && warm && snapshot.affinity.as_ref() == Some(&one.model)
+        let went = policies.affinity.and_then(|affinity| snapshot.affinity.get(&affinity));
+        warm && went == Some(&one.model)
     });
     match loyal {
         Some((place, one)) if one.score <= first.score.saturating_mul(LOYALTY) => Some(place),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::decision::Fault;
-use crate::config::Task;
+use crate::config::{Affinity, Task};
 use crate::models::State;
 
 /// Models and devices at one moment. Times are microseconds and memory is bytes, as whole numbers: what is written is
@@ -19,8 +19,8 @@ pub struct Snapshot {
     pub models: BTreeMap<String, Model>,
     /// The devices that models can be loaded to, by id.
     pub devices: BTreeMap<String, Device>,
-    /// The model that has what this request begins with in its cache, where the policies ask for it.
-    pub affinity: Option<String>,
+    /// The model that has this request's session, or what it begins with, in its cache, where the policies ask for it.
+    pub affinity: BTreeMap<Affinity, String>,
 }
 
 /// A configured model.
@@ -95,7 +95,7 @@ pub struct Average {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
-    /// What models may hold.
+    /// What models may hold, as far as others leave it.
     pub budget: u64,
     /// What they hold.
     pub held: u64,

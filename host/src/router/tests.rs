@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Config, Feature, LoadOptions};
+use crate::config::{Affinity, Config, Feature, LoadOptions};
 use crate::models::State;
 
 /// Rules of a configuration with the models `large`, `medium`, `small` for chat and `shapes`, `yolo` for detection.
@@ -288,8 +288,9 @@ fn of_equals_the_fastest_is_taken_unless_one_has_the_beginning_cached() {
     };
     let mut snapshot = snapshot();
     assert_eq!(chosen("", &snapshot), "small");
-    snapshot.affinity = Some("medium".to_owned());
+    snapshot.affinity = [(Affinity::Session, "medium".to_owned())].into();
     assert_eq!(chosen("", &snapshot), "small");
+    assert_eq!(chosen("affinity = \"prefix\"", &snapshot), "small", "only its session went there");
     assert_eq!(chosen("affinity = \"session\"", &snapshot), "medium");
     snapshot.models.get_mut("medium").unwrap().inside = 3;
     assert_eq!(chosen("affinity = \"session\"", &snapshot), "small", "at more than twice the time");
@@ -515,7 +516,7 @@ prop_compose! {
             time: 0,
             models: MODELS.iter().map(|(id, _)| (*id).to_owned()).zip(models).collect(),
             devices: ["cpu", "cuda:0"].map(str::to_owned).into_iter().zip(devices.into_iter().map(device)).collect(),
-            affinity: affinity.map(str::to_owned),
+            affinity: affinity.map(|model| (Affinity::Prefix, model.to_owned())).into_iter().collect(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use pajamas_plugin_api::GenerateSummary;
 use serde_json::json;
 use tokio::time::{Instant, Sleep};
@@ -84,36 +84,49 @@ pub trait Protocol: Send + 'static {
     }
 }
 
+/// How long the head of an answer waits for the first token. A client that waits longer, as for a load, is told that
+/// somebody is there: it and all that lies between would take silence for the end of the connection.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// Answers requests of one model with one stream. Waits for the first token before it does, so that a request that is
-/// refused (an unknown model, a prompt that is too long) gets its status.
+/// refused (an unknown model, a prompt that is too long) gets its status; but not longer than [`SILENCE`]: what is
+/// refused later is an event of the stream.
 ///
 /// # Errors
 /// Those of the requests, until the first token.
 pub async fn answer(
     requests: impl IntoIterator<Item = Running>,
-    mut protocol: impl Protocol + Unpin,
+    protocol: impl Protocol + Unpin,
     limit: Duration,
 ) -> Result<Response> {
-    let deadline = Instant::now() + limit;
-    let mut running: StreamMap<usize, Running> = requests.into_iter().enumerate().collect();
-    let unrouted = || Error::new("internal", "the request ended before it was routed");
-    let mut route = None;
-    let (answer, first) = loop {
-        let next = tokio::time::timeout_at(deadline, running.next()).await;
-        match next.map_err(|_| timed_out(limit))?.ok_or_else(unrouted)? {
-            (_, Happened::Route(chosen)) => route = Some(chosen),
-            (answer, Happened::Done(result)) => break (answer, Happened::Done(Box::new(Ok((*result)?)))),
-            first => break first,
-        }
+    let begun = Instant::now();
+    let (deadline, patience) = (begun + limit, begun + SILENCE.min(limit));
+    let mut events = Events {
+        running: requests.into_iter().enumerate().collect(),
+        protocol,
+        route: None,
+        begun: false,
+        lines: VecDeque::new(),
+        deadline: Box::pin(tokio::time::sleep_until(deadline)),
+        limit,
+        over: false,
     };
-    let route = route.ok_or_else(unrouted)?;
-    let told = route.trace.as_ref().map(|trace| Line::named("route", json!({ "route_trace": trace })));
-    let lines = told.into_iter().chain(protocol.begin(&route)).collect();
-    let deadline = Box::pin(tokio::time::sleep_until(deadline));
-    let mut events = Events { running, protocol, lines, deadline, limit, over: false };
-    events.add(answer, first);
+    while !events.begun {
+        let Ok(next) = tokio::time::timeout_at(patience, events.running.next()).await else {
+            if patience == deadline {
+                return Err(timed_out(limit));
+            }
+            events.lines.push_back(Event::default().comment("waiting"));
+            break;
+        };
+        match next.ok_or_else(|| Error::new("internal", "the request ended before it was answered"))? {
+            (answer, Happened::Done(result)) => events.add(answer, Happened::Done(Box::new(Ok((*result)?)))),
+            (answer, happened) => events.add(answer, happened),
+        }
+    }
+    let route = events.route.as_deref().map(|route| [("x-pajamas-route", route_header(route))]);
     let sse = Sse::new(events).keep_alive(KeepAlive::default());
-    Ok(([("x-pajamas-route", route_header(&route))], sse).into_response())
+    Ok((route.map(AppendHeaders), sse).into_response())
 }
 
 /// What is written until the end, or until `limit` is over. A connection that ends, as one does whose client takes
@@ -121,7 +134,10 @@ pub async fn answer(
 struct Events<P> {
     running: StreamMap<usize, Running>,
     protocol: P,
-    lines: VecDeque<Line>,
+    /// The latest: it is told when the answer begins, since a model that cannot be had gives way to another.
+    route: Option<Box<Route>>,
+    begun: bool,
+    lines: VecDeque<Event>,
     deadline: Pin<Box<Sleep>>,
     limit: Duration,
     over: bool,
@@ -129,19 +145,44 @@ struct Events<P> {
 
 impl<P: Protocol> Events<P> {
     fn add(&mut self, answer: usize, happened: Happened) {
-        match said(&mut self.protocol, answer, happened) {
-            Ok(lines) => self.lines.extend(lines),
-            Err(error) => self.fail(&error),
+        match happened {
+            Happened::Route(route) if !self.begun => self.route = Some(route),
+            happened => {
+                if !matches!(&happened, Happened::Done(result) if result.is_err()) {
+                    self.begin();
+                }
+                match said(&mut self.protocol, answer, happened) {
+                    Ok(lines) => self.write(lines),
+                    Err(error) => self.fail(&error),
+                }
+            }
         }
     }
 
+    /// Writes what comes before the first token.
+    fn begin(&mut self) {
+        if let Some(route) = self.route.as_deref().filter(|_| !self.begun) {
+            let told =
+                route.trace.as_ref().map(|trace| Line::named("route", json!({ "route_trace": trace })));
+            let lines: Vec<Line> = told.into_iter().chain(self.protocol.begin(route)).collect();
+            self.write(lines);
+        }
+        self.begun = true;
+    }
+
+    fn write(&mut self, lines: Vec<Line>) {
+        self.lines.extend(lines.into_iter().map(Event::from));
+    }
+
     fn fail(&mut self, error: &Error) {
-        self.lines.extend(self.protocol.fail(error));
+        let lines = self.protocol.fail(error);
+        self.write(lines);
         self.close();
     }
 
     fn close(&mut self) {
-        self.lines.extend(self.protocol.close());
+        let lines = self.protocol.close();
+        self.write(lines);
         self.over = true;
         self.running.clear();
     }
@@ -153,7 +194,7 @@ impl<P: Protocol + Unpin> Stream for Events<P> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(line) = self.lines.pop_front() {
-                return Poll::Ready(Some(Ok(line.into())));
+                return Poll::Ready(Some(Ok(line)));
             }
             if self.over {
                 return Poll::Ready(None);

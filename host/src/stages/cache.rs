@@ -4,6 +4,7 @@
 //! others; a folder that is not is not used, and stages are compiled each time. Files are never shipped. Their name
 //! says which component, engine version, configuration and processor features they were made for.
 
+use std::borrow::Cow;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::Write;
@@ -39,10 +40,15 @@ impl Cache {
         }
     }
 
-    /// The compiled component: from the folder when it is there, and made (and kept) when it is not.
-    pub fn compile(&self, engine: &Engine, bytes: &[u8], sha256: &str) -> wasmtime::Result<Compiled> {
+    /// The compiled component: from the folder when it is there, and made of its bytes (and kept) when it is not.
+    pub fn compile<'b>(
+        &self,
+        engine: &Engine,
+        sha256: &str,
+        bytes: impl FnOnce() -> std::io::Result<Cow<'b, [u8]>>,
+    ) -> wasmtime::Result<Compiled> {
         let Some(folder) = &self.folder else {
-            return Ok(Compiled { component: Component::new(engine, bytes)?, cached: false });
+            return Ok(Compiled { component: Component::new(engine, bytes()?)?, cached: false });
         };
         let file = folder.join(format!("{sha256}-{}.cwasm", self.engine));
         if file.is_file() {
@@ -53,7 +59,7 @@ impl Cache {
                 return Ok(Compiled { component, cached: true });
             }
         }
-        let code = engine.precompile_component(bytes)?;
+        let code = engine.precompile_component(&bytes()?)?;
         // A full disk is no reason to refuse a stage.
         let _ = self.keep(&file, sha256, &code);
         // SAFETY: the engine made these bytes a moment ago.

@@ -1,42 +1,47 @@
 //! Where stages are found.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use flate2::read::ZlibDecoder;
 use serde::Serialize;
 
 use super::{Stage, StageEngine};
 use crate::{Error, Result};
 
-macro_rules! built_in {
-    ($($name:literal),* $(,)?) => {
-        /// The stages that are part of this program: name and component.
-        pub const BUILT_IN: &[(&str, &[u8])] = &[
-            $(($name, include_bytes!(concat!("../../../wasm-stages/built/", $name, ".wasm")))),*
-        ];
-    };
+/// A stage that is part of this program.
+#[derive(Debug)]
+pub struct BuiltIn {
+    /// Its name.
+    pub name: &'static str,
+    /// SHA-256 of the component, in hexadecimal.
+    pub sha256: &'static str,
+    /// The component, packed by zlib.
+    packed: &'static [u8],
 }
 
-built_in!(
-    "audio-decode",
-    "ctc-decode",
-    "detokenize",
-    "image-decode",
-    "image-normalize",
-    "l2-normalize",
-    "labels",
-    "letterbox",
-    "log-mel",
-    "mask-decode",
-    "nms",
-    "pcm-encode",
-    "pool",
-    "resample",
-    "softmax-topk",
-    "tokenize",
-    "vad-frame",
-    "vad-segments",
-    "yolo-decode",
-);
+/// The stages that are part of this program, by name. The build script packs them.
+pub const BUILT_IN: &[BuiltIn] = include!(concat!(env!("OUT_DIR"), "/stages.rs"));
+
+impl BuiltIn {
+    /// The stage of this name.
+    pub fn of(name: &str) -> Option<&'static Self> {
+        BUILT_IN.iter().find(|stage| stage.name == name)
+    }
+
+    /// Loads it; what was compiled before is not unpacked.
+    ///
+    /// # Errors
+    /// As for [`StageEngine::load`].
+    pub fn load(&self, engine: &StageEngine) -> Result<Stage> {
+        let unpacked = || {
+            let mut component = Vec::new();
+            ZlibDecoder::new(self.packed).read_to_end(&mut component)?;
+            Ok(component.into())
+        };
+        engine.load_known(self.name, self.sha256, unpacked)
+    }
+}
 
 /// Where a stage comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,20 +88,17 @@ impl Catalog {
         if let Some(path) = in_folder {
             return Ok(Origin::File(path));
         }
-        if BUILT_IN.iter().any(|(built_in, _)| *built_in == name) {
-            return Ok(Origin::BuiltIn);
+        match BuiltIn::of(name) {
+            Some(_) => Ok(Origin::BuiltIn),
+            None => Err(self.missing(name)),
         }
-        Err(Error::new("stage-not-found", format!("there is no stage `{name}`")).help(self.suggestion(name)))
     }
 
     /// Finds and loads a stage.
     pub fn load(&self, engine: &StageEngine, name: &str) -> Result<Stage> {
         match self.find(name)? {
             Origin::File(path) => engine.load_file(&path),
-            Origin::BuiltIn => match BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
-                Some((_, bytes)) => engine.load(name, bytes),
-                None => Err(Error::new("stage-not-found", format!("there is no stage `{name}`"))),
-            },
+            Origin::BuiltIn => BuiltIn::of(name).ok_or_else(|| self.missing(name))?.load(engine),
         }
     }
 
@@ -107,11 +109,15 @@ impl Catalog {
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|e| e == "wasm"))
             .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-            .chain(BUILT_IN.iter().map(|(name, _)| (*name).to_owned()))
+            .chain(BUILT_IN.iter().map(|stage| stage.name.to_owned()))
             .collect();
         names.sort_unstable();
         names.dedup();
         names.into_iter().filter_map(|name| self.find(&name).ok().map(|origin| (name, origin))).collect()
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::new("stage-not-found", format!("there is no stage `{name}`")).help(self.suggestion(name))
     }
 
     fn suggestion(&self, name: &str) -> String {

@@ -1,5 +1,6 @@
 //! Loading stages: what a component is checked for, and compiling it once.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -112,14 +113,24 @@ impl StageEngine {
     /// Errors: `stage-invalid` (no component, or not of the stage's world), `stage-import-refused`, and what
     /// asking may end in: `stage-trapped`, `stage-deadline`, `stage-memory`, `stage-output-too-large`.
     pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Stage> {
-        let inner = &self.0;
         component_or_refusal(name, bytes)?;
+        self.load_known(name, &hex(&Sha256::digest(bytes)), || Ok(bytes.into()))
+    }
+
+    /// As [`load`](Self::load), of a component with this SHA-256, whose bytes are wanted only where it is not found
+    /// compiled.
+    pub(super) fn load_known<'b>(
+        &self,
+        name: &str,
+        sha256: &str,
+        bytes: impl FnOnce() -> std::io::Result<Cow<'b, [u8]>>,
+    ) -> Result<Stage> {
+        let inner = &self.0;
         let invalid = |error: wasmtime::Error| {
             Error::new("stage-invalid", format!("stage {name}: {}", error.root_cause()))
                 .help("build it against wasm-stages/wit/1.0 (the crate pajamas-stage does)")
         };
-        let sha256 = hex(&Sha256::digest(bytes));
-        let compiled = inner.cache.compile(&inner.engine, bytes, &sha256).map_err(invalid)?;
+        let compiled = inner.cache.compile(&inner.engine, sha256, bytes).map_err(invalid)?;
         for (import, _) in compiled.component.component_type().imports(&inner.engine) {
             let granted = ["pajamas:stage/logging@1.", "pajamas:stage/values@1."];
             if !granted.iter().any(|granted| import.starts_with(granted)) {

@@ -22,7 +22,7 @@ mod processor;
 mod slots;
 mod ticker;
 
-pub use catalog::{BUILT_IN, Catalog, Origin};
+pub use catalog::{BUILT_IN, BuiltIn, Catalog, Origin};
 pub use description::{Description, Port};
 pub use engine::{EngineConfig, Stage, StageEngine};
 pub use guest::{Level, LogLine, LogSink};

@@ -114,6 +114,6 @@ fn snapshot() -> Value {
     json!({
         "models": models.collect::<serde_json::Map<_, _>>(),
         "devices": { "cuda:0": { "budget": 8_u64 << 30, "held": 4_u64 << 30, "idle": 2_u64 << 30, "temperature": 61 } },
-        "affinity": "model18",
+        "affinity": { "session": "model18" },
     })
 }

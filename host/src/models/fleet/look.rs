@@ -92,6 +92,11 @@ impl Fleet {
         self.ledger.devices()
     }
 
+    /// What models may hold on a device, as far as others leave it.
+    pub fn room_on(&self, device: &str) -> Option<u64> {
+        self.ledger.room(device)
+    }
+
     /// Bytes on a device that would give way to another model.
     pub fn idle(&self, device: &str) -> u64 {
         let idle =

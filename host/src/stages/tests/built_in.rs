@@ -20,10 +20,11 @@ fn once(stage: &str, options: Json, inputs: &[(&str, Value)]) -> Result<Values> 
 
 #[test]
 fn each_describes_itself_and_refuses_unknown_options() {
-    for (name, bytes) in BUILT_IN {
-        let stage = engine().load(name, bytes).unwrap();
+    for built_in in BUILT_IN {
+        let name = built_in.name;
+        let stage = built_in.load(&engine()).unwrap();
         let description = stage.describe();
-        assert_eq!(description.name, *name);
+        assert_eq!(description.name, name);
         assert!(!description.inputs.is_empty() && !description.outputs.is_empty());
         assert!(description.options_schema["properties"].is_object());
         let options = json!({ "no-such-option": true });

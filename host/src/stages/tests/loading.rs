@@ -48,7 +48,7 @@ fn a_folder_comes_before_what_is_built_in() {
     assert_eq!(catalog.load(&engine(), "nms").unwrap().describe().name, "misbehaving");
     assert_eq!(catalog.find(own.to_str().unwrap()).unwrap(), Origin::File(own));
     let names: Vec<_> = catalog.list().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
+    assert_eq!(names, BUILT_IN.iter().map(|stage| stage.name.to_owned()).collect::<Vec<_>>());
 }
 
 #[test]
