@@ -58,6 +58,11 @@ pub fn skipped(label: &str, reason: &str) {
     eprintln!("  {} {label}  skipped: {reason}", style("-").yellow().for_stderr());
 }
 
+/// Something that a person should know before going on.
+pub fn warn(text: &str) {
+    eprintln!("{} {text}", style("warning:").yellow().bold().for_stderr());
+}
+
 /// Runs a command to its end and shows that it runs. The whole output is kept in `log`.
 ///
 /// # Errors
