@@ -207,7 +207,7 @@ fn install(project: &Project, commands: &[Vec<&str>]) -> Result<()> {
             "Reading the list of packages"
         };
         let log = project.log(&format!("install-{step}"));
-        ended = progress::run(label, &mut command, &log, Show::Progress).map(drop);
+        ended = progress::run(label, &mut command, &log, Show::Progress);
     }
     ended
 }

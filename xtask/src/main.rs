@@ -13,6 +13,7 @@ mod peers;
 mod product;
 mod progress;
 mod project;
+mod skips;
 mod stages;
 mod suite;
 
@@ -37,7 +38,8 @@ struct Cli {
 enum Command {
     /// Install what is missing, build, and run a chat and a detection.
     Demo,
-    /// Run every check and every test.
+    /// Run every check and every test. What $PAJAMAS_REQUIRE names (assets, cargo-deny, chromium, onnxruntime, peers) may not be
+    /// missing.
     Test {
         /// Only these, separated by commas.
         #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
