@@ -134,21 +134,23 @@ const HOMEBREW: &str =
 /// # Errors
 /// When something is missing and cannot be installed from here: names the command that does.
 pub fn ensure(project: &Project) -> Result<()> {
-    let flags = std::env::var("CXXFLAGS").unwrap_or_default();
     if cfg!(all(target_arch = "x86_64", not(target_os = "macos")))
+        && let Ok(flags) = std::env::var("CXXFLAGS")
         && let Some(warning) = trap(&flags)
     {
         progress::warn(&warning);
     }
     let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
     let Some(manager) = Manager::of_this_machine() else {
         return named(&missing, "install them as your system does, then run the command again", None);
     };
     let brew = manager == Manager::Brew && starts("brew");
     let mut failed = None;
-    if !missing.is_empty() && (manager != Manager::Brew || brew) {
-        let as_root = as_root();
-        failed = install(project, &manager.unattended(&missing, as_root.as_deref())).err();
+    if manager != Manager::Brew || brew {
+        failed = install(project, &manager.unattended(&missing, as_root().as_deref())).err();
     }
     let still = self::missing();
     let advice = format!("install with:\n    {}", manager.command(&still, brew));

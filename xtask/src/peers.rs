@@ -30,8 +30,9 @@ pub fn install(project: &Project, bench: bool) -> Result<()> {
     let only_wheels = ["--only-binary", ":all:"];
     bring(project, "Installing the peers", REQUIREMENTS, &only_wheels)?;
     if bench {
-        // Its dependencies are among those of the tests, or named with it.
-        bring(project, "Building llama.cpp for the benchmarks", BENCH, &["--no-deps", "--require-hashes"])?;
+        // Its dependencies are among those of the tests, or named with it. pip's cache may hold what other flags made of it.
+        let built_here = ["--no-deps", "--require-hashes", "--no-cache-dir"];
+        bring(project, "Building llama.cpp for the benchmarks", BENCH, &built_here)?;
     }
     Ok(())
 }
