@@ -226,8 +226,9 @@ impl Suite<'_> {
             cargo.args(["nextest", "run", "--profile", "suite", "--release", "--no-fail-fast"]);
             cargo.args(["--no-tests", "pass", "--color", colour]).args(packages);
         } else {
-            cargo.args(["test", "--release", "--no-fail-fast", "--lib", "--bins", "--tests"]);
-            cargo.args(["--color", colour]).args(packages).args(["--", "--show-output"]);
+            // Libraries and programs are among `--tests`; named alone, a crate without one of them is refused.
+            cargo.args(["test", "--release", "--no-fail-fast", "--tests", "--color", colour]);
+            cargo.args(packages).args(["--", "--show-output"]);
         }
         let result = progress::run("Running tests", &mut cargo, &log, Show::Lines);
         let output = std::fs::read_to_string(&log).unwrap_or_default();
