@@ -8,6 +8,9 @@ use anyhow::{Result, bail};
 use crate::progress::{self, Show};
 use crate::project::{Project, tool};
 
+/// What C++ is compiled with. `.cargo/config.toml` sets it where `CXXFLAGS` is not set, and says why.
+pub const CXXFLAGS: &str = "-fno-tree-dse -fno-dse";
+
 /// Something the build starts or links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
@@ -53,7 +56,7 @@ impl Need {
     }
 }
 
-/// The package managers whose commands are known. Only apt is run from here: the others are named.
+/// The package managers whose commands are known. Apt and Homebrew are run from here: the others are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manager {
     Apt,
@@ -72,50 +75,112 @@ impl Manager {
             .find_map(|(program, manager)| starts(program).then_some(manager))
     }
 
-    /// The command that a person types to install `missing`.
-    fn command(self, missing: &[Need]) -> String {
+    /// The packages of `missing`, each once.
+    fn packages(self, missing: &[Need]) -> Vec<&'static str> {
         let mut packages: Vec<_> = missing.iter().map(|need| need.package(self)).collect();
         packages.dedup();
-        let packages = packages.join(" ");
+        packages
+    }
+
+    /// The command that a person types to install `missing`; `there` says whether Homebrew itself is.
+    fn command(self, missing: &[Need], there: bool) -> String {
+        let packages = self.packages(missing).join(" ");
         match self {
             Self::Apt => format!("sudo apt-get update && sudo apt-get install --yes {packages}"),
             Self::Dnf => format!("sudo dnf install {packages}"),
             Self::Pacman => format!("sudo pacman -S --needed {packages}"),
-            // Apple's command line tools bring make, the compiler and libclang.
-            Self::Brew if missing == [Need::Cmake] => "brew install cmake".to_owned(),
-            Self::Brew if missing.contains(&Need::Cmake) => {
-                "xcode-select --install && brew install cmake".to_owned()
+            Self::Brew => {
+                let mut lines = Vec::new();
+                // Apple's command line tools bring make, the compiler and libclang.
+                if missing.iter().any(|need| *need != Need::Cmake) {
+                    lines.push("xcode-select --install");
+                }
+                if missing.contains(&Need::Cmake) {
+                    if !there {
+                        lines.push(HOMEBREW);
+                    }
+                    lines.push("brew install cmake");
+                }
+                lines.join("\n    ")
             }
-            Self::Brew => "xcode-select --install".to_owned(),
+        }
+    }
+
+    /// The commands that install `missing` without a question, in this order; none where a person has to. `as_root` stands
+    /// before what needs it, and is `None` where nobody may.
+    fn unattended(self, missing: &[Need], as_root: Option<&[&'static str]>) -> Vec<Vec<&'static str>> {
+        match (self, as_root) {
+            (Self::Apt, Some(as_root)) => {
+                let apt =
+                    ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"];
+                let apt = |words: &[&'static str]| [as_root, &apt, words].concat();
+                let install = apt(&["install", "--yes", "--no-install-recommends"]);
+                vec![apt(&["update"]), [install, self.packages(missing)].concat()]
+            }
+            // Apple's tools come with a dialogue, and Homebrew works with them only.
+            (Self::Brew, _) if missing == [Need::Cmake] => vec![vec!["brew", "install", "cmake"]],
+            _ => vec![],
         }
     }
 }
 
-/// Makes sure that all the build needs is there. Says nothing when it is.
+/// What <https://brew.sh> says.
+const HOMEBREW: &str =
+    "/bin/bash -c \"$(curl -fsSL https://raw.githubusercontent.com/Homebrew/install/HEAD/install.sh)\"";
+
+/// Makes sure that all the build needs is there. Says nothing when it is, unless flags of the user's own would make the program
+/// crash.
 ///
 /// # Errors
 /// When something is missing and cannot be installed from here: names the command that does.
 pub fn ensure(project: &Project) -> Result<()> {
+    if cfg!(all(target_arch = "x86_64", not(target_os = "macos")))
+        && let Ok(flags) = std::env::var("CXXFLAGS")
+        && let Some(warning) = trap(&flags)
+    {
+        progress::warn(&warning);
+    }
     let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
-    let manager = Manager::of_this_machine();
-    if manager == Some(Manager::Apt)
-        && let Some(as_root) = as_root()
-    {
-        install_by_apt(project, &as_root, &missing)?;
+    let Some(manager) = Manager::of_this_machine() else {
+        return named(&missing, "install them as your system does, then run the command again", None);
+    };
+    let brew = manager == Manager::Brew && starts("brew");
+    let mut failed = None;
+    if manager != Manager::Brew || brew {
+        failed = install(project, &manager.unattended(&missing, as_root().as_deref())).err();
     }
-    let still: Vec<_> = self::missing();
-    if still.is_empty() {
+    let still = self::missing();
+    let advice = format!("install with:\n    {}", manager.command(&still, brew));
+    named(&still, &advice, failed)
+}
+
+/// Fails when something is missing, with what to do about it.
+fn named(missing: &[Need], advice: &str, failed: Option<anyhow::Error>) -> Result<()> {
+    if missing.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = still.iter().map(|need| need.name()).collect();
-    let advice = manager.map_or_else(
-        || "install them as your system does, then run the command again".to_owned(),
-        |manager| format!("install with:\n    {}", manager.command(&still)),
-    );
-    bail!("missing on this machine: {}\n{advice}", names.join(", "));
+    let names: Vec<_> = missing.iter().map(|need| need.name()).collect();
+    let tried = failed.map(|error| format!("\n{error:#}")).unwrap_or_default();
+    bail!("missing on this machine: {}\n{advice}{tried}", names.join(", "));
+}
+
+/// Warns of `CXXFLAGS` that somebody set in the place of ours.
+fn trap(flags: &str) -> Option<String> {
+    let lacking: Vec<_> = CXXFLAGS
+        .split(' ')
+        .filter(|ours| !flags.split_ascii_whitespace().any(|flag| flag == *ours))
+        .collect();
+    (!lacking.is_empty()).then(|| {
+        format!(
+            "CXXFLAGS is set to `{flags}`, without {}: what gcc 12 then makes of llama.cpp dies on processors with AMX. \
+             Unset it, or export CXXFLAGS=\"{}\"",
+            lacking.join(" "),
+            [flags, CXXFLAGS].join(" ").trim()
+        )
+    })
 }
 
 fn missing() -> Vec<Need> {
@@ -132,35 +197,21 @@ fn as_root() -> Option<Vec<&'static str>> {
     sudo.success().then(|| vec!["sudo", "-n"])
 }
 
-fn install_by_apt(project: &Project, as_root: &[&str], missing: &[Need]) -> Result<()> {
-    let apt = |arguments: &[&str]| {
-        let words: Vec<_> = as_root
-            .iter()
-            .copied()
-            .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"])
-            .chain(arguments.iter().copied())
-            .collect();
+/// Runs the commands. Only the last has to succeed: after a failed update what is known may suffice.
+fn install(project: &Project, commands: &[Vec<&str>]) -> Result<()> {
+    let mut ended = Ok(());
+    for (step, words) in commands.iter().enumerate() {
         let mut command = tool(words[0], &project.root);
         command.args(&words[1..]);
-        command
-    };
-    let packages: Vec<_> = missing.iter().map(|need| need.package(Manager::Apt)).collect();
-    // A failing update is not the end: what is known may suffice, and the install says what is missing.
-    let _ = progress::run(
-        "Reading the list of packages",
-        &mut apt(&["update"]),
-        &project.log("apt-update"),
-        Show::Progress,
-    );
-    let install: Vec<_> =
-        ["install", "--yes", "--no-install-recommends"].into_iter().chain(packages.iter().copied()).collect();
-    progress::run(
-        &format!("Installing {}", packages.join(", ")),
-        &mut apt(&install),
-        &project.log("apt-install"),
-        Show::Progress,
-    )?;
-    Ok(())
+        let label = if step + 1 == commands.len() {
+            "Installing what is missing"
+        } else {
+            "Reading the list of packages"
+        };
+        let log = project.log(&format!("install-{step}"));
+        ended = progress::run(label, &mut command, &log, Show::Progress);
+    }
+    ended
 }
 
 /// Whether a program is there and answers.
@@ -249,11 +300,60 @@ mod tests {
     #[test]
     fn names_the_exact_command() {
         assert_eq!(
-            Manager::Apt.command(&[Need::Cmake, Need::Libclang]),
+            Manager::Apt.command(&[Need::Cmake, Need::Libclang], false),
             "sudo apt-get update && sudo apt-get install --yes cmake libclang-dev"
         );
-        assert_eq!(Manager::Brew.command(&[Need::Cmake]), "brew install cmake");
-        assert_eq!(Manager::Brew.command(&[Need::CxxCompiler, Need::Libclang]), "xcode-select --install");
+        assert_eq!(Manager::Brew.command(&[Need::Cmake], true), "brew install cmake");
+        assert_eq!(
+            Manager::Brew.command(&[Need::CxxCompiler, Need::Libclang], true),
+            "xcode-select --install"
+        );
+        let all = Manager::Brew.command(&Need::ALL, false);
+        let lines: Vec<_> = all.lines().map(str::trim).collect();
+        assert_eq!(lines, ["xcode-select --install", HOMEBREW, "brew install cmake"]);
+    }
+
+    #[test]
+    fn installs_only_what_needs_no_answer() {
+        let install =
+            |commands: Vec<Vec<&str>>| commands.iter().map(|words| words.join(" ")).collect::<Vec<_>>();
+        let missing = [Need::Cmake, Need::CxxCompiler];
+        let root = install(Manager::Apt.unattended(&missing, Some(&[])));
+        assert!(root[0].ends_with("apt-get -o DPkg::Lock::Timeout=120 update"), "{root:?}");
+        assert!(root[1].ends_with("install --yes --no-install-recommends cmake g++"), "{root:?}");
+        let sudo = install(Manager::Apt.unattended(&missing, Some(&["sudo", "-n"])));
+        assert!(sudo.len() == 2 && sudo.iter().all(|line| line.starts_with("sudo -n env ")), "{sudo:?}");
+        // A sudo that asks for a password, and what comes with a dialogue, are left to a person.
+        assert_eq!(install(Manager::Apt.unattended(&missing, None)), [""; 0]);
+        assert_eq!(install(Manager::Brew.unattended(&missing, None)), [""; 0]);
+        assert_eq!(install(Manager::Brew.unattended(&[Need::Cmake], None)), ["brew install cmake"]);
+        assert_eq!(install(Manager::Dnf.unattended(&missing, Some(&[]))), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_missing_is_refused_with_advice_and_what_was_tried() {
+        named(&[], "nothing", Some(anyhow::anyhow!("nothing"))).unwrap();
+        let error = named(&[Need::Cmake], "brew install cmake", Some(anyhow::anyhow!("no network")));
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "missing on this machine: cmake (builds llama.cpp)\nbrew install cmake\nno network"
+        );
+    }
+
+    #[test]
+    fn flags_in_the_place_of_ours_are_warned_of() {
+        assert_eq!(trap(CXXFLAGS), None);
+        assert_eq!(trap(&format!("-O2  {CXXFLAGS} -g")), None);
+        let warning = trap("-O2 -fno-dse").unwrap();
+        assert!(warning.contains("without -fno-tree-dse:"), "{warning}");
+        assert!(warning.contains("export CXXFLAGS=\"-O2 -fno-dse -fno-tree-dse -fno-dse\""), "{warning}");
+        assert!(trap("").unwrap().contains(&format!("export CXXFLAGS=\"{CXXFLAGS}\"")));
+    }
+
+    #[test]
+    fn the_flags_are_those_of_cargos_configuration() {
+        let config = include_str!("../../.cargo/config.toml");
+        assert!(config.contains(&format!("CXXFLAGS = \"{CXXFLAGS}\"")), "{config}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod peers;
 mod product;
 mod progress;
 mod project;
+mod skips;
 mod stages;
 mod suite;
 
@@ -37,7 +38,8 @@ struct Cli {
 enum Command {
     /// Install what is missing, build, and run a chat and a detection.
     Demo,
-    /// Run every check and every test.
+    /// Run every check and every test. What $PAJAMAS_REQUIRE names (assets, cargo-deny, chromium, onnxruntime, peers) may not be
+    /// missing.
     Test {
         /// Only these, separated by commas.
         #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
@@ -61,7 +63,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Measure against the peers, side by side in one run.
+    /// Measure against the peers, side by side in one run; `peers --bench` brings them.
     Bench(bench::Options),
     /// Compare the layout of the plugins' ABI with the committed one.
     AbiCheck {
@@ -85,7 +87,11 @@ enum Command {
         dir: Option<PathBuf>,
     },
     /// Install the Python programs that tests and benchmarks compare with, into target/peers.
-    Peers,
+    Peers {
+        /// Also llama.cpp with its Python bindings, for `bench`: compiled here, which takes ten minutes.
+        #[arg(long)]
+        bench: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -122,6 +128,6 @@ fn run(command: Command) -> Result<()> {
             println!("{}", library.display());
             Ok(())
         }
-        Command::Peers => peers::install(&project),
+        Command::Peers { bench } => peers::install(&project, bench),
     }
 }

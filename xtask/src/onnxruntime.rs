@@ -20,6 +20,9 @@ const PYTHON: &str = "3.12";
 
 /// A wheel and the library in it.
 struct Wheel {
+    /// `OS-ARCH`, in Rust's words, as the names of the product's archives have it.
+    machine: &'static str,
+    /// The same in the words of Python's wheels.
     platform: &'static str,
     sha256: &'static str,
     /// The library's path within the wheel.
@@ -29,30 +32,35 @@ struct Wheel {
 
 const WHEELS: &[Wheel] = &[
     Wheel {
+        machine: "linux-x86_64",
         platform: "manylinux_2_28_x86_64",
         sha256: "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
         library: "onnxruntime/capi/libonnxruntime.so.1.31.1",
         library_sha256: "fc44112fbe06d7d689c57e11d3862031f64711007e4ee020f8eed5185fd2c1d3",
     },
     Wheel {
+        machine: "linux-aarch64",
         platform: "manylinux_2_28_aarch64",
         sha256: "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc",
         library: "onnxruntime/capi/libonnxruntime.so.1.31.1",
         library_sha256: "8aa3b76b28c778a2b1dd660d34161adb1d508c9ccd04ff9dc80e26eca5df8467",
     },
     Wheel {
+        machine: "macos-aarch64",
         platform: "macosx_14_0_arm64",
         sha256: "96dd2564b10ea7153ad9c207e7cd8e5917cb3ba521e0e0a62ac03486fdc8d56c",
         library: "onnxruntime/capi/libonnxruntime.1.31.1.dylib",
         library_sha256: "d586cbe89effc085a09d3341b3cfbd5c322517f9d397aeb20814af21433f2b36",
     },
     Wheel {
+        machine: "windows-x86_64",
         platform: "win_amd64",
         sha256: "ae8a9a351efda685cc59a66226cdefaa37a126c1d66872ca23a2de9425326130",
         library: "onnxruntime/capi/onnxruntime.dll",
         library_sha256: "e45f61e50d8650885452be538a00bb14a715e46a1bc3691000ce947e89ed0306",
     },
     Wheel {
+        machine: "windows-aarch64",
         platform: "win_arm64",
         sha256: "fe8b9ac1ae8e894e12c47ee82e4f6dfc1835768133687257866469fda80d0bf1",
         library: "onnxruntime/capi/onnxruntime.dll",
@@ -60,7 +68,7 @@ const WHEELS: &[Wheel] = &[
     },
 ];
 
-/// Fetches the library for `platform` (a wheel's platform tag; this machine's when `None`) into `dir` (where the
+/// Fetches the library for `platform` (`OS-ARCH` or a wheel's platform tag; this machine's when `None`) into `dir` (where the
 /// plugin looks when `None`) and returns its path. A library that is there and right is not fetched again.
 ///
 /// # Errors
@@ -95,23 +103,15 @@ pub fn fetch(platform: Option<&str>, dir: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn wheel_for(platform: Option<&str>) -> Result<&'static Wheel> {
-    let wanted = match platform {
-        Some(platform) => platform,
-        None => match (env::consts::OS, env::consts::ARCH) {
-            ("linux", "x86_64") => "manylinux_2_28_x86_64",
-            ("linux", "aarch64") => "manylinux_2_28_aarch64",
-            ("macos", "aarch64") => "macosx_14_0_arm64",
-            ("windows", "x86_64") => "win_amd64",
-            ("windows", "aarch64") => "win_arm64",
-            (os, arch) => bail!(
-                "there is no ONNX Runtime {VERSION} on PyPI for {os} on {arch}; \
-                 install one yourself and point ORT_DYLIB_PATH to it, or stay with the embedded engine"
-            ),
-        },
-    };
-    WHEELS.iter().find(|wheel| wheel.platform == wanted).ok_or_else(|| {
-        let known: Vec<_> = WHEELS.iter().map(|wheel| wheel.platform).collect();
-        anyhow!("no pinned wheel for the platform `{wanted}`; there are {}", known.join(", "))
+    let here = format!("{}-{}", env::consts::OS, env::consts::ARCH);
+    let wanted = platform.unwrap_or(&here);
+    WHEELS.iter().find(|wheel| wheel.machine == wanted || wheel.platform == wanted).ok_or_else(|| {
+        let known: Vec<_> = WHEELS.iter().map(|wheel| wheel.machine).collect();
+        anyhow!(
+            "no ONNX Runtime {VERSION} is pinned for the platform `{wanted}`, only for {}; \
+             install one yourself and point ORT_DYLIB_PATH to it, or stay with the embedded engine",
+            known.join(", ")
+        )
     })
 }
 
@@ -222,10 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn a_platform_has_two_names() {
+        for wheel in WHEELS {
+            assert_eq!(wheel_for(Some(wheel.machine)).unwrap().sha256, wheel.sha256);
+            assert_eq!(wheel_for(Some(wheel.platform)).unwrap().sha256, wheel.sha256);
+        }
+        assert_eq!(wheel_for(Some("linux-x86_64")).unwrap().platform, "manylinux_2_28_x86_64");
+        assert_eq!(wheel_for(Some("macos-aarch64")).unwrap().platform, "macosx_14_0_arm64");
+    }
+
+    #[test]
     fn an_unknown_platform_lists_the_known() {
-        let error = wheel_for(Some("solaris")).err().unwrap().to_string();
-        assert!(error.contains("win_arm64"), "{error}");
-        assert_eq!(wheel_for(Some("win_amd64")).unwrap().platform, "win_amd64");
+        let error = wheel_for(Some("solaris-sparc")).err().unwrap().to_string();
+        assert!(error.contains("`solaris-sparc`") && error.contains("windows-aarch64"), "{error}");
     }
 
     #[test]

@@ -26,13 +26,6 @@ pub enum Show {
     Lines,
 }
 
-/// A command that ended well.
-#[derive(Debug)]
-pub struct Finished {
-    /// Its last lines, without colours.
-    pub tail: Vec<String>,
-}
-
 /// `3.4 s`, `1 min 20 s`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -58,12 +51,17 @@ pub fn skipped(label: &str, reason: &str) {
     eprintln!("  {} {label}  skipped: {reason}", style("-").yellow().for_stderr());
 }
 
+/// Something that a person should know before going on.
+pub fn warn(text: &str) {
+    eprintln!("{} {text}", style("warning:").yellow().bold().for_stderr());
+}
+
 /// Runs a command to its end and shows that it runs. The whole output is kept in `log`.
 ///
 /// # Errors
 /// When it cannot be started, or ends with another status than 0: the message names the command and holds the end
 /// of its output.
-pub fn run(label: &str, command: &mut Command, log: &Path, show: Show) -> Result<Finished> {
+pub fn run(label: &str, command: &mut Command, log: &Path, show: Show) -> Result<()> {
     let begun = Instant::now();
     let mut log_file = create_log(log)?;
     let line = command_line(command);
@@ -112,7 +110,7 @@ pub fn run(label: &str, command: &mut Command, log: &Path, show: Show) -> Result
         let shown = if show == Show::Lines { String::new() } else { indented(&tail) };
         bail!("`{line}` ended with {status}\n{shown}    the whole output: {}", log.display());
     }
-    Ok(Finished { tail: tail.into() })
+    Ok(())
 }
 
 fn create_log(path: &Path) -> Result<File> {
@@ -215,12 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn a_success_returns_the_last_lines() {
+    fn a_failure_shows_the_end_and_the_log_has_everything() {
         let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
         let mut command = Command::new("sh");
-        command.args(["-c", "seq 100"]);
-        let finished = run("a step", &mut command, &dir.path().join("log"), Show::Progress).unwrap();
-        assert_eq!(finished.tail.len(), TAIL);
-        assert_eq!(finished.tail.last().map(String::as_str), Some("100"));
+        command.args(["-c", "seq 100; exit 1"]);
+        let error = run("a step", &mut command, &log, Show::Progress).unwrap_err().to_string();
+        assert!(error.contains("    41\n") && !error.contains("    40\n"), "{error}");
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 1 + 100);
     }
 }

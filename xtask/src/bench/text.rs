@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::{Options, configuration, json};
@@ -89,6 +89,7 @@ fn measure_peer(project: &Project, model: &Path, threads: u32) -> Result<Rates> 
     command.args(["tests/peers/text.py", "--threads", &threads.to_string()]);
     command.args(["--prompt-tokens", TOKENS[0], "--tokens", TOKENS[1]]);
     json(command.arg("--model").arg::<PathBuf>(std::path::absolute(model)?))
+        .context("`cargo xtask peers --bench` brings it")
 }
 
 fn row(page: &mut String, model: &str, what: &str, ours: Option<f64>, peer: Option<f64>) -> Result<()> {

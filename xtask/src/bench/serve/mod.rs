@@ -168,7 +168,7 @@ fn measure_peer(project: &Project, model: &Path, scenario: Scenario, options: &O
     command.args(["tests/peers/batched.py", "--threads", &options.threads.to_string()]);
     command.args(["--tokens", &TOKENS.to_string(), "--repeat", &options.rounds.max(1).to_string()]);
     command.arg("--model").arg(model).arg(serde_json::to_string(&[scenario])?);
-    let found: Vec<Peer> = json(&mut command)?;
+    let found: Vec<Peer> = json(&mut command).context("`cargo xtask peers --bench` brings it")?;
     found.into_iter().next().context("the peer measured nothing")
 }
 
