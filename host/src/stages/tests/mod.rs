@@ -22,10 +22,17 @@ fn built() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm-stages/built"), PathBuf::from)
 }
 
-/// Compiled stages of one test run are shared by its tests.
+/// Compiled stages are shared by the tests of a process, and kept below the target folder for those of others: compiling them is
+/// most of what these tests do.
 fn engine() -> StageEngine {
     static ENGINE: std::sync::OnceLock<StageEngine> = std::sync::OnceLock::new();
-    ENGINE.get_or_init(|| StageEngine::new(EngineConfig::default()).unwrap()).clone()
+    let make = || {
+        // target/release/deps/TEST
+        let test = std::env::current_exe().unwrap();
+        let cache = test.ancestors().nth(2).map(|release| release.join("test-stages"));
+        StageEngine::new(EngineConfig { cache, ..EngineConfig::default() }).unwrap()
+    };
+    ENGINE.get_or_init(make).clone()
 }
 
 fn load(engine: &StageEngine, name: &str) -> Result<Stage> {
