@@ -134,7 +134,7 @@ fn task(client: usize, number: usize) -> Task {
     let chat = |model: Option<&str>| Task::Chat {
         model: model.map(str::to_lowercase),
         question,
-        stream: number % 2 == 0,
+        stream: number.is_multiple_of(2),
     };
     match turn % 12 {
         0 | 1 => chat(None),
