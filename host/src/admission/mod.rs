@@ -4,26 +4,23 @@
 mod bucket;
 mod keys;
 mod line;
+mod queue;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pajamas_plugin_api::Cancel;
 
 pub use keys::{Allowance, Keys, Left, Limits, Pass};
-use line::Line;
+pub use queue::{Full, Queue};
 
 use crate::error::{Error, Result};
 
-/// How much the latest request counts in the average: the last ten or so matter.
-const WEIGHT: f64 = 0.2;
 /// What a refused caller is told to wait, at least and at most.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How often a request that waits looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(20);
-/// Requests that a model has beside those that run in it, so that it does not wait for the next one.
-const AHEAD: u32 = 1;
 
 /// Counts the requests of every model.
 #[derive(Debug)]
@@ -33,23 +30,6 @@ pub struct Admission {
     turned: Condvar,
     /// Times are counted from here.
     begun: Instant,
-}
-
-/// Those of one model.
-#[derive(Debug, Default)]
-struct Queue {
-    /// All of them, those that wait included.
-    inside: u32,
-    /// How many the model works on at the same time, as far as the latest that came knew; 0 when none did.
-    slots: u32,
-    /// Those that the model has.
-    given: u32,
-    line: Line,
-    /// Those whose turn came, and who do not know it yet.
-    called: BTreeSet<u64>,
-    next: u64,
-    /// Seconds that a request takes, waiting included, averaged over the latest.
-    seconds: f64,
 }
 
 /// Who wants in.
@@ -93,28 +73,18 @@ impl Admission {
         let Comer { model, slots, priority, key } = comer;
         let mut queues = self.queues();
         let queue = queues.entry(model.to_owned()).or_default();
-        if queue.inside >= most {
-            let wait =
-                Duration::try_from_secs_f64(queue.seconds.ceil()).unwrap_or(WAIT.1).clamp(WAIT.0, WAIT.1);
-            return Err(Error::new(
-                "queue-full",
-                format!(
-                    "{most} requests run and wait for `{model}` already: try again in {} s",
-                    wait.as_secs()
-                ),
-            )
-            .help("send fewer at a time, or raise `server.max_queue`")
-            .retry_after(wait));
-        }
-        queue.inside += 1;
-        let number = queue.next;
-        queue.next += 1;
         let begun = Instant::now();
-        queue.line.push(number, priority, key.unwrap_or_default(), self.now());
-        if slots > 0 {
-            queue.slots = slots;
-        }
-        queue.call(self.now());
+        let number = queue.enter(slots, priority, key.unwrap_or_default(), most, self.now());
+        let number = number.map_err(|Full { seconds }| {
+            let wait = Duration::try_from_secs_f64(seconds.ceil()).unwrap_or(WAIT.1).clamp(WAIT.0, WAIT.1);
+            let message = format!(
+                "{most} requests run and wait for `{model}` already: try again in {} s",
+                wait.as_secs()
+            );
+            Error::new("queue-full", message)
+                .help("send fewer at a time, or raise `server.max_queue`")
+                .retry_after(wait)
+        })?;
         // From here on it leaves whatever happens.
         let mut ticket = Ticket {
             admission: Arc::clone(self),
@@ -125,7 +95,7 @@ impl Admission {
             given: false,
         };
         loop {
-            if queues.get_mut(model).is_some_and(|queue| queue.called.remove(&number)) {
+            if queues.get_mut(model).is_some_and(|queue| queue.has_called(number)) {
                 drop(queues);
                 ticket.given = true;
                 ticket.waited = begun.elapsed();
@@ -141,16 +111,16 @@ impl Admission {
 
     /// The models that were asked for, with how many requests each has.
     pub fn inside(&self) -> Vec<(String, u32)> {
-        self.queues().iter().map(|(model, queue)| (model.clone(), queue.inside)).collect()
+        self.queues().iter().map(|(model, queue)| (model.clone(), queue.inside())).collect()
     }
 
     /// The models that were asked for, with who waits for them.
     pub fn waiting(&self) -> Vec<Waiting> {
         let one = |(model, queue): (&String, &Queue)| Waiting {
             model: model.clone(),
-            inside: queue.inside,
-            waiting: queue.line.len(),
-            by_key: queue.line.by_key(),
+            inside: queue.inside(),
+            waiting: queue.waiting(),
+            by_key: queue.by_key(),
         };
         self.queues().iter().map(one).collect()
     }
@@ -162,20 +132,6 @@ impl Admission {
     /// Nothing panics while the lock is held; should it, the counts are still whole.
     fn queues(&self) -> MutexGuard<'_, BTreeMap<String, Queue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    /// Calls those for whom there is a place. Says whether there were any.
-    fn call(&mut self, now: u64) -> bool {
-        let mut any = false;
-        while self.slots == 0 || self.given < self.slots.saturating_add(AHEAD) {
-            let Some(number) = self.line.next(now) else { break };
-            self.given += 1;
-            self.called.insert(number);
-            any = true;
-        }
-        any
     }
 }
 
@@ -204,18 +160,7 @@ impl Drop for Ticket {
         let now = self.admission.now();
         let mut queues = self.admission.queues();
         let Some(queue) = queues.get_mut(&self.model) else { return };
-        queue.inside -= 1;
-        // Its turn may have come while it left.
-        let given = self.given || queue.called.remove(&self.number);
-        if given {
-            queue.given -= 1;
-        } else {
-            queue.line.remove(self.number);
-        }
-        if self.given {
-            queue.seconds += WEIGHT * (took - queue.seconds);
-        }
-        let any = queue.call(now);
+        let any = queue.leave(self.number, self.given, took, now);
         drop(queues);
         if any {
             self.admission.turned.notify_all();

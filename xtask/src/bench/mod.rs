@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: ours and the peer's on the same files, taking turns in one run, with the ratios.
 
+mod day;
 mod detect;
 mod house;
 mod isolation;
@@ -51,6 +52,7 @@ pub struct Options {
 enum Part {
     House,
     Route,
+    Day,
     Detect,
     Sound,
     Text,
@@ -60,9 +62,10 @@ enum Part {
 
 type Measure = fn(&Project, &Options, &mut String) -> Result<()>;
 
-const PARTS: [(Part, Measure); 7] = [
+const PARTS: [(Part, Measure); 8] = [
     (Part::House, house::measure),
     (Part::Route, route::measure),
+    (Part::Day, day::measure),
     (Part::Detect, detect::measure),
     (Part::Sound, sound::measure),
     (Part::Text, text::measure),
