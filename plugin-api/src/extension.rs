@@ -1,8 +1,12 @@
 //! Growth by name: capabilities that appeared after this version of the traits.
 
-use crate::Result;
-use crate::sink::{Cancel, EventSink, TensorSink};
-use crate::tensor::NamedTensor;
+use std::ops::ControlFlow;
+
+use serde::de::DeserializeOwned;
+
+use crate::sink::{Cancel, EventSink, OutputSpec, TensorSink};
+use crate::tensor::{NamedTensor, TensorViewMut};
+use crate::{PluginError, Result, codes};
 
 /// A capability obtained by name from a backend, a session, a quantizer or the host.
 ///
@@ -21,4 +25,29 @@ pub trait Extension: Send + Sync {
         outputs: &mut dyn TensorSink,
         cancel: &Cancel,
     ) -> Result<Vec<u8>>;
+}
+
+/// Calls the extension `name`, which answers with JSON and nothing else.
+pub(crate) fn ask<T: DeserializeOwned>(extension: &dyn Extension, name: &str, input: &[u8]) -> Result<T> {
+    let answer = extension.call(input, &[], &mut NoEvents, &mut NoTensors, &Cancel::new())?;
+    serde_json::from_slice(&answer)
+        .map_err(|error| PluginError::new(codes::PROTOCOL, format!("{name}: {error}")))
+}
+
+/// The answer is the call's result: it streams nothing.
+struct NoEvents;
+
+impl EventSink for NoEvents {
+    fn event(&mut self, _name: &str, _payload: &[u8]) -> ControlFlow<()> {
+        ControlFlow::Break(())
+    }
+}
+
+/// Nor does it write tensors.
+struct NoTensors;
+
+impl TensorSink for NoTensors {
+    fn allocate<'s>(&'s mut self, _outputs: &[OutputSpec<'_>]) -> Result<Vec<TensorViewMut<'s>>> {
+        Err(PluginError::new(codes::PROTOCOL, "the extension writes tensors, and must not"))
+    }
 }

@@ -1,12 +1,10 @@
 //! What a session that serves several requests at once is doing: the extension `pajamas.engine-stats/1`.
 
-use std::ops::ControlFlow;
-
 use serde::{Deserialize, Serialize};
 
-use crate::extension::Extension;
-use crate::sink::{Cancel, EventSink, OutputSpec, TensorSink};
-use crate::tensor::{NamedTensor, TensorViewMut};
+use crate::extension::{Extension, ask};
+use crate::sink::{Cancel, EventSink, TensorSink};
+use crate::tensor::NamedTensor;
 use crate::{PluginError, Result, Session, codes};
 
 /// The name of the extension of a [`Session`] that gives [`EngineStats`]. Its call ignores its input and answers at
@@ -51,9 +49,7 @@ impl EngineStats {
     /// # Errors
     /// Those of the extension's call; `plugin-protocol` when it answers with something else.
     pub fn of(session: &dyn Session) -> Result<Option<Self>> {
-        let Some(extension) = session.extension(ENGINE_STATS) else { return Ok(None) };
-        let answer = extension.call(&[], &[], &mut NoEvents, &mut NoTensors, &Cancel::new())?;
-        serde_json::from_slice(&answer).map(Some).map_err(|error| protocol(&error.to_string()))
+        session.extension(ENGINE_STATS).map(|stats| ask(&*stats, ENGINE_STATS, &[])).transpose()
     }
 }
 
@@ -70,27 +66,5 @@ impl<F: Fn() -> EngineStats + Send + Sync> Extension for EngineStatsExtension<F>
         _cancel: &Cancel,
     ) -> Result<Vec<u8>> {
         serde_json::to_vec(&(self.0)()).map_err(|error| PluginError::new(codes::INTERNAL, error.to_string()))
-    }
-}
-
-fn protocol(what: &str) -> PluginError {
-    PluginError::new(codes::PROTOCOL, format!("{ENGINE_STATS}: {what}"))
-}
-
-/// The answer is the extension's result: it streams nothing.
-struct NoEvents;
-
-impl EventSink for NoEvents {
-    fn event(&mut self, _name: &str, _payload: &[u8]) -> ControlFlow<()> {
-        ControlFlow::Break(())
-    }
-}
-
-/// Nor does it write tensors.
-struct NoTensors;
-
-impl TensorSink for NoTensors {
-    fn allocate<'s>(&'s mut self, _outputs: &[OutputSpec<'_>]) -> Result<Vec<TensorViewMut<'s>>> {
-        Err(protocol("the extension writes tensors, and must not"))
     }
 }

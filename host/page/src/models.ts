@@ -136,7 +136,7 @@ class Card {
   }
 
   show(status: Status, about: { task: string | null; description: string | null } | undefined): void {
-    this.loaded = status.state === "ready" || status.state === "busy";
+    this.loaded = ["ready", "busy", "sleeping"].includes(status.state);
     this.pinned = status.pinned;
     this.state.textContent = status.state + (status.in_flight > 0 ? ` · ${status.in_flight}` : "");
     this.state.dataset["state"] = status.state;

@@ -226,6 +226,12 @@ impl Host {
                 context: facts.context,
                 device: facts.device.clone(),
                 memory: held.get(&facts.device).copied().or(facts.memory),
+                gave_back: glance
+                    .gave_back
+                    .get(&id)
+                    .and_then(|held| held.get(&facts.device))
+                    .copied()
+                    .unwrap_or(0),
                 inside: inside.get(&id).copied().unwrap_or(0),
                 // Until it was asked for the first time, what its entry says.
                 slots: if slots == 0 {
@@ -320,10 +326,13 @@ impl Host {
         Ok(facts)
     }
 
-    /// A model was loaded, or was in memory already: what that took is remembered.
+    /// A model was loaded or woken, or was ready already: what that took is remembered.
     pub(super) fn leased(&self, lease: &Lease) {
         let (model, device) = (&lease.id, &lease.device);
         self.memory.troubles.over(model);
+        if let Some((wakes, took)) = self.models.wakes(model) {
+            self.memory.observed.woken(model, device, wakes, took);
+        }
         let Some((loads, took)) = self.models.loads(model) else { return };
         if self.memory.observed.loaded(model, device, loads, took)
             && let Ok(Some(stats)) = EngineStats::of(&*lease.session)

@@ -55,7 +55,8 @@ impl Host {
         }
         match self.models.state(&spec.id) {
             // Of a quarantined one the request says why.
-            (State::Ready | State::Busy | State::Quarantined, _) => return Ok(()),
+            (State::Quarantined, _) => return Ok(()),
+            (state, _) if state.is_in_memory() => return Ok(()),
             (State::Loading, _) => {}
             (_, failure) => {
                 self.load_ahead(&spec)?;

@@ -13,6 +13,7 @@ pub(super) struct Moment {
     queue: Gauges,
     states: Gauges,
     loads: Counters,
+    wakes: Counters,
     leaks: Counters,
     waiting: Gauges,
     load_times: Seconds,
@@ -55,6 +56,7 @@ impl Moment {
             ),
             states: gauge(registry, "model_state", "1 for the state that the model is in"),
             loads: counter(registry, "model_loads", "How often a model was loaded"),
+            wakes: counter(registry, "model_wakes", "How often a model was woken from its sleep"),
             leaks: counter(
                 registry,
                 "model_leaks",
@@ -113,6 +115,7 @@ impl Moment {
         }
         self.load_times.clear();
         self.loads.clear();
+        self.wakes.clear();
         self.leaks.clear();
         let put = |family: &Gauges, labels: &[(&'static str, &str)], value: u64| {
             let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -132,6 +135,7 @@ impl Moment {
                 put(&self.states, &[("model", &status.id), ("state", state.name())], is);
             }
             self.loads.get_or_create(&vec![("model", status.id.clone())]).inc_by(status.loads);
+            self.wakes.get_or_create(&vec![("model", status.id.clone())]).inc_by(status.wakes);
             self.leaks.get_or_create(&vec![("model", status.id.clone())]).inc_by(status.leaks);
             put(&self.waiting, &[("model", &status.id)], status.waiting as u64);
             if let Some(took) = status.load_ms {

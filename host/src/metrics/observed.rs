@@ -35,12 +35,13 @@ struct Seen {
     slots: u32,
     /// How often the model had been loaded when that was last looked at.
     loads: u64,
+    /// The same of how often it was woken.
+    wakes: u64,
 }
 
 impl Observations {
     /// A request ended well.
     pub fn add(&self, model: &str, device: &str, took: Took) {
-        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let mut all = self.all();
         let seen = &mut entry(&mut all, model, device).observed;
         seen.service = Some(seen.service.unwrap_or_default().with(us(took.service)));
@@ -66,9 +67,18 @@ impl Observations {
             return false;
         }
         seen.loads = loads;
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        seen.observed.load = Some(seen.observed.load.unwrap_or_default().with(us));
+        seen.observed.load = Some(seen.observed.load.unwrap_or_default().with(us(took)));
         true
+    }
+
+    /// A model has been woken so often, the latest time in `took`.
+    pub fn woken(&self, model: &str, device: &str, wakes: u64, took: Duration) {
+        let mut all = self.all();
+        let seen = entry(&mut all, model, device);
+        if seen.wakes != wakes {
+            seen.wakes = wakes;
+            seen.observed.wake = Some(seen.observed.wake.unwrap_or_default().with(us(took)));
+        }
     }
 
     /// So many requests can run in a model at the same time.
@@ -87,6 +97,10 @@ impl Observations {
     fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Seen>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The entry of a model on a device. Where there are too many, the one goes of which the least was observed.
@@ -129,12 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn a_load_counts_once() {
+    fn a_load_counts_once_and_so_does_waking() {
         let observations = Observations::default();
         assert!(observations.loaded("a", "cpu", 1, 3 * MS));
         assert!(!observations.loaded("a", "cpu", 1, 3 * MS));
         assert!(observations.loaded("a", "cpu", 2, 3 * MS));
         assert_eq!(observations.of("a", "cpu").0.load.unwrap().count, 2);
+        [1, 1, 2].into_iter().for_each(|wakes| observations.woken("a", "cpu", wakes, MS));
+        let observed = observations.of("a", "cpu").0;
+        assert_eq!((observed.wake.unwrap().count, observed.wake.unwrap().mean), (2, 1000));
     }
 
     #[test]

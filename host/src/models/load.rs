@@ -11,6 +11,7 @@ use pajamas_plugin_api::{Backend, Cancel, LoadRequest, Memory};
 
 use super::fleet::{Bytes, Event, by_device};
 use super::loaded::{End, Loaded};
+use super::sleep;
 use super::store::{Models, Order};
 use crate::error::{Error, Result};
 
@@ -100,13 +101,15 @@ impl Load {
         let more = |(device, before): (&String, &u64)| {
             Some((device.clone(), now.get(device)?.saturating_sub(*before)))
         };
+        let session = self.session;
+        let asleep = sleep::asleep(&*loaded.session).map(|bytes| Event::CanSleep { session, bytes });
         let event = Event::Loaded {
-            session: self.session,
+            session,
             bytes: by_device(&loaded.session.usage()),
             took: loaded.load_time,
             grew: before.iter().filter_map(more).collect(),
         };
-        self.models.loaded_is(loaded, event);
+        self.models.loaded_is(loaded, asleep.into_iter().chain([event]));
     }
 
     /// What the devices hold before. A process of its own gives all of it back, and holds it elsewhere.

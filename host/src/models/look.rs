@@ -14,6 +14,8 @@ use super::store::Models;
 pub struct Glance {
     /// State and bytes by device, by model.
     pub models: BTreeMap<String, (State, BTreeMap<String, u64>)>,
+    /// What models that sleep hold less than awake, by device, by model.
+    pub gave_back: BTreeMap<String, BTreeMap<String, u64>>,
     /// By device.
     pub devices: BTreeMap<String, DeviceGlance>,
 }
@@ -54,15 +56,19 @@ impl Models {
             let (idle, room) = (fleet.idle(&device), fleet.room_on(&device).unwrap_or(total));
             (device, DeviceGlance { budget: total, room, held: used, idle })
         };
-        Glance {
-            models: ids.into_iter().map(model).collect(),
-            devices: fleet.devices().map(device).collect(),
-        }
+        let models: BTreeMap<_, _> = ids.into_iter().map(model).collect();
+        let gave_back = models.keys().filter_map(|id| Some((id.clone(), fleet.gave_back(id)?))).collect();
+        Glance { models, gave_back, devices: fleet.devices().map(device).collect() }
     }
 
     /// How often a model was loaded, and how long it took the latest time.
     pub fn loads(&self, id: &str) -> Option<(u64, Duration)> {
         self.shelf().fleet.loads(id)
+    }
+
+    /// How often a model was woken, and how long it took the latest time.
+    pub fn wakes(&self, id: &str) -> Option<(u64, Duration)> {
+        self.shelf().fleet.wakes(id)
     }
 
     /// The models in memory.
@@ -93,6 +99,8 @@ impl Models {
                 in_flight: fleet.in_flight(id),
                 waiting: fleet.waiting(id),
                 loads: fleet.loads(id).map_or(0, |(count, _)| count),
+                wakes: fleet.wakes(id).map_or(0, |(count, _)| count),
+                wake_ms: fleet.wakes(id).map(|(_, took)| took.as_secs_f64() * 1e3),
                 leaks: fleet.leaks(id),
                 expires_ms: fleet.expires(id).map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
                 failure: fleet.failure(id).cloned(),

@@ -7,6 +7,7 @@ mod load;
 mod loaded;
 mod look;
 mod shelf;
+mod sleep;
 mod spec;
 mod status;
 mod store;

@@ -9,6 +9,7 @@ use pajamas_plugin_api::Cancel;
 use super::fleet::{Effect, Fleet};
 use super::load::Recipe;
 use super::loaded::Loaded;
+use super::sleep::Turn;
 use super::status::Change;
 use super::wait::{Answer, Waiter};
 use crate::config;
@@ -17,6 +18,8 @@ use crate::config;
 pub(super) enum Chore {
     /// Load a model, on a thread.
     Load { session: u64, recipe: Arc<Recipe>, cancel: Cancel, go: mpsc::Receiver<()> },
+    /// Put a session to sleep or wake it, on a thread.
+    Turn(Turn, Arc<Loaded>),
     /// Free a session, on a thread.
     Free(Arc<Loaded>),
 }
@@ -89,13 +92,13 @@ impl Shelf {
         self.loads.remove(&session);
     }
 
-    /// Cancels all loads, and says whether any still goes on or any session is still freed.
+    /// Cancels all loads, and says whether any still goes on, or any session is still freed, falls asleep or wakes.
     pub(super) fn stop_all(&mut self) -> bool {
         for load in self.loads.values_mut() {
             load.cancel.cancel();
             load.go = None;
         }
-        !self.loads.is_empty() || self.fleet.is_freeing()
+        !self.loads.is_empty() || self.fleet.is_moving()
     }
 
     /// Tells those who wait for a model how far its load is.
@@ -143,6 +146,8 @@ impl Shelf {
                         load.go = None;
                     }
                 }
+                Effect::Sleep { session } => chores.extend(self.turn(Turn::Sleep, session)),
+                Effect::Wake { session } => chores.extend(self.turn(Turn::Wake, session)),
                 Effect::Unload { session } => chores.extend(self.sessions.remove(&session).map(Chore::Free)),
                 Effect::Grant { ticket, session } => {
                     let model = self.sessions.get(&session).map(Arc::clone);
@@ -163,6 +168,10 @@ impl Shelf {
             }
         }
         chores
+    }
+
+    fn turn(&self, turn: Turn, session: u64) -> Option<Chore> {
+        Some(Chore::Turn(turn, Arc::clone(self.sessions.get(&session)?)))
     }
 
     fn answer(&mut self, ticket: u64, answer: Answer) {

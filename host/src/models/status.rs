@@ -18,6 +18,9 @@ pub enum State {
     Ready,
     /// In memory, and requests use it.
     Busy,
+    /// Its weights are in memory, and what a request needs beside them is not: others needed the room. The next request
+    /// wakes it, which takes a moment.
+    Sleeping,
     /// Being freed, or kept only for the requests that have it; the next request loads it anew.
     Unloading,
     /// Its latest load or request failed, and it is not in memory; a request tries again, after several failures in a row
@@ -29,11 +32,12 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unloaded,
         Self::Loading,
         Self::Ready,
         Self::Busy,
+        Self::Sleeping,
         Self::Unloading,
         Self::Failed,
         Self::Quarantined,
@@ -46,15 +50,16 @@ impl State {
             Self::Loading => "loading",
             Self::Ready => "ready",
             Self::Busy => "busy",
+            Self::Sleeping => "sleeping",
             Self::Unloading => "unloading",
             Self::Failed => "failed",
             Self::Quarantined => "quarantined",
         }
     }
 
-    /// Whether a request can run without loading.
+    /// Whether a request can run without loading; one that sleeps is woken for it.
     pub const fn is_in_memory(self) -> bool {
-        matches!(self, Self::Ready | Self::Busy)
+        matches!(self, Self::Ready | Self::Busy | Self::Sleeping)
     }
 }
 
@@ -105,7 +110,7 @@ pub struct Status {
     pub pinned: bool,
     /// Requests that use it now.
     pub in_flight: usize,
-    /// Requests that wait for it to be loaded.
+    /// Requests that wait for it to be loaded or woken.
     pub waiting: usize,
     /// The backend that runs it, when it is in memory.
     pub backend: Option<String>,
@@ -117,6 +122,10 @@ pub struct Status {
     pub load_ms: Option<f64>,
     /// How often it was loaded since the start.
     pub loads: u64,
+    /// How often it was woken.
+    pub wakes: u64,
+    /// How long waking it took the latest time, in milliseconds.
+    pub wake_ms: Option<f64>,
     /// How often much less memory came back than it had taken, twice in a row.
     pub leaks: u64,
     /// Milliseconds until it goes for want of requests; missing while it does not.

@@ -168,6 +168,13 @@ impl Models {
                     self.ended(session);
                 }
             }
+            Chore::Turn(turn, loaded) => {
+                let (models, session) = (Arc::clone(self), loaded.number);
+                if let Err(error) = thread("sleep", move || turn.run(&models, loaded)) {
+                    let error = Error::new("internal", format!("no thread to sleep or wake on: {error}"));
+                    self.tell(Event::Failed { session, error });
+                }
+            }
             Chore::Free(loaded) => {
                 let models = Arc::clone(self);
                 let free = move || {
@@ -184,10 +191,11 @@ impl Models {
     }
 
     /// A load ended well.
-    pub(super) fn loaded_is(self: &Arc<Self>, loaded: Loaded, event: Event) {
+    pub(super) fn loaded_is(self: &Arc<Self>, loaded: Loaded, events: impl IntoIterator<Item = Event>) {
         let mut shelf = self.shelf();
         shelf.put(loaded);
-        let effects = shelf.fleet.step(self.now(), event);
+        let now = self.now();
+        let effects = events.into_iter().flat_map(|event| shelf.fleet.step(now, event)).collect();
         self.finish(shelf, effects);
     }
 

@@ -60,7 +60,9 @@ fn best(
         .filter(|(_, one)| one.score <= as_fast)
         .min_by_key(|(place, one)| (cost(one), one.score, *place))?;
     let loyal = of_step().find(|(_, one)| {
-        let warm = snapshot.models.get(&one.model).is_some_and(|model| model.state.is_in_memory());
+        // One that slept has its caches no more.
+        let has_caches = |model: &Model| matches!(model.state, State::Ready | State::Busy);
+        let warm = snapshot.models.get(&one.model).is_some_and(has_caches);
         let went = policies.affinity.and_then(|affinity| snapshot.affinity.get(&affinity));
         warm && went == Some(&one.model)
     });
@@ -121,10 +123,11 @@ impl Room {
             return Self { needs: None, free: u64::MAX, evicts: false };
         };
         let there = model.state.is_in_memory() || model.state == State::Loading;
-        let needs = if there { Some(0) } else { model.memory };
+        let needs = if there { Some(model.gave_back) } else { model.memory };
         let unused = device.budget.saturating_sub(device.held);
         // What it holds itself gives way to others when it is idle, but not to itself.
-        let own = if model.state == State::Ready { model.memory.unwrap_or(0) } else { 0 };
+        let spare = matches!(model.state, State::Ready | State::Sleeping);
+        let own = if spare { model.memory.unwrap_or(0) } else { 0 };
         Self {
             needs: needs.map(|needs| (needs, device.budget)),
             free: unused.saturating_add(device.idle.saturating_sub(own)),

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use super::ask::Ask;
 use super::snapshot::{Average, Model, Observed};
 use crate::config::Task;
+use crate::models::State;
 
 /// Microseconds that a request is predicted to take, part by part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prediction {
     /// Waiting for a place in the model.
     pub queue: u64,
-    /// Loading the model.
+    /// Loading the model, or waking it.
     pub load: u64,
     /// From then to the first token; of what has no tokens, all of it.
     pub first_token: u64,
@@ -32,6 +33,8 @@ const LOAD: u64 = 2_000_000;
 /// Loading: what comes beside reading, and bytes that are read in a microsecond.
 const LOAD_BEGIN: u64 = 200_000;
 const LOAD_BYTES: u64 = 1 << 10;
+/// Waking from sleep.
+const WAKE: u64 = 50_000;
 /// The first token: beside the prompt, and for each of its tokens.
 const FIRST_TOKEN: u64 = 20_000;
 const PROMPT_TOKEN: u64 = 1_000;
@@ -88,9 +91,10 @@ pub fn predict(ask: &Ask, model: &Model) -> Prediction {
         0 => 0,
         _ => sum.part(seen.service, |us| us.saturating_mul(before) / slots, || SERVICE),
     };
-    let load = match model.state.is_in_memory() {
-        true => 0,
-        false => {
+    let load = match model.state {
+        State::Ready | State::Busy => 0,
+        State::Sleeping => sum.part(seen.wake, once, || WAKE),
+        _ => {
             let guess = || model.memory.map_or(LOAD, |bytes| LOAD_BEGIN + bytes / LOAD_BYTES);
             sum.part(seen.load, once, guess)
         }
@@ -125,7 +129,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::models::State;
 
     fn average(mean: u64, spread: u64) -> Average {
         Average { mean, spread, count: 9 }
@@ -137,6 +140,7 @@ mod tests {
             slots: 2,
             observed: Observed {
                 load: Some(average(3_000_000, 0)),
+                wake: Some(average(15_000, 0)),
                 service: Some(average(1_000_000, 0)),
                 first_token: BTreeMap::from([(64, average(10_000, 1_000)), (256, average(40_000, 0))]),
                 between_tokens: Some(average(20_000, 5_000)),
@@ -165,6 +169,8 @@ mod tests {
         model.inside = 0;
         model.state = State::Unloaded;
         assert_eq!(predict(&ask(50, Some(1)), &model).total, 3_010_000);
+        model.state = State::Sleeping;
+        assert_eq!(predict(&ask(50, Some(1)), &model).total, 25_000, "to wake it is not to load it");
     }
 
     #[test]

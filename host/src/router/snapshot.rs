@@ -43,6 +43,9 @@ pub struct Model {
     pub device: String,
     /// What it holds on its device, or would hold as its backend estimates.
     pub memory: Option<u64>,
+    /// What it holds less on its device while it sleeps, and needs again.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub gave_back: u64,
     /// Requests that run in it and wait for it.
     pub inside: u32,
     /// Requests that can run in it at the same time.
@@ -59,9 +62,9 @@ pub struct Model {
     pub observed: Observed,
 }
 
-/// What costs nothing is not written down.
-fn is_nothing(cost: &u64) -> bool {
-    *cost == 0
+/// What is nothing is not written down.
+fn is_nothing(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What was observed of a model on a device.
@@ -70,6 +73,9 @@ fn is_nothing(cost: &u64) -> bool {
 pub struct Observed {
     /// Loading it.
     pub load: Option<Average>,
+    /// Waking it from its sleep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake: Option<Average>,
     /// A request, without waiting and loading.
     pub service: Option<Average>,
     /// From the begin of the prompt to the first token, by the most tokens of a prompt that are counted with it.

@@ -30,6 +30,7 @@ fn snapshot() -> Snapshot {
     let models = MODELS.iter().zip([4, 2, 1, 1, 1]).map(|((id, task), size)| {
         let observed = Observed {
             load: average(1_000_000 * size),
+            wake: average(10_000 * size),
             service: average(1_000_000 * size),
             first_token: [(1024, average(100_000 * size).unwrap())].into(),
             between_tokens: average(10_000 * size),
@@ -269,6 +270,29 @@ fn when_none_keeps_the_policies_the_best_is_taken_and_told_or_all_are_refused() 
 }
 
 #[test]
+fn a_model_that_sleeps_is_warm_and_has_lost_its_caches() {
+    let mut snapshot = snapshot();
+    let sleeps = |model: &mut Model| (model.state, model.gave_back) = (State::Sleeping, GIB);
+    sleeps(snapshot.models.get_mut("large").unwrap());
+    let decision = decide(&ladder("warm_only = true"), &ladder_ask(), &snapshot);
+    assert_eq!((decision.chosen.as_deref(), decision.predicted.unwrap().load), (Some("large"), 40_000));
+    // What it gave back has to be there again.
+    let cpu = snapshot.devices.get_mut("cpu").unwrap();
+    (cpu.held, cpu.idle) = (cpu.budget, 0);
+    let decision = decide(&ladder(""), &ladder_ask(), &snapshot);
+    assert_eq!(decision.chosen.as_deref(), Some("medium"));
+    assert!(decision.reason(Task::Chat).contains("1024 MiB"), "{}", decision.reason(Task::Chat));
+    // Nobody goes to it for what it had in its cache.
+    let mut snapshot = self::snapshot();
+    snapshot.affinity = Some("medium".to_owned());
+    let rules = rules("[[routes]]\nid = \"r\"\nuse = [\"medium\", \"small\"]\naffinity = \"session\"");
+    let chosen = |snapshot: &Snapshot| decide(&rules, &chat("Hello"), snapshot).chosen.unwrap();
+    assert_eq!(chosen(&snapshot), "medium");
+    sleeps(snapshot.models.get_mut("medium").unwrap());
+    assert_eq!(chosen(&snapshot), "small");
+}
+
+#[test]
 fn a_guess_breaks_no_latency_budget() {
     let mut snapshot = snapshot();
     snapshot.models.get_mut("large").unwrap().observed = Observed::default();
@@ -493,10 +517,11 @@ prop_compose! {
         let fault = Fault { code: "io".to_owned(), message: String::new(), help: String::new() };
         Model {
             task, state, context, memory, inside, slots, remote, cost,
+            gave_back: memory.map_or(0, |memory| memory / 2),
             device: device.to_owned(),
             unusable: broken.then_some(fault),
             observed: Observed {
-                load, service, answer,
+                load, service, answer, wake: between,
                 first_token: first.map(|first| (64, first)).into_iter().collect(),
                 between_tokens: between,
             },

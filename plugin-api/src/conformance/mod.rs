@@ -13,6 +13,7 @@ mod model;
 mod report;
 mod runner;
 mod sink;
+mod sleep;
 mod text;
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::backend::{Scratch, load};
 use super::runner::{Finding, Runner, fault, is_fault, passed, refused, refused_somehow, skipped, within};
-use super::{infer, text};
+use super::{infer, sleep, text};
 use crate::host::LoadedBackend;
 use crate::{
     Backend, BackendInfo, Cancel, InferRequest, LoadRequest, Memory, Prompt, Session, Signature, capability,
@@ -83,6 +83,7 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedBackend, path: &Path, fo
     runner.run("refuses what it does not offer", move || unsupported(&a));
     infer::check(runner, &subject);
     text::check(runner, &subject);
+    sleep::check(runner, &subject);
     runner.run("unloads", move || {
         drop(subject);
         passed("")
@@ -192,10 +193,14 @@ fn signature(signature: &Signature, info: &BackendInfo) -> Finding {
     passed(signature.capabilities.join(", "))
 }
 
+/// Bytes on all devices together.
+pub(super) fn total(memory: &[Memory]) -> u64 {
+    memory.iter().map(Memory::total).sum()
+}
+
 /// Estimates and uses may differ by 10 %, and by a little that nobody counts.
 fn memory(backend: &dyn Backend, request: &LoadRequest, subject: &Subject) -> Finding {
     const NOISE: u64 = 1 << 20;
-    let total = |all: &[Memory]| all.iter().map(Memory::total).sum::<u64>();
     let estimated = total(&backend.estimate(request).map_err(fault("estimate"))?);
     let used = total(&subject.session.usage());
     if estimated.abs_diff(used) > used / 10 + NOISE {
@@ -235,7 +240,7 @@ fn leaks(backend: &dyn Backend, request: &LoadRequest, cycles: u32) -> Finding {
     let mut used = 0;
     let mut cycle = || -> std::result::Result<(), String> {
         let session = load(backend, request, &Cancel::new()).map_err(fault("load"))?;
-        used = session.usage().iter().map(Memory::total).sum::<u64>();
+        used = total(&session.usage());
         drop(session);
         Ok(())
     };

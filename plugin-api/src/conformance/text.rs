@@ -35,6 +35,11 @@ fn generate(subject: &Subject, request: &GenerateRequest) -> Result<(Tokens, Gen
     Ok((tokens, summary))
 }
 
+/// What the session says to the usual request.
+pub(super) fn answer(subject: &Subject) -> Result<String> {
+    generate(subject, &request(Prompt::text(PROMPT))).map(|(tokens, _)| tokens.text)
+}
+
 pub(super) fn check(runner: &mut Runner, subject: &Subject) {
     if subject.can(capability::GENERATE) {
         check_generate(runner, subject);

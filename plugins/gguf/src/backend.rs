@@ -1,14 +1,15 @@
 //! Finding, checking, estimating and loading.
 
-use pajamas_llama_cpp::{Context, DeviceKind, Library, Model};
+use pajamas_llama_cpp::{DeviceKind, Library, Model};
 use pajamas_plugin_api::{
     Backend, BackendInfo, Cancel, DeviceInfo, HostContext, Level, LoadRequest, Memory, PluginError, Probe,
     ProgressSink, Result, Session, capability, codes,
 };
 
-use crate::engine::{Drafter, Engine};
+use crate::engine::{Engine, Source};
 use crate::error::plugin_error;
-use crate::part::Part;
+use crate::footprint::Held;
+use crate::part::{Part, Seed};
 use crate::plan::{DraftPlan, Plan};
 use crate::session::GgufSession;
 use crate::{footprint, options};
@@ -132,17 +133,27 @@ impl Backend for GgufBackend {
         let session = if plan.main.vocab_only() {
             GgufSession::vocabulary(model, &plan)
         } else {
-            let context = plan.main.context(&model, None)?;
-            let mut memory = footprint::memory(&context.memory(), &plan.main);
             let mut report_draft =
                 |part: f32| report(share + part * (WEIGHTS_SHARE - share), "loading the draft model");
-            let drafter = match &plan.draft {
-                Some(draft) => Some(load_draft(draft, library, &context, &mut memory, &mut report_draft)?),
+            let draft = match &plan.draft {
+                Some(draft) => {
+                    let seed = load_draft(draft, library, &model, &mut report_draft)?;
+                    Some((seed, draft.settings.clone()))
+                }
                 None => None,
             };
+            let source = Source { main: plan.main.seed(&model), draft };
+            let tools = source.make()?;
+            let context = &tools.context;
+            let mut awake = footprint::memory(&context.memory(), &plan.main);
+            if let (Some(memory), Some(draft)) = (tools.draft_memory(), &plan.draft) {
+                footprint::add(&mut awake, footprint::memory(&memory, &draft.part));
+            }
+            let parts = std::iter::once(&plan.main).chain(plan.draft.as_ref().map(|draft| &draft.part));
+            let held = Held { asleep: footprint::asleep(&awake, parts), awake };
             let causal = context.is_causal() && context.has_cache();
-            let engine = Engine::start(context, drafter, plan.settings.clone())?;
-            GgufSession::new(model, engine, &plan, causal, memory)
+            let engine = Engine::start(source, tools, plan.settings.clone())?;
+            GgufSession::new(model, engine, &plan, causal, held)
         };
         if !report(1.0, "ready") {
             return Err(PluginError::cancelled());
@@ -151,19 +162,16 @@ impl Backend for GgufBackend {
     }
 }
 
-/// Loads the model that drafts for another, and adds what it holds.
+/// Loads the model that drafts for another.
 fn load_draft(
     plan: &DraftPlan,
     library: &Library,
-    main: &Context,
-    memory: &mut Vec<Memory>,
+    main: &Model,
     progress: &mut dyn FnMut(f32) -> bool,
-) -> Result<Drafter> {
+) -> Result<Seed> {
     let model = plan.part.load(library, progress)?;
-    check_draft(main.model(), &model, &plan.part)?;
-    let context = plan.part.context(&model, Some(main))?;
-    footprint::add(memory, footprint::memory(&context.memory(), &plan.part));
-    Ok(Drafter::new(context, main, &plan.settings))
+    check_draft(main, &model, &plan.part)?;
+    Ok(plan.part.seed(&model))
 }
 
 /// Whether one model can draft for another.

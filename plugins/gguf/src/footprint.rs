@@ -6,6 +6,12 @@ use pajamas_plugin_api::Memory;
 use crate::files::ModelFiles;
 use crate::part::Part;
 
+/// What a session holds, awake and asleep.
+pub(crate) struct Held {
+    pub awake: Vec<Memory>,
+    pub asleep: Vec<Memory>,
+}
+
 /// Heap that llama.cpp takes for one token of a vocabulary, and for one merge rule: strings, scores and hash tables.
 const TOKEN_BYTES: u64 = 200;
 const MERGE_BYTES: u64 = 180;
@@ -41,6 +47,15 @@ pub(crate) fn memory(buffers: &[BufferMemory], part: &Part) -> Vec<Memory> {
         device.weights += part.adapter_bytes();
     }
     devices
+}
+
+/// What is left of that without contexts: caches and buffers are theirs.
+pub(crate) fn asleep<'p>(memory: &[Memory], parts: impl IntoIterator<Item = &'p Part>) -> Vec<Memory> {
+    let bare = |device: &Memory| Memory { kv: 0, scratch: 0, ..device.clone() };
+    let mut asleep: Vec<Memory> = memory.iter().map(bare).collect();
+    let words = parts.into_iter().flat_map(|part| vocabulary_memory(&part.files)).collect();
+    add(&mut asleep, words);
+    asleep
 }
 
 /// Adds what another part of the same load holds.

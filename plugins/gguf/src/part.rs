@@ -18,6 +18,30 @@ pub(crate) struct Part {
     pub adapters: Vec<Adapter>,
 }
 
+/// What of a part outlives its loading: contexts over the loaded model are made of it, each like the first.
+pub(crate) struct Seed {
+    model: Arc<Model>,
+    params: ContextParams,
+    scales: Vec<f32>,
+}
+
+impl Seed {
+    /// A context over the loaded model, on the threads of another one if there is one.
+    ///
+    /// # Errors
+    /// `out-of-memory`; `invalid-option` when llama.cpp cannot compute the model like this.
+    pub fn context(&self, beside: Option<&Context>) -> Result<Context> {
+        let model = Arc::clone(&self.model);
+        let context = match beside {
+            Some(other) => Context::beside(other, model, &self.params),
+            None => Context::new(model, &self.params),
+        };
+        let mut context = context.map_err(plugin_error)?;
+        context.set_adapters(&self.scales).map_err(plugin_error)?;
+        Ok(context)
+    }
+}
+
 /// A LoRA adapter, checked against the model.
 pub(crate) struct Adapter {
     pub path: PathBuf,
@@ -40,26 +64,16 @@ impl Part {
         Ok(Arc::new(model))
     }
 
-    /// A context over the loaded model, on the threads of another one if there is one.
-    ///
-    /// # Errors
-    /// `out-of-memory`; `invalid-option` when llama.cpp cannot compute the model like this.
-    pub fn context(&self, model: &Arc<Model>, beside: Option<&Context>) -> Result<Context> {
-        let model = Arc::clone(model);
-        let context = match beside {
-            Some(other) => Context::beside(other, model, &self.context),
-            None => Context::new(model, &self.context),
-        };
-        let mut context = context.map_err(plugin_error)?;
-        let scales: Vec<f32> = self.adapters.iter().map(|a| a.scale).collect();
-        context.set_adapters(&scales).map_err(plugin_error)?;
-        Ok(context)
+    /// What its contexts are made of, with the loaded model.
+    pub fn seed(&self, model: &Arc<Model>) -> Seed {
+        let scales = self.adapters.iter().map(|a| a.scale).collect();
+        Seed { model: Arc::clone(model), params: self.context.clone(), scales }
     }
 
     /// A context in which llama.cpp has laid out every buffer, copies for speed included, and allocated none.
     ///
     /// # Errors
-    /// As [`load`](Self::load) and [`context`](Self::context).
+    /// As [`load`](Self::load) and [`Seed::context`].
     pub fn simulate(&self, library: &Library) -> Result<Context> {
         let params = ModelParams { weights: Weights::Simulated, lock: false, ..self.model.clone() };
         let model = Model::load(library, &self.path, &params, &mut |_| true).map_err(plugin_error)?;

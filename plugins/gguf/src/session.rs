@@ -6,14 +6,14 @@ use std::sync::Arc;
 use pajamas_llama_cpp::{HeapTrim, Model, Pooling, Token as Id};
 use pajamas_plugin_api::{
     Cancel, DType, ENGINE_STATS, EmbedRequest, EngineStatsExtension, Extension, GenerateRequest,
-    GenerateSummary, Memory, PluginError, Prompt, Result, Session, Signature, TensorSink, TensorView,
-    TextSignature, Token, TokenSink, Usage, as_bytes, capability, codes,
+    GenerateSummary, Memory, PluginError, Prompt, Result, SLEEP, Session, Signature, SleepExtension,
+    TensorSink, TensorView, TextSignature, Token, TokenSink, Usage, as_bytes, capability, codes,
 };
 
 use crate::constrain::Constraints;
 use crate::engine::{Embed, Engine, Generate, Reduce};
 use crate::error::plugin_error;
-use crate::footprint;
+use crate::footprint::{self, Held};
 use crate::joined;
 use crate::plan::Plan;
 use crate::sampling::sampler;
@@ -29,14 +29,14 @@ pub(crate) struct GgufSession {
     constraints: Constraints,
     context_length: u32,
     signature: Signature,
-    memory: Vec<Memory>,
+    held: Held,
     /// Last, so that it finds everything freed.
     _trim: HeapTrim,
 }
 
 impl GgufSession {
     /// A session that computes. `causal` models generate; the others only embed.
-    pub fn new(model: Arc<Model>, engine: Engine, plan: &Plan, causal: bool, memory: Vec<Memory>) -> Self {
+    pub fn new(model: Arc<Model>, engine: Engine, plan: &Plan, causal: bool, held: Held) -> Self {
         let mut capabilities = vec![capability::TOKENIZE];
         // A classification head takes the place of embeddings.
         capabilities.push(if model.ranks() { capability::RERANK } else { capability::EMBED });
@@ -54,7 +54,7 @@ impl GgufSession {
             constraints: Constraints::default(),
             context_length,
             signature,
-            memory,
+            held,
             _trim: HeapTrim::default(),
         }
     }
@@ -63,13 +63,14 @@ impl GgufSession {
     pub fn vocabulary(model: Arc<Model>, plan: &Plan) -> Self {
         let context_length = plan.settings.context_length;
         let signature = signature(&model, &[capability::TOKENIZE], context_length);
+        let memory = footprint::vocabulary_memory(&plan.main.files);
         Self {
             model,
             engine: None,
             constraints: Constraints::default(),
             context_length,
             signature,
-            memory: footprint::vocabulary_memory(&plan.main.files),
+            held: Held { awake: memory.clone(), asleep: memory },
             _trim: HeapTrim::default(),
         }
     }
@@ -125,7 +126,10 @@ impl Session for GgufSession {
     }
 
     fn usage(&self) -> Vec<Memory> {
-        self.memory.clone()
+        match self.engine.as_ref().is_some_and(Engine::is_asleep) {
+            true => self.held.asleep.clone(),
+            false => self.held.awake.clone(),
+        }
     }
 
     fn generate(
@@ -237,8 +241,12 @@ impl Session for GgufSession {
     }
 
     fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
-        let engine = self.engine.as_ref().filter(|_| name == ENGINE_STATS)?;
-        Some(Box::new(EngineStatsExtension(engine.counters())))
+        let engine = self.engine.as_ref()?;
+        match name {
+            ENGINE_STATS => Some(Box::new(EngineStatsExtension(engine.counters()))),
+            SLEEP => Some(Box::new(SleepExtension(engine.bed(self.held.asleep.clone())))),
+            _ => None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use pajamas_llama_cpp::gguf::TensorType;
-use pajamas_plugin_api::{Backend, Cancel, EmbedRequest, Memory, Prompt};
+use pajamas_plugin_api::{Backend, Cancel, EmbedRequest, Memory, Prompt, Sleep};
 use serde_json::{Value, json};
 use support::{Rows, Shape, backend, greedy, load, request, run, write_random};
 
@@ -43,6 +43,15 @@ fn compare(path: &Path, options: &Value) {
         let ratio = total(memory) as f64 / grown as f64;
         assert!((0.9..=1.1).contains(&ratio), "{what} is {ratio:.3} of the {grown} bytes grown, {options}");
     }
+    let sleep = Sleep::of(&*session).unwrap();
+    assert!(sleep.sleep().unwrap());
+    let (kept, asleep) = (resident() - before, session.usage());
+    eprintln!("asleep: usage {asleep:?}\nkept {kept}");
+    assert_eq!(asleep, sleep.estimate().unwrap());
+    let ratio = total(&asleep) as f64 / kept as f64;
+    assert!((0.9..=1.1).contains(&ratio), "usage is {ratio:.3} of the {kept} bytes kept asleep, {options}");
+    sleep.wake().unwrap();
+    assert_eq!(session.usage(), usage);
     drop(session);
     let left = resident().saturating_sub(before);
     assert!(left < grown / 5, "{left} of {grown} bytes are left after the session was dropped");

@@ -58,6 +58,7 @@ impl Fleet {
                 session.waiters.insert(ticket);
                 waiting.session = Some(current);
                 self.leave_park(&model, ticket);
+                self.call(current);
             }
             return;
         }
@@ -87,6 +88,7 @@ impl Fleet {
         if let Some(granted) = self.sessions.get_mut(&session) {
             granted.in_flight += 1;
             granted.used = self.now;
+            granted.restless = false;
             granted.keep = waiting.keep.or(granted.keep);
         }
         self.touched.insert(waiting.model);

@@ -46,6 +46,13 @@ pub enum Event {
         /// What it would hold.
         bytes: Bytes,
     },
+    /// The session that is loaded now, whose end is told next, can sleep.
+    CanSleep {
+        /// The session to be.
+        session: u64,
+        /// What it would hold asleep.
+        bytes: Bytes,
+    },
     /// A load ended well.
     Loaded {
         /// The session.
@@ -57,9 +64,30 @@ pub enum Event {
         /// What the devices were measured to hold more than before.
         grew: Bytes,
     },
-    /// An estimate or a load ended badly, or was stopped.
+    /// A session sleeps.
+    Slept {
+        /// The session.
+        session: u64,
+        /// What it says it holds.
+        bytes: Bytes,
+    },
+    /// A session that was to sleep stays awake: it has work that nobody here knows of.
+    Restless {
+        /// The session.
+        session: u64,
+    },
+    /// A session is awake again.
+    Woken {
+        /// The session.
+        session: u64,
+        /// What it says it holds.
+        bytes: Bytes,
+        /// How long waking took.
+        took: Duration,
+    },
+    /// An estimate, a load, falling asleep or waking ended badly, or a load was stopped.
     Failed {
-        /// The session that is not to be.
+        /// The session that is not to be, or no more.
         session: u64,
         /// Why.
         error: Error,
@@ -156,6 +184,17 @@ pub enum Effect {
     /// This load goes no further. What of it runs is cancelled, and its end is told; what waits is forgotten.
     Stop {
         /// The session that is not to be.
+        session: u64,
+    },
+    /// Put a session to sleep that nobody uses: it keeps its weights. Ends with [`Event::Slept`], [`Event::Restless`] or
+    /// [`Event::Failed`]. Comes only for sessions of which [`Event::CanSleep`] was told.
+    Sleep {
+        /// The session.
+        session: u64,
+    },
+    /// The memory is reserved: wake a session that sleeps. Ends with [`Event::Woken`] or [`Event::Failed`].
+    Wake {
+        /// The session.
         session: u64,
     },
     /// Free a session that nobody uses. Ends with [`Event::Unloaded`].

@@ -1,21 +1,33 @@
-//! Who gives way: a choice, and nothing else.
+//! Who gives way, and how: a choice, and nothing else.
 
 use std::time::Duration;
 
 use super::event::Bytes;
+use super::ledger::less;
 
-/// A session that may give way.
+/// How a session gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// It falls asleep, and keeps its weights.
+    Sleep,
+    /// It is freed.
+    Go,
+}
+
+/// A session that may give way, and one way that it may.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     /// Its number.
     pub(super) session: u64,
-    /// What it holds.
+    /// How.
+    pub(super) way: Way,
+    /// What that frees.
     pub(super) bytes: Bytes,
     /// For how long no request has used it.
     pub(super) idle: Duration,
-    /// How long loading it took.
+    /// How long it takes until it is again as it was.
     pub(super) cost: Duration,
-    /// Whether it is to go in any case.
+    /// Whether it is to give way in any case.
     pub(super) leaving: bool,
 }
 
@@ -25,8 +37,8 @@ const LEAST_COST: Duration = Duration::from_millis(1);
 const LEAST_IDLE: Duration = Duration::from_secs(1);
 
 impl Candidate {
-    /// What is expected to be lost: the time of loading it again, by how likely that is to be soon. What was not used for
-    /// twice as long is half as likely to be asked for in the next moment.
+    /// What is expected to be lost: the time until it is again as it was, by how likely that is to be needed soon. What was
+    /// not used for twice as long is half as likely to be asked for in the next moment.
     fn loss(&self) -> f64 {
         if self.leaving {
             return 0.0;
@@ -36,59 +48,94 @@ impl Candidate {
 
     /// What of the bytes that are needed it frees.
     fn frees(&self, needs: &Bytes) -> u64 {
-        let of = |(device, need): (&String, &u64)| self.bytes.get(device).copied().unwrap_or(0).min(*need);
-        needs.iter().map(of).fold(0, u64::saturating_add)
+        of_needed(&self.bytes, needs)
     }
 }
 
-/// The sessions to be freed so that at least `needs` bytes are, at the least loss as far as that is easily found; `None`
-/// when all of them are too few.
+fn of_needed(bytes: &Bytes, needs: &Bytes) -> u64 {
+    let of = |(device, need): (&String, &u64)| bytes.get(device).copied().unwrap_or(0).min(*need);
+    needs.iter().map(of).fold(0, u64::saturating_add)
+}
+
+/// Who gives way and how, so that at least `needs` bytes are freed, at the least loss as far as that is easily found;
+/// `None` when all of them are too few. Each session is in it once.
 ///
-/// The best set is a knapsack. This takes what loses least for each byte that is still needed until it is enough, leaves
-/// out again what turned out not to be needed (the dearest first), and compares that with the cheapest single one that is
-/// enough alone. Nothing is in the answer that could be left out.
-pub(super) fn choose(needs: &Bytes, candidates: &[Candidate]) -> Option<Vec<u64>> {
-    let mut open = needs.clone();
-    open.retain(|_, need| *need > 0);
-    let mut left: Vec<&Candidate> = candidates.iter().collect();
-    let mut chosen: Vec<&Candidate> = Vec::new();
-    while !open.is_empty() {
-        let price = |one: &Candidate| one.loss() / one.frees(&open) as f64;
-        let useful = left.iter().enumerate().filter(|(_, one)| one.frees(&open) > 0);
-        let best = useful.min_by(|(_, a), (_, b)| {
-            price(a).total_cmp(&price(b)).then_with(|| b.idle.cmp(&a.idle)).then(a.session.cmp(&b.session))
-        });
-        let (place, _) = best?;
-        let taken = left.swap_remove(place);
-        open.retain(|device, need| {
-            *need = need.saturating_sub(taken.bytes.get(device).copied().unwrap_or(0));
-            *need > 0
-        });
-        chosen.push(taken);
-    }
+/// The best set is a knapsack. This takes what loses least for each byte that is still needed until it is enough (who
+/// falls asleep already may go instead, for what that loses and frees more), and then leaves out again what turned out not
+/// to be needed, the dearest first, or has it sleep where that is enough. It compares that with the cheapest single one
+/// that is enough alone. Nothing is in the answer that could be left out, and nobody goes who could as well sleep.
+pub(super) fn choose(needs: &Bytes, candidates: &[Candidate]) -> Option<Vec<(u64, Way)>> {
+    let mut chosen = gather(needs, candidates)?;
     let mut dearest = chosen.clone();
     dearest.sort_by(|a, b| b.loss().total_cmp(&a.loss()).then_with(|| a.frees(needs).cmp(&b.frees(needs))));
     for one in dearest {
-        let others = chosen.iter().copied().filter(|other| other.session != one.session);
-        if enough(needs, others) {
-            chosen.retain(|other| other.session != one.session);
+        let others: Vec<&Candidate> =
+            chosen.iter().copied().filter(|other| other.session != one.session).collect();
+        let asleep =
+            candidates.iter().find(|c| one.way == Way::Go && c.session == one.session && c.way == Way::Sleep);
+        if enough(needs, &others) {
+            chosen = others;
+        } else if let Some(asleep) = asleep {
+            let softer = [&others[..], &[asleep]].concat();
+            if enough(needs, &softer) {
+                chosen = softer;
+            }
         }
     }
     let loss: f64 = chosen.iter().map(|one| one.loss()).sum();
-    let alone = candidates.iter().filter(|one| enough(needs, std::iter::once(*one)));
-    let alone = alone.min_by(|a, b| a.loss().total_cmp(&b.loss()).then(a.session.cmp(&b.session)));
+    let alone = candidates.iter().filter(|one| enough(needs, &[one]));
+    let alone =
+        alone.min_by(|a, b| a.loss().total_cmp(&b.loss()).then((a.way, a.session).cmp(&(b.way, b.session))));
     match alone {
-        Some(one) if chosen.len() > 1 && one.loss() < loss => Some(vec![one.session]),
-        _ => Some(chosen.iter().map(|one| one.session).collect()),
+        Some(one) if chosen.len() > 1 && one.loss() < loss => Some(vec![(one.session, one.way)]),
+        _ => Some(chosen.iter().map(|one| (one.session, one.way)).collect()),
     }
 }
 
-fn enough<'c>(needs: &Bytes, chosen: impl Iterator<Item = &'c Candidate> + Clone) -> bool {
-    needs.iter().all(|(device, need)| {
+/// Takes what loses least for each byte, one after the other, until it is enough.
+fn gather<'c>(needs: &Bytes, candidates: &'c [Candidate]) -> Option<Vec<&'c Candidate>> {
+    let mut chosen: Vec<&Candidate> = Vec::new();
+    loop {
+        let open = short(needs, &chosen);
+        if open.is_empty() {
+            return Some(chosen);
+        }
+        // What it loses for each byte that it adds, beyond what its session gives already.
+        let price = |one: &Candidate| {
+            let before = chosen.iter().find(|other| other.session == one.session);
+            let (bytes, loss) = match before {
+                None => (one.frees(&open), one.loss()),
+                Some(before) => (
+                    of_needed(&less(&one.bytes, &before.bytes), &open),
+                    (one.loss() - before.loss()).max(0.0),
+                ),
+            };
+            (bytes > 0).then(|| loss / bytes as f64)
+        };
+        let priced = candidates.iter().filter_map(|one| Some((price(one)?, one)));
+        let (_, best) = priced.min_by(|(a, one), (b, other)| {
+            a.total_cmp(b)
+                .then_with(|| other.idle.cmp(&one.idle))
+                .then((one.way, one.session).cmp(&(other.way, other.session)))
+        })?;
+        chosen.retain(|one| one.session != best.session);
+        chosen.push(best);
+    }
+}
+
+/// What is still needed when these give way.
+fn short(needs: &Bytes, chosen: &[&Candidate]) -> Bytes {
+    let short = |(device, need): (&String, &u64)| {
         let freed =
-            chosen.clone().filter_map(|one| one.bytes.get(device)).fold(0_u64, |a, b| a.saturating_add(*b));
-        freed >= *need
-    })
+            chosen.iter().filter_map(|one| one.bytes.get(device)).fold(0_u64, |a, b| a.saturating_add(*b));
+        let short = need.saturating_sub(freed);
+        (short > 0).then(|| (device.clone(), short))
+    };
+    needs.iter().filter_map(short).collect()
+}
+
+fn enough(needs: &Bytes, chosen: &[&Candidate]) -> bool {
+    short(needs, chosen).is_empty()
 }
 
 #[cfg(test)]
@@ -101,78 +148,124 @@ mod tests {
         Bytes::from([("cpu".to_owned(), bytes)])
     }
 
+    fn candidate(session: u64, way: Way, (bytes, idle, cost): (u64, u64, u64)) -> Candidate {
+        Candidate {
+            session,
+            way,
+            bytes: cpu(bytes),
+            idle: Duration::from_secs(idle),
+            cost: Duration::from_millis(cost),
+            leaving: false,
+        }
+    }
+
     /// Bytes, seconds idle, milliseconds to load.
     fn candidates(all: &[(u64, u64, u64)]) -> Vec<Candidate> {
-        let candidate = |(session, (bytes, idle, cost)): (u64, &(u64, u64, u64))| Candidate {
-            session,
-            bytes: cpu(*bytes),
-            idle: Duration::from_secs(*idle),
-            cost: Duration::from_millis(*cost),
-            leaving: false,
-        };
-        (0..).zip(all).map(candidate).collect()
+        (0..).zip(all).map(|(session, one)| candidate(session, Way::Go, *one)).collect()
+    }
+
+    /// The sessions that go.
+    fn gone(needs: &Bytes, all: &[Candidate]) -> Option<Vec<u64>> {
+        Some(choose(needs, all)?.into_iter().map(|(session, _)| session).collect())
     }
 
     #[test]
     fn of_equals_the_one_that_was_not_used_for_longest_goes() {
-        assert_eq!(
-            choose(&cpu(10), &candidates(&[(30, 5, 100), (30, 50, 100), (30, 20, 100)])),
-            Some(vec![1])
-        );
+        assert_eq!(gone(&cpu(10), &candidates(&[(30, 5, 100), (30, 50, 100), (30, 20, 100)])), Some(vec![1]));
     }
 
     #[test]
     fn what_takes_long_to_load_stays_longer() {
         let all = candidates(&[(30, 50, 10_000), (30, 20, 100)]);
-        assert_eq!(choose(&cpu(30), &all), Some(vec![1]));
+        assert_eq!(gone(&cpu(30), &all), Some(vec![1]));
         let all = candidates(&[(30, 50, 200), (30, 20, 100)]);
-        assert_eq!(choose(&cpu(30), &all), Some(vec![0]));
+        assert_eq!(gone(&cpu(30), &all), Some(vec![0]));
     }
 
     #[test]
     fn one_that_is_enough_goes_in_place_of_many_small_ones() {
         let all = candidates(&[(10, 9, 100), (10, 9, 100), (10, 9, 100), (40, 9, 150)]);
-        assert_eq!(choose(&cpu(30), &all), Some(vec![3]));
-        assert_eq!(choose(&cpu(10), &all).map(|chosen| chosen.len()), Some(1));
+        assert_eq!(gone(&cpu(30), &all), Some(vec![3]));
+        assert_eq!(gone(&cpu(10), &all).map(|chosen| chosen.len()), Some(1));
     }
 
     #[test]
     fn what_is_not_enough_is_not_begun() {
-        assert_eq!(choose(&cpu(71), &candidates(&[(30, 5, 1), (40, 5, 1)])), None);
-        assert_eq!(choose(&cpu(70), &candidates(&[(30, 5, 1), (40, 5, 1)])).map(|all| all.len()), Some(2));
-        assert_eq!(choose(&Bytes::new(), &candidates(&[(30, 5, 1)])), Some(Vec::new()));
+        assert_eq!(gone(&cpu(71), &candidates(&[(30, 5, 1), (40, 5, 1)])), None);
+        assert_eq!(gone(&cpu(70), &candidates(&[(30, 5, 1), (40, 5, 1)])).map(|all| all.len()), Some(2));
+        assert_eq!(gone(&Bytes::new(), &candidates(&[(30, 5, 1)])), Some(Vec::new()));
     }
 
     #[test]
     fn only_what_holds_something_where_it_is_needed_goes() {
         let mut all = candidates(&[(30, 900, 1), (30, 2, 1000)]);
         all[0].bytes = Bytes::from([("cuda:0".to_owned(), 30)]);
-        assert_eq!(choose(&cpu(10), &all), Some(vec![1]));
+        assert_eq!(gone(&cpu(10), &all), Some(vec![1]));
+    }
+
+    #[test]
+    fn who_need_not_go_sleeps() {
+        let both = |session, idle| {
+            [(Way::Sleep, 20, 60), (Way::Go, 50, 1050)]
+                .map(|(way, bytes, cost)| candidate(session, way, (bytes, idle, cost)))
+        };
+        let one = both(1, 9);
+        assert_eq!(choose(&cpu(20), &one), Some(vec![(1, Way::Sleep)]));
+        assert_eq!(choose(&cpu(21), &one), Some(vec![(1, Way::Go)]));
+        assert_eq!(choose(&cpu(51), &one), None, "it frees nothing twice");
+        let two = [both(1, 9), both(2, 9)].concat();
+        assert_eq!(choose(&cpu(40), &two), Some(vec![(1, Way::Sleep), (2, Way::Sleep)]));
+        let mut enough = choose(&cpu(70), &two).unwrap();
+        enough.sort_unstable();
+        assert_eq!(enough, [(1, Way::Go), (2, Way::Sleep)]);
+        // One that is loaded quickly and was long forgotten goes before a busy one loses its caches.
+        let mixed = [&both(1, 1)[..], &[candidate(2, Way::Go, (20, 900, 200))]].concat();
+        assert_eq!(choose(&cpu(20), &mixed), Some(vec![(2, Way::Go)]));
+        // What is to give way in any case need not go for that.
+        let leaving: Vec<Candidate> =
+            one.iter().map(|one| Candidate { leaving: true, ..one.clone() }).collect();
+        assert_eq!(choose(&cpu(20), &leaving), Some(vec![(1, Way::Sleep)]));
     }
 
     proptest! {
         #[test]
         fn it_is_enough_and_nothing_could_be_left_out(
-            sizes in prop::collection::vec(((0_u64..50, 0_u64..50), 0_u64..100, 0_u64..5000), 0..9),
+            sizes in prop::collection::vec(
+                ((0_u64..50, 0_u64..50), 0_u64..100, 0_u64..5000, prop::option::of((0_u64..100, 0_u64..=100))), 0..9
+            ),
             needs in (0_u64..120, 0_u64..120),
         ) {
             let on = |(cpu, gpu): (u64, u64)| Bytes::from([("cpu".to_owned(), cpu), ("cuda:0".to_owned(), gpu)]);
-            let all: Vec<Candidate> = (0..).zip(&sizes).map(|(session, (bytes, idle, cost))| Candidate {
-                session,
-                bytes: on(*bytes),
-                idle: Duration::from_secs(*idle),
-                cost: Duration::from_millis(*cost),
-                leaving: false,
-            }).collect();
+            let mut all = Vec::new();
+            for (session, ((cpu, gpu), idle, cost, sleep)) in (0..).zip(&sizes) {
+                let goes = Candidate { bytes: on((*cpu, *gpu)), ..candidate(session, Way::Go, (0, *idle, *cost)) };
+                if let Some((bytes, time)) = sleep {
+                    let (bytes, cost) = (on((cpu * bytes / 100, gpu * bytes / 100)), cost * time / 100);
+                    all.push(Candidate { bytes, ..candidate(session, Way::Sleep, (0, *idle, cost)) });
+                }
+                all.push(goes);
+            }
             let needs = on(needs);
-            let of = |chosen: &[u64]| enough(&needs, all.iter().filter(|one| chosen.contains(&one.session)));
+            let of = |chosen: &[(u64, Way)]| {
+                let is = |one: &&Candidate| chosen.contains(&(one.session, one.way));
+                enough(&needs, &all.iter().filter(is).collect::<Vec<_>>())
+            };
             match choose(&needs, &all) {
-                None => prop_assert!(!enough(&needs, all.iter())),
+                None => {
+                    let most: Vec<&Candidate> = all.iter().filter(|one| one.way == Way::Go).collect();
+                    prop_assert!(!enough(&needs, &most));
+                }
                 Some(chosen) => {
                     prop_assert!(of(&chosen));
-                    for one in &chosen {
-                        let others: Vec<u64> = chosen.iter().copied().filter(|other| other != one).collect();
-                        prop_assert!(!of(&others), "{one} of {chosen:?} is not needed");
+                    for (session, way) in &chosen {
+                        let others: Vec<(u64, Way)> =
+                            chosen.iter().copied().filter(|(other, _)| other != session).collect();
+                        prop_assert!(others.len() + 1 == chosen.len(), "{session} of {chosen:?} is there twice");
+                        prop_assert!(!of(&others), "{session} of {chosen:?} is not needed");
+                        if *way == Way::Go {
+                            let softer = [&others[..], &[(*session, Way::Sleep)]].concat();
+                            prop_assert!(!of(&softer), "{session} of {chosen:?} need not go");
+                        }
                     }
                 }
             }

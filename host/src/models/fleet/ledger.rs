@@ -18,6 +18,15 @@ pub fn by_device(memory: &[Memory]) -> Bytes {
     bytes
 }
 
+/// What one has more than another, by device, where it is anything.
+pub(super) fn less(all: &Bytes, part: &Bytes) -> Bytes {
+    let more = |(device, bytes): (&String, &u64)| {
+        let more = bytes.saturating_sub(part.get(device).copied().unwrap_or(0));
+        (more > 0).then(|| (device.clone(), more))
+    };
+    all.iter().filter_map(more).collect()
+}
+
 /// All holdings and all limits. A device whose size is not known is not limited.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {

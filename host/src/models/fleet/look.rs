@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::session::Phase;
+use super::ledger::less;
+use super::session::{Phase, Session};
 use super::{Bytes, DeviceUse, Fleet};
 use crate::models::status::{Failure, State};
 
@@ -13,6 +14,7 @@ impl Fleet {
         match record.current.and_then(|current| self.sessions.get(&current)) {
             Some(session) if session.is_ready() && session.in_flight > 0 => State::Busy,
             Some(session) if session.is_ready() => State::Ready,
+            Some(session) if session.sleeps() => State::Sleeping,
             Some(_) => State::Loading,
             None if record.is_quarantined() => State::Quarantined,
             None if record.trouble.is_some() => State::Failed,
@@ -21,10 +23,10 @@ impl Fleet {
         }
     }
 
-    /// The session that new requests get, when there is one.
+    /// The session that new requests get, when there is one; asleep it is woken for them.
     pub fn ready(&self, model: &str) -> Option<u64> {
         let current = self.records.get(model)?.current?;
-        self.sessions.get(&current).is_some_and(|session| session.is_ready()).then_some(current)
+        self.sessions.get(&current).is_some_and(Session::is_kept).then_some(current)
     }
 
     /// The models that are in memory, are loaded or are freed.
@@ -53,12 +55,15 @@ impl Fleet {
 
     /// Whether a session is being freed now.
     pub fn is_unloading(&self, session: u64) -> bool {
-        self.sessions.get(&session).is_some_and(|session| session.phase == Phase::Unloading)
+        let goes = |session: &Session| {
+            session.phase == Phase::Unloading || (session.phase == Phase::Retired && session.turning)
+        };
+        self.sessions.get(&session).is_some_and(goes)
     }
 
-    /// Whether any is.
-    pub fn is_freeing(&self) -> bool {
-        self.sessions.values().any(|session| session.phase == Phase::Unloading)
+    /// Whether any is, or falls asleep or wakes.
+    pub fn is_moving(&self) -> bool {
+        self.sessions.values().any(|session| session.phase == Phase::Unloading || session.turning)
     }
 
     /// Why a model failed, if it did.
@@ -69,6 +74,18 @@ impl Fleet {
     /// How often a model was loaded, and how long that took the latest time; `None` when it never was.
     pub fn loads(&self, model: &str) -> Option<(u64, Duration)> {
         self.records.get(model).filter(|record| record.loads > 0).map(|record| (record.loads, record.took))
+    }
+
+    /// How often a model was woken, and how long that took the latest time; `None` when it never was.
+    pub fn wakes(&self, model: &str) -> Option<(u64, Duration)> {
+        self.records.get(model).filter(|record| record.wakes > 0).map(|record| (record.wakes, record.woke))
+    }
+
+    /// What a model's session that sleeps holds less than awake.
+    pub fn gave_back(&self, model: &str) -> Option<Bytes> {
+        let current = self.records.get(model)?.current?;
+        let session = self.sessions.get(&current).filter(|session| session.sleeps())?;
+        Some(less(&session.awake, self.ledger.holding(current)?))
     }
 
     /// How often a model was found to leak.
@@ -100,7 +117,7 @@ impl Fleet {
     /// Bytes on a device that would give way to another model.
     pub fn idle(&self, device: &str) -> u64 {
         let idle =
-            self.sessions.iter().filter(|(_, session)| session.is_idle() && !self.is_pinned(&session.model));
+            self.sessions.iter().filter(|(_, session)| session.is_spare() && !self.is_pinned(&session.model));
         idle.filter_map(|(id, _)| self.ledger.holding(*id)?.get(device)).fold(0, |a, b| a.saturating_add(*b))
     }
 }

@@ -14,10 +14,13 @@ mod line;
 mod look;
 mod record;
 mod session;
+mod sleep;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod trace;
+#[cfg(test)]
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -83,7 +86,11 @@ impl Fleet {
             Event::Asked { ticket, model, generation, keep } => self.ask(ticket, model, generation, keep),
             Event::Cancelled { ticket } => self.cancel(ticket),
             Event::Estimated { session, bytes } => self.estimated(session, bytes),
+            Event::CanSleep { session, bytes } => self.can_sleep(session, bytes),
             Event::Loaded { session, bytes, took, grew } => self.loaded(session, bytes, took, grew),
+            Event::Slept { session, bytes } => self.slept(session, bytes),
+            Event::Restless { session } => self.restless(session),
+            Event::Woken { session, bytes, took } => self.woken(session, bytes, took),
             Event::Failed { session, error } => self.failed(session, error),
             Event::Left { session } => self.left(session),
             Event::Broke { session, error } => self.broke(session, &error),
@@ -113,6 +120,9 @@ impl Fleet {
     /// Nobody wants this load any more.
     fn stop(&mut self, session: u64) {
         let Some(unwanted) = self.sessions.get_mut(&session) else { return };
+        if unwanted.sleeps() {
+            return self.hush(session);
+        }
         if !unwanted.stopped {
             unwanted.stopped = true;
             self.effects.push(Effect::Stop { session });
@@ -130,13 +140,18 @@ impl Fleet {
         if record.current == Some(session) {
             record.current = None;
         }
-        for ticket in gone.waiters {
+        self.park(&gone.model, gone.waiters);
+        self.touched.insert(gone.model);
+    }
+
+    /// Nothing is loaded any more for those who wait.
+    fn park(&mut self, model: &str, waiters: BTreeSet<u64>) {
+        for ticket in waiters {
             if let Some(waiting) = self.waiting.get_mut(&ticket) {
                 waiting.session = None;
-                self.parked.entry(gone.model.clone()).or_default().insert(ticket);
+                self.parked.entry(model.to_owned()).or_default().insert(ticket);
             }
         }
-        self.touched.insert(gone.model);
     }
 
     fn estimated(&mut self, session: u64, bytes: Bytes) {
@@ -177,6 +192,9 @@ impl Fleet {
 
     fn failed(&mut self, session: u64, error: Error) {
         let Some(lost) = self.sessions.get(&session) else { return };
+        if lost.turning {
+            return self.not_turned(session, &error);
+        }
         if !matches!(lost.phase, Phase::Sizing | Phase::Loading) {
             return;
         }
@@ -192,11 +210,12 @@ impl Fleet {
         self.give_up(session, &error);
     }
 
-    /// A load goes no further: who waits for it is told why.
+    /// A load goes no further, or a session cannot wake: who waits for it is told why.
     fn give_up(&mut self, session: u64, error: &Error) {
         let Some(lost) = self.sessions.get_mut(&session) else { return };
         let (model, waiters) = (lost.model.clone(), std::mem::take(&mut lost.waiters));
-        if !lost.stopped {
+        let sleeps = lost.sleeps();
+        if !lost.stopped && !sleeps {
             self.effects.push(Effect::Stop { session });
         }
         let record = self.records.entry(model).or_default();
@@ -206,7 +225,10 @@ impl Fleet {
                 false => record.failed(error, self.now),
             }
         }
-        self.forget(session);
+        match sleeps {
+            true => self.hush(session),
+            false => self.forget(session),
+        }
         for ticket in waiters {
             self.refuse(ticket, error.clone());
         }
@@ -247,14 +269,17 @@ impl Fleet {
         record.leaving += 1;
         old.phase = Phase::Retired;
         let last = old.in_flight == 0;
-        self.touched.insert(old.model.clone());
+        let (model, waiters) = (old.model.clone(), std::mem::take(&mut old.waiters));
+        self.park(&model, waiters);
+        self.touched.insert(model);
         if last {
             self.free(session);
         }
     }
 
+    /// Frees a session, or leaves that to the end of what its backend does with it.
     fn free(&mut self, session: u64) {
-        if let Some(unused) = self.sessions.get_mut(&session) {
+        if let Some(unused) = self.sessions.get_mut(&session).filter(|s| !s.turning) {
             unused.phase = Phase::Unloading;
             self.effects.push(Effect::Unload { session });
             self.disturb(session);
@@ -289,7 +314,7 @@ impl Fleet {
 
     fn let_go(&mut self, model: &str) {
         let current = self.records.get(model).and_then(|record| record.current);
-        if let Some(session) = current.filter(|id| self.sessions.get(id).is_some_and(Session::is_ready)) {
+        if let Some(session) = current.filter(|id| self.sessions.get(id).is_some_and(Session::is_kept)) {
             self.retire(session);
         }
     }
@@ -311,7 +336,7 @@ impl Fleet {
         let Some(current) = current else { return };
         let Some(session) = self.sessions.get_mut(&current) else { return };
         session.waiters.clear();
-        if session.is_ready() {
+        if session.is_kept() {
             return self.retire(current);
         }
         let model = session.model.clone();

@@ -33,6 +33,9 @@ pub(super) struct Record {
     /// How often it was loaded, and how long that took the latest time.
     pub(super) loads: u64,
     pub(super) took: Duration,
+    /// The same of waking it.
+    pub(super) wakes: u64,
+    pub(super) woke: Duration,
     /// Leaks that were told, and unloads in a row after which too little came back.
     pub(super) leaks: u64,
     short: u32,
@@ -84,6 +87,16 @@ impl Record {
     /// It was loaded. Breaks count until a request goes well.
     pub(super) fn loaded(&mut self, took: Duration) {
         (self.loads, self.took) = (self.loads + 1, took);
+        self.came();
+    }
+
+    /// It was woken.
+    pub(super) fn woken(&mut self, took: Duration) {
+        (self.wakes, self.woke) = (self.wakes + 1, took);
+        self.came();
+    }
+
+    fn came(&mut self) {
         if self.breaks() == 0 {
             self.trouble = None;
         }

@@ -23,6 +23,17 @@ pub(super) enum Phase {
     Loading,
     /// Requests can use it.
     Ready,
+    /// It falls asleep.
+    Dozing,
+    /// It holds its weights, and none of what a request needs beside them.
+    Asleep,
+    /// It sleeps, and waits for the memory that it needs awake.
+    Called {
+        /// Since when it waits.
+        since: Duration,
+    },
+    /// It has that memory, and wakes up.
+    Waking,
     /// The requests that use it are its last.
     Retired,
     /// It is being freed.
@@ -49,6 +60,16 @@ pub(super) struct Session {
     pub(super) used: Duration,
     /// How long loading it took.
     pub(super) cost: Duration,
+    /// What it would hold asleep, where it can sleep.
+    pub(super) asleep: Option<Bytes>,
+    /// What it held when it fell asleep, and will hold again.
+    pub(super) awake: Bytes,
+    /// How long waking it took, once it has slept.
+    pub(super) wake: Option<Duration>,
+    /// It would not sleep, and is not asked to again before a request used it.
+    pub(super) restless: bool,
+    /// Its backend puts it to sleep or wakes it at this moment: it cannot be freed.
+    pub(super) turning: bool,
     /// What the latest request that had a wish wishes.
     pub(super) keep: Option<Keep>,
     /// What it was measured to take when it was loaded, where nothing else was loaded or freed meanwhile.
@@ -70,6 +91,11 @@ impl Session {
             in_flight: 0,
             used: now,
             cost: Duration::ZERO,
+            asleep: None,
+            awake: Bytes::new(),
+            wake: None,
+            restless: false,
+            turning: false,
             keep: None,
             grew: None,
             disturbed: false,
@@ -85,9 +111,29 @@ impl Session {
         self.is_ready() && self.in_flight == 0
     }
 
+    /// Asleep or on the way there or back: its weights are in memory, and no request can use it.
+    pub(super) fn sleeps(&self) -> bool {
+        matches!(self.phase, Phase::Dozing | Phase::Asleep | Phase::Called { .. } | Phase::Waking)
+    }
+
+    /// Whether it sleeps and waits for memory.
+    pub(super) fn is_called(&self) -> bool {
+        matches!(self.phase, Phase::Called { .. })
+    }
+
+    /// In memory, and new requests get it, at once or when it is awake.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_ready() || self.sleeps()
+    }
+
+    /// In memory, and nobody uses it or waits for it.
+    pub(super) fn is_spare(&self) -> bool {
+        self.is_idle() || self.phase == Phase::Asleep
+    }
+
     /// Whether memory moves for it now, so that what is measured meanwhile is not another's alone.
     pub(super) fn moves(&self) -> bool {
-        matches!(self.phase, Phase::Loading | Phase::Unloading)
+        self.turning || matches!(self.phase, Phase::Loading | Phase::Unloading)
     }
 
     /// When it goes for want of requests, if its model has that `ttl`.
@@ -97,6 +143,6 @@ impl Session {
             Some(Keep::For(time)) => Some(time),
             None => ttl,
         };
-        stays.filter(|_| self.is_idle()).map(|time| self.used.saturating_add(time))
+        stays.filter(|_| self.is_spare()).map(|time| self.used.saturating_add(time))
     }
 }

@@ -271,7 +271,7 @@ fn one_or_many(picture: Value) -> Value {
 }
 
 fn operating() -> Value {
-    let state = "=unloaded|loading|ready|busy|unloading|failed|quarantined";
+    let state = "=unloaded|loading|ready|busy|sleeping|unloading|failed|quarantined";
     json!({
         "Health": { "status": "=ok", "version": "string" },
         "Failure": { "code": "string", "message": "string" },
@@ -290,6 +290,8 @@ fn operating() -> Value {
             "memory": [{ "device": "string", "*": "integer" }],
             "load_ms": "number|null",
             "loads": "integer",
+            "wakes": "integer",
+            "wake_ms": "number|null",
             "leaks": "integer",
             "expires_ms": "integer|null",
             "failure": "#Failure|null",

@@ -3,7 +3,7 @@
 //! All that is here are proposals. The small model has a cache of its own, brought into step whenever a request writes:
 //! what agrees with the request's tokens stays, and what is missing is read. Where that fails, a request goes on without.
 
-use pajamas_llama_cpp::{Batch, Context, Decoded, Token};
+use pajamas_llama_cpp::{Batch, BufferMemory, Context, Decoded, Token};
 
 use super::generate::Generation;
 use super::slot::Slot;
@@ -59,12 +59,17 @@ impl Branch {
 
 impl Drafter {
     /// A drafter on a context with a sequence for each slot of another one, whose model has the same vocabulary.
-    pub fn new(context: Context, main: &Context, settings: &DraftSettings) -> Self {
+    pub(super) fn new(context: Context, main: &Context, settings: &DraftSettings) -> Self {
         let caches = (0..context.sequences()).map(|s| Slot::new(s as i32)).collect();
         let vocab = context.model().vocab_size().min(main.model().vocab_size());
         let vocab = usize::try_from(vocab).unwrap_or_default();
         let level = !main.is_unified();
         Self { context, batch: Batch::new(), caches, vocab, level, settings: settings.clone() }
+    }
+
+    /// What the small model and its context hold.
+    pub(super) fn memory(&self) -> Vec<BufferMemory> {
+        self.context.memory()
     }
 
     /// Proposes to every request that writes how it may go on.

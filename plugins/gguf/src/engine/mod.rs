@@ -5,7 +5,8 @@
 //! each in a slot with its own sequence, sampler and text; how many slots there are is a load option. Between two
 //! batches requests join and leave. A draft model may write ahead for them, which changes how many tokens a batch is
 //! good for and nothing else. When the cache has no room for all of them, the youngest gives up its place and is
-//! computed again later: it only takes longer.
+//! computed again later: it only takes longer. While nothing is in work it may be put to sleep: the context goes, and comes
+//! back as it was, with an empty cache.
 
 mod admission;
 mod choice;
@@ -16,6 +17,7 @@ mod fill;
 mod generate;
 mod logprobs;
 mod queue;
+mod sleep;
 mod slot;
 mod text;
 mod work;
@@ -26,17 +28,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-use pajamas_llama_cpp::{Context, Pooling, Sampler, Token};
+use pajamas_llama_cpp::{Pooling, Sampler, Token};
 use pajamas_plugin_api::{
-    Cancel, EngineStats, FinishReason, GenerateSummary, PluginError, Result, TokenEvent, TokenSink, codes,
+    Cancel, EngineStats, FinishReason, GenerateSummary, Memory, PluginError, Result, TokenEvent, TokenSink,
+    codes,
 };
 
 use crate::constrain::Guide;
 use crate::options::PromptCache;
 use counters::Counters;
-pub(crate) use draft::{DraftSettings, Drafter};
+pub(crate) use draft::DraftSettings;
 use embed::Embedding;
 use generate::Generation;
+use sleep::{Bed, Life};
+pub(crate) use sleep::{Source, Tools};
 use work::{Ticket, Work};
 
 /// What a worker needs to know beside its context.
@@ -115,6 +120,14 @@ struct Produced {
     extras: String,
 }
 
+/// What comes through the queue.
+enum Order {
+    Work(Work),
+    /// Sleep, unless something is in work; answered with whether it does.
+    Sleep(Sender<bool>),
+    Wake(Sender<Result<()>>),
+}
+
 enum Reply {
     Token(Produced),
     Done(Result<GenerateSummary>),
@@ -122,29 +135,47 @@ enum Reply {
 
 /// The queue to a worker thread. Dropping it ends the thread and frees the context.
 pub(crate) struct Engine {
-    queue: Option<Sender<Work>>,
+    queue: Option<Arc<Sender<Order>>>,
     arrivals: AtomicU64,
+    asleep: Arc<AtomicBool>,
     counters: Arc<Counters>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts a worker on a context, with or without a small model that writes ahead.
+    /// Starts a worker on contexts that were made of `source`.
     ///
     /// # Errors
     /// `internal` when the system gives no thread.
-    pub fn start(context: Context, drafter: Option<Drafter>, settings: Settings) -> Result<Self> {
-        let (queue, jobs) = mpsc::channel();
-        let stopping = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stopping);
+    pub fn start(source: Source, tools: Tools, settings: Settings) -> Result<Self> {
+        let (queue, orders) = mpsc::channel();
+        let [stopping, asleep] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let counters = Arc::new(Counters::default());
-        let worker = worker::Worker::new(context, drafter, settings, jobs, flag, Arc::clone(&counters));
+        let life = Life {
+            source,
+            settings,
+            orders,
+            stopping: Arc::clone(&stopping),
+            asleep: Arc::clone(&asleep),
+            counters: Arc::clone(&counters),
+        };
         let thread =
-            std::thread::Builder::new().name("pajamas-gguf".into()).spawn(move || worker.run()).map_err(
+            std::thread::Builder::new().name("pajamas-gguf".into()).spawn(move || life.live(tools)).map_err(
                 |e| PluginError::new(codes::INTERNAL, format!("the engine's thread cannot be started: {e}")),
             )?;
-        Ok(Self { queue: Some(queue), arrivals: AtomicU64::new(0), counters, stopping, thread: Some(thread) })
+        let (queue, arrivals) = (Some(Arc::new(queue)), AtomicU64::new(0));
+        Ok(Self { queue, arrivals, asleep, counters, stopping, thread: Some(thread) })
+    }
+
+    /// Whether it sleeps.
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Acquire)
+    }
+
+    /// Where it is put to sleep and woken; asleep it holds `memory`.
+    pub fn bed(&self, memory: Vec<Memory>) -> Bed {
+        Bed { queue: self.queue.as_ref().map(Arc::downgrade).unwrap_or_default(), memory }
     }
 
     /// Generates into a sink, which is called on this thread.
@@ -191,7 +222,7 @@ impl Engine {
     fn submit(&self, work: Work) -> Result<()> {
         // Counted first: the worker may have taken it before this thread runs again.
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        self.queue.as_ref().and_then(|queue| queue.send(work).ok()).ok_or_else(ended)
+        self.queue.as_ref().and_then(|queue| queue.send(Order::Work(work)).ok()).ok_or_else(ended)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 
+use pajamas_plugin_api::PluginError;
+
 use super::Stop;
 use super::embed::Embedding;
 use super::generate::Generation;
@@ -37,6 +39,14 @@ impl Work {
 
     pub fn stop(&self) -> &Stop {
         &self.ticket().stop
+    }
+
+    /// Ends the request with an error.
+    pub fn fail(self, error: PluginError) {
+        match self {
+            Work::Generate(mut generation) => generation.fail(error),
+            Work::Embed(embedding) => embedding.fail(error),
+        }
     }
 
     /// Ends the request because nobody wants the answer any more.

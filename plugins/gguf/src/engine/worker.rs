@@ -1,8 +1,9 @@
 //! The thread that computes.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, TryRecvError};
 
 use pajamas_llama_cpp::{Batch, Context, Decoded, Error, Model};
 use pajamas_plugin_api::{PluginError, codes};
@@ -14,63 +15,53 @@ use super::embed::{self, Embedded};
 use super::fill;
 use super::generate::Advanced;
 use super::queue::Queue;
+use super::sleep::{Life, Tools};
 use super::slot::Slot;
 use super::work::Work;
-use super::{Settings, Stop};
+use super::{Order, Stop};
 use crate::error::plugin_error;
 
 /// Owns the context; lives on one thread.
-pub(super) struct Worker {
+pub(super) struct Worker<'l> {
+    life: &'l Life,
     context: Context,
     model: Arc<Model>,
-    settings: Settings,
     drafter: Option<Drafter>,
     slots: Vec<Slot>,
-    jobs: Receiver<Work>,
     queue: Queue,
     batch: Batch,
     /// Whether idle slots between busy ones may compute a token for nothing: see [`fill::gaps`].
     pads: bool,
-    stopping: Arc<AtomicBool>,
-    counters: Arc<Counters>,
     /// Rounds so far: the time of this thread.
     round: u64,
 }
 
-impl Worker {
-    pub fn new(
-        context: Context,
-        drafter: Option<Drafter>,
-        settings: Settings,
-        jobs: Receiver<Work>,
-        stopping: Arc<AtomicBool>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        let slots = (0..settings.slots).map(|s| Slot::new(s as i32)).collect();
+/// Why a worker works no more: somebody wants it to sleep and is told when it does, or the engine ends.
+pub(super) type End = Option<Sender<bool>>;
+
+impl<'l> Worker<'l> {
+    pub fn new(Tools { context, drafter }: Tools, life: &'l Life) -> Self {
+        let slots = (0..life.settings.slots).map(|s| Slot::new(s as i32)).collect();
         let model = Arc::clone(context.model());
         // A padding token must leave no trace: no state advanced, nothing pushed out of a window.
         let pads = !context.is_unified() && !model.is_recurrent() && model.sliding_window() == 0;
-        counters.slots.store(settings.slots, Ordering::Relaxed);
-        counters.cache_total.store(cells(&context), Ordering::Relaxed);
-        Self {
-            context,
-            model,
-            settings,
-            drafter,
-            slots,
-            jobs,
-            queue: Queue::default(),
-            batch: Batch::new(),
-            pads,
-            stopping,
-            counters,
-            round: 0,
-        }
+        life.counters.slots.store(life.settings.slots, Ordering::Relaxed);
+        life.counters.cache_total.store(cells(&context), Ordering::Relaxed);
+        let (queue, batch) = (Queue::default(), Batch::new());
+        Self { life, context, model, drafter, slots, queue, batch, pads, round: 0 }
     }
 
-    /// Serves requests until the queue is closed.
-    pub fn run(mut self) {
-        while self.receive() {
+    /// Takes a request that has come.
+    pub fn take(&mut self, work: Work) {
+        self.queue.push(work);
+    }
+
+    /// Serves requests until the queue is closed or it is to sleep; then its contexts are free.
+    pub fn run(mut self) -> End {
+        loop {
+            if let ControlFlow::Break(end) = self.receive() {
+                return end;
+            }
             self.round += 1;
             self.drop_stopped();
             self.admit();
@@ -81,23 +72,46 @@ impl Worker {
         }
     }
 
-    /// Takes what has come, and waits for it while there is nothing to do; `false` at the end.
-    fn receive(&mut self) -> bool {
-        if self.queue.is_empty() && self.slots.iter().all(|s| s.work.is_none()) {
+    /// Takes what has come, and waits for it while there is nothing to do.
+    fn receive(&mut self) -> ControlFlow<End> {
+        if self.is_idle() {
             self.count();
-            match self.jobs.recv() {
-                Ok(work) => self.queue.push(work),
-                Err(_) => return false,
+            match self.life.orders.recv() {
+                Ok(order) => self.obey(order)?,
+                Err(_) => return ControlFlow::Break(None),
             }
         }
         loop {
-            match self.jobs.try_recv() {
-                Ok(work) => self.queue.push(work),
+            match self.life.orders.try_recv() {
+                Ok(order) => self.obey(order)?,
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Disconnected) => return ControlFlow::Break(None),
             }
         }
-        !self.stopping.load(Ordering::Acquire)
+        match self.life.stopping.load(Ordering::Acquire) {
+            true => ControlFlow::Break(None),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Whether nothing is in work and nothing waits.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.slots.iter().all(|s| s.work.is_none())
+    }
+
+    fn obey(&mut self, order: Order) -> ControlFlow<End> {
+        match order {
+            Order::Work(work) => self.take(work),
+            Order::Sleep(reply) if self.is_idle() => return ControlFlow::Break(Some(reply)),
+            // Who no longer listens needs no answer.
+            Order::Sleep(reply) => {
+                let _ = reply.send(false);
+            }
+            Order::Wake(reply) => {
+                let _ = reply.send(Ok(()));
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Ends requests that nobody wants any more, running or waiting.
@@ -105,11 +119,11 @@ impl Worker {
         let running = self.slots.iter_mut().filter_map(|slot| slot.work.take_if(|work| work.stop().is_set()));
         let mut stopped: Vec<Work> = running.collect();
         let waiting = self.queue.take_stopped();
-        self.counters.waiting.fetch_sub(waiting.len() as u32, Ordering::Relaxed);
+        self.life.counters.waiting.fetch_sub(waiting.len() as u32, Ordering::Relaxed);
         stopped.extend(waiting);
         for mut work in stopped {
             work.cancel();
-            Counters::add(&self.counters.cancelled, 1);
+            Counters::add(&self.life.counters.cancelled, 1);
         }
     }
 
@@ -120,20 +134,20 @@ impl Worker {
             && self.queue.first().is_some_and(|work| admission::fits(work, &self.slots, &self.context))
         {
             let Some(mut work) = self.queue.pop() else { return };
-            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.life.counters.waiting.fetch_sub(1, Ordering::Relaxed);
             let tokens = match &work {
                 Work::Generate(generation) => generation.tokens(),
                 Work::Embed(_) => &[],
             };
-            let mode = self.settings.prompt_cache;
+            let mode = self.life.settings.prompt_cache;
             let Some((index, reused)) = admission::place(tokens, &mut self.slots, &mut self.context, mode)
             else {
                 return;
             };
             if let Work::Generate(generation) = &mut work {
                 if generation.is_new() {
-                    Counters::add(&self.counters.prompt, generation.prompt_len());
-                    Counters::add(&self.counters.cached, reused);
+                    Counters::add(&self.life.counters.prompt, generation.prompt_len());
+                    Counters::add(&self.life.counters.cached, reused);
                 }
                 generation.admit(reused);
             }
@@ -146,8 +160,8 @@ impl Worker {
     fn count(&self) {
         let busy = self.slots.iter().filter(|s| s.work.is_some()).count();
         let used: usize = self.slots.iter().map(Slot::own).sum();
-        self.counters.busy.store(busy as u32, Ordering::Relaxed);
-        self.counters.cache_used.store((used as u64).min(cells(&self.context)), Ordering::Relaxed);
+        self.life.counters.busy.store(busy as u32, Ordering::Relaxed);
+        self.life.counters.cache_used.store((used as u64).min(cells(&self.context)), Ordering::Relaxed);
     }
 
     /// Lets the small model, if there is one, write ahead.
@@ -155,9 +169,9 @@ impl Worker {
         let Some(drafter) = &mut self.drafter else { return };
         let limits = Limits {
             capacity: self.context.batch_size() as usize,
-            prompt_chunk: self.settings.prompt_chunk as usize,
+            prompt_chunk: self.life.settings.prompt_chunk as usize,
         };
-        let stopping = &self.stopping;
+        let stopping = &self.life.stopping;
         drafter.propose(&mut self.slots, &limits, &|| stopping.load(Ordering::Relaxed));
     }
 
@@ -176,13 +190,13 @@ impl Worker {
     fn compute(&mut self) {
         loop {
             let capacity = self.context.batch_size() as usize;
-            let shares = fill::shares(&self.slots, capacity, self.settings.prompt_chunk as usize);
+            let shares = fill::shares(&self.slots, capacity, self.life.settings.prompt_chunk as usize);
             let padding = self.padding(&shares);
             let stops = fill::fill(&mut self.batch, &mut self.slots, &shares, &padding);
             if self.batch.is_empty() {
                 return;
             }
-            let stopping = &self.stopping;
+            let stopping = &self.life.stopping;
             let abort = || stopping.load(Ordering::Relaxed) || stops.iter().all(Stop::is_set);
             let decoded = self.context.decode(&mut self.batch, &abort);
             for index in padding {
@@ -234,14 +248,14 @@ impl Worker {
         slot.forget(&mut self.context);
         generation.preempt();
         self.queue.push(Work::Generate(generation));
-        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        Counters::add(&self.counters.preempted, 1);
+        self.life.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        Counters::add(&self.life.counters.preempted, 1);
         true
     }
 
     /// Notes what was computed, and lets each generation take its next token.
     fn advance(&mut self, alone: bool) {
-        Counters::add(&self.counters.batches, 1);
+        Counters::add(&self.life.counters.batches, 1);
         let micro_batch = self.context.micro_batch_size() as usize;
         for slot in &mut self.slots {
             let Some(Work::Generate(generation)) = &mut slot.work else { continue };
@@ -249,9 +263,9 @@ impl Worker {
             let before = generation.produced();
             let Advanced { computed, drafted, accepted, step } =
                 generation.advance(&mut self.context, &self.model);
-            Counters::add(&self.counters.generated, generation.produced() - before);
-            Counters::add(&self.counters.drafted, drafted);
-            Counters::add(&self.counters.accepted, accepted);
+            Counters::add(&self.life.counters.generated, generation.produced() - before);
+            Counters::add(&self.life.counters.drafted, drafted);
+            Counters::add(&self.life.counters.accepted, accepted);
             slot.computed(&computed, alone, micro_batch);
             if accepted < drafted {
                 slot.trim(&mut self.context);
@@ -271,7 +285,7 @@ impl Worker {
             for index in ended {
                 *works[index] = None;
             }
-            Counters::add(&self.counters.batches, usize::from(!self.batch.is_empty()));
+            Counters::add(&self.life.counters.batches, usize::from(!self.batch.is_empty()));
             return;
         }
         for index in 0..self.slots.len() {

@@ -2,6 +2,7 @@
 
 mod life;
 mod memory;
+mod sleep;
 
 use super::*;
 use crate::config::ByteSize;

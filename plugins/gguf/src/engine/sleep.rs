@@ -1,0 +1,143 @@
+//! Sleeping: the worker lets its contexts go, caches and buffers with them, and makes new ones when it is needed again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Weak};
+
+use pajamas_llama_cpp::{BufferMemory, Context, HeapTrim};
+use pajamas_plugin_api::{Memory, Result, Sleeper};
+
+use super::counters::Counters;
+use super::draft::{DraftSettings, Drafter};
+use super::worker::Worker;
+use super::{Order, Settings, ended};
+use crate::part::Seed;
+
+/// What an engine's contexts are made of.
+pub(crate) struct Source {
+    pub main: Seed,
+    pub draft: Option<(Seed, DraftSettings)>,
+}
+
+/// What an engine computes with.
+pub(crate) struct Tools {
+    pub context: Context,
+    pub drafter: Option<Drafter>,
+}
+
+impl Source {
+    /// Makes the contexts, each time alike.
+    ///
+    /// # Errors
+    /// `out-of-memory`; `invalid-option` when llama.cpp cannot compute the model like this.
+    pub fn make(&self) -> Result<Tools> {
+        let context = self.main.context(None)?;
+        let drafter = match &self.draft {
+            Some((seed, settings)) => Some(Drafter::new(seed.context(Some(&context))?, &context, settings)),
+            None => None,
+        };
+        Ok(Tools { context, drafter })
+    }
+}
+
+impl Tools {
+    /// What the draft model and its context hold, where there is one.
+    pub fn draft_memory(&self) -> Option<Vec<BufferMemory>> {
+        self.drafter.as_ref().map(Drafter::memory)
+    }
+}
+
+/// What outlives the contexts.
+pub(super) struct Life {
+    pub source: Source,
+    pub settings: Settings,
+    pub orders: Receiver<Order>,
+    pub stopping: Arc<AtomicBool>,
+    pub asleep: Arc<AtomicBool>,
+    pub counters: Arc<Counters>,
+}
+
+impl Life {
+    /// Works and sleeps by turns, until the queue is closed.
+    pub fn live(self, tools: Tools) {
+        let mut worker = Worker::new(tools, &self);
+        while let Some(reply) = worker.run() {
+            self.counters.cache_total.store(0, Ordering::Relaxed);
+            self.counters.cache_used.store(0, Ordering::Relaxed);
+            self.asleep.store(true, Ordering::Release);
+            drop(HeapTrim::default());
+            // Who no longer listens needs no answer, here and below.
+            let _ = reply.send(true);
+            match self.sleep() {
+                Some(woken) => worker = woken,
+                None => return,
+            }
+        }
+    }
+
+    /// Sleeps until it is woken, or a request comes all the same; `None` at the end.
+    fn sleep(&self) -> Option<Worker<'_>> {
+        loop {
+            let order = self.orders.recv().ok()?;
+            if self.stopping.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Order::Sleep(reply) = order {
+                let _ = reply.send(true);
+                continue;
+            }
+            let woken = self.source.make().map(|tools| Worker::new(tools, self));
+            if woken.is_ok() {
+                self.asleep.store(false, Ordering::Release);
+            }
+            match (order, woken) {
+                (Order::Work(work), Err(error)) => {
+                    self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+                    work.fail(error);
+                }
+                (Order::Wake(reply), Err(error)) => {
+                    let _ = reply.send(Err(error));
+                }
+                (Order::Work(work), Ok(mut worker)) => {
+                    worker.take(work);
+                    return Some(worker);
+                }
+                (Order::Wake(reply), Ok(worker)) => {
+                    let _ = reply.send(Ok(()));
+                    return Some(worker);
+                }
+                (Order::Sleep(_), _) => {}
+            }
+        }
+    }
+}
+
+/// Where a worker is asked to sleep or to wake, from any thread. Does not keep it alive.
+pub(crate) struct Bed {
+    pub(super) queue: Weak<Sender<Order>>,
+    /// What is held asleep.
+    pub(super) memory: Vec<Memory>,
+}
+
+impl Bed {
+    fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T> {
+        let (reply, answer) = mpsc::channel();
+        let queue = self.queue.upgrade().ok_or_else(ended)?;
+        queue.send(order(reply)).map_err(|_| ended())?;
+        answer.recv().map_err(|_| ended())
+    }
+}
+
+impl Sleeper for Bed {
+    fn estimate(&self) -> Vec<Memory> {
+        self.memory.clone()
+    }
+
+    fn sleep(&self) -> Result<bool> {
+        self.ask(Order::Sleep)
+    }
+
+    fn wake(&self) -> Result<()> {
+        self.ask(Order::Wake)?
+    }
+}
