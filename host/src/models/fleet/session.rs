@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub(super) closing: bool,
     /// Requests that use it.
     pub(super) in_flight: usize,
+    /// When its load was begun.
+    pub(super) begun: Duration,
     /// When a request last began or ended to.
     pub(super) used: Duration,
     /// How long loading it took.
@@ -68,6 +70,7 @@ impl Session {
             again: false,
             closing: false,
             in_flight: 0,
+            begun: now,
             used: now,
             cost: Duration::ZERO,
             keep: None,
