@@ -47,16 +47,20 @@ fn chats() -> String {
 
 /// The embedder of the fixtures: its vectors are those that a peer makes of the same file.
 fn vectors() -> String {
-    model_entry("vectors", &repository().join("tests/fixtures/vectors/bert/model.onnx"), "task = \"embed\"")
+    model_entry(
+        "vectors",
+        &repository().join("tests/fixtures/vectors/clip/text_model.onnx"),
+        "task = \"embed\"",
+    )
 }
 
-const NEAR: &str = "The blue square is above the red circle";
-const FAR: &str = "Will you cannot?";
+const NEAR: &str = "A blue square and a red circle";
+const FAR: &str = "Two numbers";
 
 /// Makes every decision of the server again, and says whether all are the same.
 fn again(server: &Server) {
     let kept = server.get("/admin/routes").unwrap();
-    assert!(!kept.body.contains("square") && !kept.body.contains("cannot?"), "{}", kept.body);
+    assert!(!kept.body.contains("square") && !kept.body.contains("numbers"), "{}", kept.body);
     let one = server.house().folder().join("one.json");
     let kept = kept.json().unwrap();
     let decisions = kept["decisions"].as_array().unwrap();
@@ -71,7 +75,7 @@ fn again(server: &Server) {
 
 #[test]
 fn what_means_the_same_goes_to_one_model_and_the_rest_to_the_other() {
-    let server = server(&(rule(0.9) + &chats() + &vectors()));
+    let server = server(&(rule(0.75) + &chats() + &vectors()));
     let ask = |words: &str| routed(&server.post_json(CHAT, &question(words)).unwrap());
     let (model, near) = ask(NEAR);
     assert_eq!(model, "large", "{near}");
@@ -79,10 +83,10 @@ fn what_means_the_same_goes_to_one_model_and_the_rest_to_the_other() {
         (&near["model"], &near["nearest"], near["cut"].is_null()),
         (&json!("vectors"), &json!(1), true)
     );
-    assert!((900..=1000).contains(&near["score"].as_i64().unwrap()) && near["took"].is_u64(), "{near}");
+    assert!((900..1000).contains(&near["score"].as_i64().unwrap()) && near["took"].is_u64(), "{near}");
     let (model, far) = ask(FAR);
     assert_eq!(model, "small", "{far}");
-    assert!(far["score"].as_i64().unwrap() < 900, "{far}");
+    assert!(far["score"].as_i64().unwrap() < 500, "{far}");
     // The examples and two texts were embedded, once; what comes again is known.
     let embedded = || metric(&server, "pajamas_requests_total{task=\"embed\",model=\"vectors\",code=\"ok\"}");
     assert_eq!(embedded(), Some(3.0));
@@ -122,7 +126,7 @@ fn what_means_the_same_goes_to_one_model_and_the_rest_to_the_other() {
         (2, &json!(0)),
         "{stricter}"
     );
-    assert_eq!(replay(&rule(0.9).replace("twelve", "two"))["unsure"], 3);
+    assert_eq!(replay(&rule(0.75).replace("twelve", "two"))["unsure"], 3);
 }
 
 #[test]
