@@ -82,7 +82,7 @@ fn every_condition_and_policy_is_read() {
         when.header.x-tier = "gold"
         when.intent = ["code", "maths"]
         when.min_confidence = 0.75
-        when.similar = { model = "small", examples = "money back", min = 0.8 }
+        when.similar = {{ model = "small", examples = "money back", min = 0.8 }}
         priority = "low"
         [routing.similar]
         wait = "2s"
