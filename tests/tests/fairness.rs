@@ -141,6 +141,51 @@ fn one_key_with_many_requests_does_not_delay_the_first_of_another() {
 }
 
 #[test]
+fn a_rule_gives_its_priority_to_those_that_say_none_and_no_more_than_their_key_may() {
+    let (free, first) = key("free", "");
+    let (low, second) = key("low", "priority = \"low\"");
+    let rule = "[[routes]]\nid = \"gold\"\nuse = \"chat\"\npriority = \"high\"\n\
+                when = { model = \"chat\", metadata = { tier = \"gold\" } }\n";
+    let server = server(&[rule.to_owned(), first, second, one_place()].concat());
+    let body = |more: Value| {
+        let mut body = text(40);
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let gold = json!({ "metadata": { "tier": "gold" } });
+    let traced = ask(&server, &free, &body(json!({ "metadata": { "tier": "gold" }, "route_trace": true })));
+    assert_eq!(traced.json().unwrap()["route_trace"]["priority"], 10);
+    let plain = ask(&server, &free, &body(json!({ "route_trace": true })));
+    assert!(plain.json().unwrap()["route_trace"].get("priority").is_none());
+
+    let running = endless(&server, &free);
+    let (sender, order) = channel();
+    let order: Vec<&str> = std::thread::scope(|scope| {
+        let server = &server;
+        // The first is with the model already, the others wait.
+        let people = [
+            ("first", &free, json!({})),
+            ("gold of a low key", &low, gold.clone()),
+            ("gold that says normal", &free, json!({ "metadata": { "tier": "gold" }, "priority": "normal" })),
+            ("gold", &free, gold),
+        ];
+        for (place, (name, key, more)) in people.into_iter().enumerate() {
+            let (sender, body) = (sender.clone(), body(more));
+            scope.spawn(move || {
+                assert_eq!(ask(server, key, &body).status, 200);
+                sender.send(name).unwrap();
+            });
+            while waiting(server, &free)["inside"] != place + 2 {}
+        }
+        drop(running);
+        order.iter().take(4).collect()
+    });
+    let place = |who: &str| order.iter().position(|name| *name == who).unwrap();
+    assert!(place("gold") < place("gold that says normal"), "{order:?}");
+    assert!(place("gold that says normal") < place("gold of a low key"), "{order:?}");
+}
+
+#[test]
 fn what_would_be_late_is_refused_at_once() {
     let server = server(&one_place());
     // Until something was observed nothing is late: it begins, and may be done in time or not.

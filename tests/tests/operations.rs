@@ -247,6 +247,15 @@ fn who_may_not_wait_for_a_load_is_told_to_come_back() {
         }
     };
     assert_eq!(code, "model-invalid");
+    // After some failures it rests, and the caller hears until when.
+    let wait = loop {
+        let answer = server.post_json(CHAT, &body).unwrap();
+        let code = answer.refusal().unwrap().1["code"].clone();
+        if let Some(wait) = answer.retry_after.filter(|_| code == "model-invalid") {
+            break wait.parse::<u64>().unwrap();
+        }
+    };
+    assert!((1..=60).contains(&wait), "{wait}");
     // Tokens need the model, too.
     let post = |path: &str| server.post(path, "application/json", b"").unwrap();
     assert_eq!(post("/admin/models/chat/unload").status, 200);

@@ -11,9 +11,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Global, output};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host::{Host, rules_of, sensed};
-use crate::router::{Ask, Considered, Decision, Intent, Prediction, Record, Snapshot, decide};
+use crate::router::{
+    Ask, Considered, Decision, Intent, Prediction, Record, Rules, Similar, Snapshot, Step, decide,
+};
 use crate::server;
 
 #[derive(Debug, Subcommand)]
@@ -65,12 +68,13 @@ impl Explain {
         let config = global.config()?;
         let rules = rules_of(&config)?;
         let mut asked = self.asked()?;
-        asked.ask = sensed(&rules, asked.ask);
+        let mut machine = Machine { config, host: None };
+        asked.ask = machine.compared(&rules, sensed(&rules, asked.ask))?;
         let snapshot = match (&self.snapshot, &self.url, asked.snapshot) {
             (Some(file), ..) => part(&read(file)?, "snapshot", file)?,
             (None, Some(url), _) => part(&from_server(url)?, "snapshot", Path::new(url))?,
             (None, None, Some(snapshot)) => snapshot,
-            (None, None, None) => Host::start(config)?.snapshot_now(),
+            (None, None, None) => machine.host()?.snapshot_now(),
         };
         let decision = decide(&rules, &asked.ask, &snapshot);
         let times = self.repeat.map(|times| measure(times, || drop(decide(&rules, &asked.ask, &snapshot))));
@@ -125,6 +129,27 @@ impl Explain {
     }
 }
 
+/// This machine under a configuration, started when it is needed.
+struct Machine {
+    config: Config,
+    host: Option<Host>,
+}
+
+impl Machine {
+    fn host(&mut self) -> Result<&Host> {
+        let host = match self.host.take() {
+            Some(host) => host,
+            None => Host::start(self.config.clone())?,
+        };
+        Ok(self.host.insert(host))
+    }
+
+    /// The ask with how near its text is to examples, where a rule asks for that and nobody has found out.
+    fn compared(&mut self, rules: &Rules, ask: Ask) -> Result<Ask> {
+        if rules.wants_similar(&ask).is_none() { Ok(ask) } else { Ok(self.host()?.compared(ask)) }
+    }
+}
+
 /// What a file asks.
 struct Asked {
     ask: Ask,
@@ -153,10 +178,11 @@ fn in_words(decision: &Decision, ask: &Ask) -> String {
         let took = took.map(|us| format!(", found out in {us} µs")).unwrap_or_default();
         lines.push(format!("intent {label}, {:.1} % sure{took}", f64::from(*share) / 10.0));
     }
-    for step in &decision.steps {
-        lines.push(match &step.failed {
-            Some(condition) => format!("rule {:<24} does not apply: {condition}", step.rule),
-            None => format!("rule {:<24} applies", step.rule),
+    for Step { rule, failed, similar } in &decision.steps {
+        let near = similar.as_ref().map(nearness).unwrap_or_default();
+        lines.push(match failed {
+            Some(condition) => format!("rule {rule:<24} does not apply: {condition}{near}"),
+            None => format!("rule {rule:<24} applies{near}"),
         });
     }
     for one in &decision.candidates {
@@ -180,6 +206,18 @@ fn in_words(decision: &Decision, ask: &Ask) -> String {
     lines.join("\n")
 }
 
+/// How near a request is to a rule's examples, or why that is not known.
+fn nearness(similar: &Similar) -> String {
+    let Similar { model, score, nearest, code, cut, took } = similar;
+    let (Some(score), Some(nearest)) = (score, nearest) else {
+        return format!(", since `{model}` could not be asked [{}]", code.as_deref().unwrap_or("internal"));
+    };
+    let score = f64::from(*score) / 1000.0;
+    let cut = if *cut { ", its beginning alone" } else { "" };
+    let took = took.map(|us| format!(", found out in {us} µs")).unwrap_or_default();
+    format!(", {score:.3} near example {} by `{model}`{cut}{took}", nearest + 1)
+}
+
 fn times(predicted: &Prediction) -> String {
     let Prediction { queue, load, first_token, decode, total, guessed, .. } = predicted;
     let ms = |us: &u64| us / 1000;
@@ -190,12 +228,15 @@ fn times(predicted: &Prediction) -> String {
 
 impl Replay {
     fn run(self, global: &Global) -> Result<()> {
-        let rules = rules_of(&global.config()?)?;
+        let config = global.config()?;
+        let rules = rules_of(&config)?;
+        let mut machine = Machine { config, host: None };
         let mut sum = Sum::default();
         for record in records(&self.log)? {
             let record: Record = parsed(record, &self.log)?;
-            let new = decide(&rules, &record.ask, &record.snapshot);
-            sum.unsure += u32::from(rules.unsure(&record.ask, &new.steps));
+            let ask = machine.compared(&rules, record.ask.clone())?;
+            let new = decide(&rules, &ask, &record.snapshot);
+            sum.unsure += u32::from(rules.unsure(&ask, &new.steps));
             sum.add(&record, &new);
         }
         sum.tell(global)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::check::Check;
 use super::pattern::Names;
 use super::routes::{Astray, INTENTS, Otherwise, Routing, Rule, Steps, When};
+use super::similar;
 use super::suggest;
 use super::task::Task;
 use super::tree::Segment;
@@ -66,6 +67,11 @@ pub(super) fn check(check: &mut Check<'_>) {
     );
     if let Some(weights) = &routing.intent.model {
         check.exists(&["routing".into(), "intent".into(), "model".into()], "`routing.intent`", weights);
+    }
+    if routing.similar.wait.duration().is_zero() {
+        let message = "`routing.similar`: no model answers in no time".to_owned();
+        let at = ["routing".into(), "similar".into(), "wait".into()];
+        check.report("config-invalid-value", &at, message, "write for example \"5s\"");
     }
     check.without_rules();
 }
@@ -219,6 +225,9 @@ impl Check<'_> {
                 self.report("config-unknown-reference", &place, message, help);
             }
         }
+        if let Some(examples) = &when.similar {
+            similar::check(self, &below("similar"), whose, examples);
+        }
         for (key, words) in [("keywords", &when.keywords), ("language", &when.language)] {
             if words.iter().flat_map(|words| words.iter()).any(|word| word.trim().is_empty()) {
                 let message = format!("{whose}: one of its `{key}` is empty");
@@ -354,6 +363,7 @@ pub(super) fn check_known(check: &mut Check<'_>, known: &dyn Fn(&str) -> Known) 
     for (index, rule) in config.routes.iter().enumerate() {
         headroom(check, index, rule, known);
     }
+    similar::check_known(check, known);
     for (at, whose, steps, tasks) in ladders.chain(rules) {
         let models: Vec<(&str, Known)> =
             steps.into_iter().flatten().flatten().map(|id| (&**id, known(id))).collect();

@@ -24,6 +24,7 @@ mod remote;
 mod routes;
 mod schema;
 mod sections;
+mod similar;
 pub mod suggest;
 mod task;
 mod telemetry;
@@ -58,6 +59,7 @@ pub use routes::{
     Affinity, Astray, Feature, INTENTS, Intents, Ladder, Otherwise, Record, Routing, Rule, Steps, When,
 };
 pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
+pub use similar::{Nearness, Similar};
 pub use task::Task;
 pub use telemetry::{Collector, Telemetry};
 pub use text::{Address, BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::pattern::{Hours, Names, OneOrMany, Pattern};
+use super::priority::Priority;
 use super::quantity::{ByteSize, Period, Share};
 use super::remote::Cost;
+use super::similar::{Nearness, Similar};
 use super::task::Task;
 use super::text::{Id, LocalPath};
 
@@ -42,6 +44,8 @@ pub struct Routing {
     pub log: Option<LocalPath>,
     /// How is found out what prompts want, where a rule asks for an `intent`.
     pub intent: Intents,
+    /// How requests are compared with examples, where a rule has `similar`.
+    pub similar: Nearness,
 }
 
 /// How is found out what prompts want.
@@ -111,6 +115,9 @@ pub struct Rule {
     /// first.
     #[serde(rename = "use")]
     pub targets: Names,
+    /// The priority of its requests that say none themselves, in place of their key's: never higher than that.
+    #[serde(default)]
+    pub priority: Option<Priority>,
     /// In place of `routing.latency_budget`.
     #[serde(default)]
     pub latency_budget: Option<Period>,
@@ -177,6 +184,9 @@ pub struct When {
     /// How sure the classifier must be of `intent`, in place of `routing.intent.min_confidence`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_confidence: Option<Share>,
+    /// What the user said last means about the same as one of a few examples, as a model that embeds texts says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similar: Option<Similar>,
     /// It has at least so many tokens, as estimated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_tokens: Option<u32>,

@@ -112,7 +112,7 @@ fn words(prompt: &Prompt) -> Option<&str> {
     }
 }
 
-fn beginning(text: &str, most: usize) -> &str {
+pub(super) fn beginning(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 

@@ -8,6 +8,7 @@ mod recommend;
 mod reload;
 mod routing;
 mod setup;
+mod similar;
 mod vectors;
 mod waiting;
 mod warm;
@@ -35,7 +36,7 @@ use memory::Memory;
 use quota::{counted, with_wait};
 pub use recommend::recommended;
 pub use reload::{Cause, Refused, Reload};
-use routing::{Excluded, Routed, unknown};
+use routing::{Compared, Excluded, Routed, unknown};
 pub use setup::rules_of;
 use setup::{Current, Setup};
 use waiting::Ahead;
@@ -60,6 +61,9 @@ pub struct Host {
 
 /// What is told while a request is carried out; `Break` cancels it.
 pub type Events<'e> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'e;
+
+/// Finds the model of a request, other than those that are excluded.
+type Find<'f> = dyn Fn(&Setup, &Request, &Excluded) -> Result<Routed> + 'f;
 
 impl Host {
     /// Starts a host: looks at the machine, opens the plugins, sets the stages up. Loads no model.
@@ -132,21 +136,33 @@ impl Host {
     /// # Errors
     /// Everything that can be refused has a code: `rate-limited`, `model-not-found`, `backend-unavailable`,
     /// `out-of-memory`, `context-length-exceeded`, a stage's or a backend's own, `cancelled`.
-    pub fn run(&self, mut request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
-        request.params.priority = self.priority(&request);
+    pub fn run(&self, request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
+        let compared = Compared::default();
+        let find = |setup: &Setup, request: &Request, excluded: &Excluded| {
+            self.route(setup, request, excluded, &compared, cancel)
+        };
         match self.pass(&request)? {
-            Some(pass) => counted(pass, events, |events| self.admitted(request, cancel, events)),
-            None => self.admitted(request, cancel, events),
+            Some(pass) => counted(pass, events, |events| self.admitted(request, cancel, events, &find)),
+            None => self.admitted(request, cancel, events, &find),
         }
     }
 
-    fn admitted(&self, mut request: Request, cancel: &Cancel, events: &mut Events<'_>) -> Result<Outcome> {
+    fn admitted(
+        &self,
+        mut request: Request,
+        cancel: &Cancel,
+        events: &mut Events<'_>,
+        find: &Find<'_>,
+    ) -> Result<Outcome> {
+        let said = request.params.priority;
         let mut told: Option<Route> = None;
         let mut excluded = Excluded::new();
         let mut retried = false;
         loop {
             let setup = self.current.get();
-            let routed = self.route(&setup, &request, &excluded)?;
+            let routed = find(&setup, &request, &excluded)?;
+            let key = request.params.hints.key.as_deref();
+            request.params.priority = self.priority(said, routed.priority(), key);
             let spec = &*routed.spec;
             let choice = match self.plugins.choose(spec.asked()) {
                 Ok(choice) => choice,

@@ -52,11 +52,16 @@ impl Host {
         Comer { model: &spec.id, slots, priority: request.params.priority.unwrap_or(0), key }
     }
 
-    /// The priority of a request: what it says, up to its key's, which holds where it says nothing.
-    pub(super) fn priority(&self, request: &Request) -> Option<i32> {
-        let said = request.params.priority;
+    /// The priority of a request: what it says itself, or else the rule that took it, up to its key's, which holds where
+    /// neither says anything.
+    pub(super) fn priority(
+        &self,
+        said: Option<i32>,
+        of_rule: Option<i32>,
+        name: Option<&str>,
+    ) -> Option<i32> {
+        let said = said.or(of_rule);
         let config = self.config();
-        let name = request.params.hints.key.as_deref();
         let key: Option<&Key> =
             config.server.keys.iter().find(|key| name.is_some_and(|name| *key.name == *name));
         match (said, key.and_then(|key| key.priority)) {

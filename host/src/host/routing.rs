@@ -1,16 +1,18 @@
 //! The choice of a model: what the router has to know is gathered, it decides, the decision is kept.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pajamas_plugin_api::EngineStats;
+use pajamas_plugin_api::{Cancel, EngineStats};
 use serde_json::{Value, json};
 
 use super::Host;
 use super::ask::{ask, common, sensed};
 use super::setup::Setup;
+use super::similar::{Asker, Patience};
 use crate::artifact::{self, Reference};
 use crate::config::{Affinity, Config, Known, Ladder, Model, Record as Keep, Task, suggest};
 use crate::error::{Error, Result};
@@ -19,7 +21,7 @@ use crate::models::{DeviceGlance, Lease, Spec, State, by_device};
 use crate::pipeline::{Outcome, Output, Request, Route};
 use crate::plugins::Choice;
 use crate::remote;
-use crate::router::{self, Ask, Decision, Device, Ended, Fault, Record, Snapshot, decide};
+use crate::router::{self, Ask, Decision, Device, Ended, Fault, Record, Similar, Snapshot, decide};
 
 /// What is known of a configured model without loading it; found out once for a configuration.
 #[derive(Debug, Clone, Default)]
@@ -38,11 +40,16 @@ pub(super) struct Facts {
 /// Models that a request does not go to, and why.
 pub(super) type Excluded = BTreeMap<String, Fault>;
 
+/// How near a request is to the examples of rules: found out once, however often it is routed.
+pub(super) type Compared = RefCell<BTreeMap<String, Similar>>;
+
 /// A request that has its model.
 pub(super) struct Routed {
     pub(super) spec: Arc<Spec>,
-    /// `None` for a path.
+    /// `None` for a path, and for a model that was asked for by a rule's examples.
     decision: Option<Decision>,
+    /// Whether it is there to say how near two texts are.
+    compares: bool,
     /// The number of the decision among those that are kept.
     number: Option<u64>,
     begun: Instant,
@@ -118,16 +125,27 @@ impl Host {
     }
 
     /// The model for a request: one of the configuration, or a path that the caller gave. The decision is kept.
-    pub(super) fn route(&self, setup: &Setup, request: &Request, excluded: &Excluded) -> Result<Routed> {
+    pub(super) fn route(
+        &self,
+        setup: &Setup,
+        request: &Request,
+        excluded: &Excluded,
+        compared: &Compared,
+        cancel: &Cancel,
+    ) -> Result<Routed> {
         let begun = Instant::now();
-        let routed = |spec| Routed { spec, decision: None, number: None, begun, common: Vec::new() };
+        let routed =
+            |spec| Routed { spec, decision: None, compares: false, number: None, begun, common: Vec::new() };
         if let Some(spec) = path(setup, request.model.as_deref())? {
             return Ok(routed(spec));
         }
         let wanted = AFFINITIES.into_iter().filter(|_| setup.rules.affinity());
         let commons: Vec<(Affinity, u64)> =
             wanted.filter_map(|affinity| Some((affinity, common(request, affinity)?))).collect();
-        let ask = sensed(&setup.rules, ask(request));
+        let ask = Ask { similar: compared.take(), ..sensed(&setup.rules, ask(request)) };
+        let asker = Asker { params: &request.params, cancel, patience: Patience::Usual };
+        let ask = self.compared_for(setup, ask, &asker);
+        compared.borrow_mut().clone_from(&ask.similar);
         let mut snapshot = self.snapshot(setup, excluded);
         snapshot.affinity = commons
             .iter()
@@ -147,6 +165,13 @@ impl Host {
         (self.models.loads(&model).map(|(loads, _)| loads) == loads).then_some(model)
     }
 
+    /// A model of the configuration, whatever the rules say.
+    pub(super) fn straight(&self, setup: &Setup, id: &str) -> Result<Routed> {
+        let begun = Instant::now();
+        let spec = self.spec(setup, id)?;
+        Ok(Routed { spec, decision: None, compares: true, number: None, begun, common: Vec::new() })
+    }
+
     /// As [`route`](Self::route), for what is no request: nothing is kept.
     pub(super) fn resolve(&self, setup: &Setup, task: Task, asked: Option<&str>) -> Result<Arc<Spec>> {
         if let Some(spec) = path(setup, asked)? {
@@ -163,13 +188,18 @@ impl Host {
             return Ok(spec);
         }
         let ask = sensed(&setup.rules, ask(request));
+        let (params, cancel) = (&request.params, &Cancel::new());
+        let ask = self.compared_for(setup, ask, &Asker { params, cancel, patience: Patience::NoLoad });
         let snapshot = self.snapshot(setup, &Excluded::new());
         self.decided(setup, &decide(&setup.rules, &ask, &snapshot))
     }
 
     /// The model that was decided for.
     fn decided(&self, setup: &Setup, decision: &Decision) -> Result<Arc<Spec>> {
-        let id = decision.model()?;
+        self.spec(setup, decision.model()?)
+    }
+
+    fn spec(&self, setup: &Setup, id: &str) -> Result<Arc<Spec>> {
         let model = setup.config.model(id).ok_or_else(|| unknown(&setup.config, id))?;
         // Looked for once more where it was not found, to say why.
         self.facts(setup, model).spec.clone().map_or_else(|| Spec::of_model(model).map(Arc::new), Ok)
@@ -199,7 +229,7 @@ impl Host {
     }
 
     /// All that a decision may look at, but for where requests like it went.
-    fn snapshot(&self, setup: &Setup, excluded: &Excluded) -> Snapshot {
+    pub(super) fn snapshot(&self, setup: &Setup, excluded: &Excluded) -> Snapshot {
         let config = &setup.config;
         let glance = self.models.glance(config.models.iter().map(|model| &*model.id));
         let inside: BTreeMap<String, u32> = self.admission.inside().into_iter().collect();
@@ -344,7 +374,7 @@ impl Host {
     /// A request ended: what it took is remembered, and where it went.
     pub(super) fn ended(&self, routed: &Routed, device: &str, worked: Duration, result: &Result<Outcome>) {
         let id = &routed.spec.id;
-        if routed.decision.is_none() {
+        if routed.decision.is_none() && !routed.compares {
             return;
         }
         if let Ok(outcome) = result {
@@ -399,16 +429,21 @@ impl Routed {
         })
     }
 
+    /// The priority that a rule gave to the request, where it says none itself.
+    pub(super) fn priority(&self) -> Option<i32> {
+        self.decision.as_ref()?.priority
+    }
+
     /// The route, as it is told.
     pub(super) fn told(&self, request: &Request, choice: &Choice<'_>) -> Route {
         let route = Route {
             model: self.spec.id.clone(),
-            reason: "the path asked for".to_owned(),
+            reason: if self.compares { "examples of rules name it" } else { "the path asked for" }.to_owned(),
             format: self.spec.format.clone(),
             backend: choice.backend.full_id(),
             device: choice.device.map_or_else(|| "unknown".to_owned(), |d| d.id.clone()),
             rejected: choice.rejected.clone(),
-            by: "path",
+            by: if self.compares { "similar" } else { "path" },
             rule: None,
             degraded_from: None,
             degraded: Vec::new(),

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::routing::Facts;
+use super::similar::Known;
 use crate::config::{Changes, Config, Task};
 use crate::error::{Error, Result};
 use crate::pipeline::Prepared;
@@ -28,6 +29,8 @@ pub(super) struct Setup {
     pipelines: Mutex<Kept>,
     /// The tokens of models that transcribe.
     vocabularies: Mutex<BTreeMap<String, Arc<Vocabulary>>>,
+    /// Vectors of texts that rules compare.
+    pub(super) vectors: Known,
 }
 
 /// The rules of a checked configuration, with the classifier whose weights it names.
@@ -57,6 +60,7 @@ impl Setup {
             facts: Mutex::default(),
             pipelines: Mutex::new(pipelines),
             vocabularies: Mutex::default(),
+            vectors: Known::default(),
         })
     }
 

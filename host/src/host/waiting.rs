@@ -14,14 +14,32 @@ use crate::models::{Spec, State};
 use crate::pipeline::Request;
 
 /// What a refused caller is told to wait: at least, for a model that was never loaded, and at most.
-const WAIT: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(60)];
+const WAIT: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(600)];
 
 /// The models that are loaded for nobody in particular.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Mutex<BTreeSet<String>>);
+pub(super) struct Ahead(Mutex<Ids>);
+
+#[derive(Debug, Default)]
+struct Ids {
+    /// Those that are being loaded.
+    loading: BTreeSet<String>,
+    /// Those that are to be, as soon as somebody can.
+    wanted: BTreeSet<String>,
+}
 
 impl Ahead {
-    fn ids(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    /// Whether this one is being loaded.
+    pub(super) fn loads(&self, id: &str) -> bool {
+        self.ids().loading.contains(id)
+    }
+
+    /// This one is to be loaded, with the next request that comes or this one.
+    pub(super) fn want(&self, id: &str) {
+        self.ids().wanted.insert(id.to_owned());
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Ids> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -33,7 +51,15 @@ impl Host {
     /// `model-loading` with how long to wait; why the latest load failed, since waiting would not help; `model-not-found`
     /// and what else finding the model may refuse.
     pub fn may_begin(self: &Arc<Self>, request: &Request) -> Result<()> {
-        self.may_begin_with(|setup| self.foresee(setup, request))
+        let may = self.may_begin_with(|setup| self.foresee(setup, request));
+        let wanted = std::mem::take(&mut self.ahead.ids().wanted);
+        for id in wanted {
+            // Without it rules are passed over, and no request fails.
+            if let Err(error) = self.load_ahead(&id) {
+                tracing::error!(model = id, code = error.code(), "not loaded: {}", error.message());
+            }
+        }
+        may
     }
 
     /// As [`may_begin`](Self::may_begin), for what is no request but needs a model of text.
@@ -59,7 +85,10 @@ impl Host {
             (state, _) if state.is_in_memory() => return Ok(()),
             (State::Loading, _) => {}
             (_, failure) => {
-                self.load_ahead(&spec)?;
+                if let Some(error) = self.models.back_off(&spec.id) {
+                    return Err(error);
+                }
+                self.load_ahead(&spec.id)?;
                 // After a panic the next load may well be good.
                 if let Some(failure) = failure.filter(|failure| failure.breaks == 0) {
                     return Err(Error::new(failure.code, failure.message));
@@ -67,27 +96,30 @@ impl Host {
             }
         }
         let [least, unknown, most] = WAIT;
-        let wait = self.models.took_to_load(&spec.id).unwrap_or(unknown).clamp(least, most);
+        let wait = self.models.left_to_load(&spec.id).unwrap_or(unknown).clamp(least, most);
+        // In whole seconds, of which none is too few.
+        let wait = Duration::from_secs(wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
         Err(Error::new("model-loading", format!("`{}` is being loaded", spec.id))
             .help("try again, or set `server.while_loading = \"wait\"`")
             .retry_after(wait))
     }
 
-    fn load_ahead(self: &Arc<Self>, spec: &Spec) -> Result<()> {
-        if !self.ahead.ids().insert(spec.id.clone()) {
+    fn load_ahead(self: &Arc<Self>, id: &str) -> Result<()> {
+        if !self.ahead.ids().loading.insert(id.to_owned()) {
             return Ok(());
         }
-        let (host, id) = (Arc::clone(self), spec.id.clone());
+        let (host, wanted) = (Arc::clone(self), id.to_owned());
         let work = move || {
-            let find = |setup: &Setup| Spec::of_model(super::configured(&setup.config, &id)?).map(Arc::new);
+            let find =
+                |setup: &Setup| Spec::of_model(super::configured(&setup.config, &wanted)?).map(Arc::new);
             if let Err(error) = host.lease_of(&find, &Cancel::new()) {
-                tracing::error!(model = id, code = error.code(), "not loaded: {}", error.message());
+                tracing::error!(model = wanted, code = error.code(), "not loaded: {}", error.message());
             }
-            host.ahead.ids().remove(&id);
+            host.ahead.ids().loading.remove(&wanted);
         };
         let begun = std::thread::Builder::new().name("load".to_owned()).spawn(work);
         begun.map(drop).map_err(|error| {
-            self.ahead.ids().remove(&spec.id);
+            self.ahead.ids().loading.remove(id);
             Error::new("internal", format!("no thread to load with: {error}"))
         })
     }

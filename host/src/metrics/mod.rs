@@ -60,6 +60,7 @@ pub struct Metrics {
     tokens: Counters,
     routes: Counters,
     degraded: Counters,
+    not_compared: Counters,
     refusals: Counters,
     cancelled: Counters,
     reloads: Counters,
@@ -108,13 +109,18 @@ impl Default for Metrics {
         let routes = counter(
             &mut registry,
             "route_decisions",
-            "Requests by the model that they went to, what led there (a rule's id, or asked, default, only, path), and \
+            "Requests by the model that they went to, what led there (a rule's id, or asked, default, only, path, similar), and \
              whether that was a degradation",
         );
         let degraded = counter(
             &mut registry,
             "route_degraded",
             "Requests that went to another model than the first of their ladder",
+        );
+        let not_compared = counter(
+            &mut registry,
+            "route_not_compared",
+            "Comparisons with the examples of rules whose model could not be asked, by the code: the rules were passed over",
         );
         let refusals = counter(
             &mut registry,
@@ -144,6 +150,7 @@ impl Default for Metrics {
             tokens,
             routes,
             degraded,
+            not_compared,
             refusals,
             cancelled,
             reloads,
@@ -197,6 +204,12 @@ impl Metrics {
         let first_token = self.first_token.get_or_create(&model).clone();
         let between_tokens = self.between_tokens.get_or_create(&model).clone();
         Meter { metrics: self, labels, begun: Instant::now(), token: None, first_token, between_tokens }
+    }
+
+    /// A model could not say how near a request is to the examples of a rule.
+    pub fn not_compared(&self, model: &str, code: &str) {
+        let labels = vec![("model", model.to_owned()), ("code", code.to_owned())];
+        self.not_compared.get_or_create(&labels).inc();
     }
 
     /// An answer is an error.

@@ -8,6 +8,7 @@ use super::fleet::DeviceUse;
 use super::loaded::Loaded;
 use super::status::{Change, Failure, State, Status};
 use super::store::Models;
+use crate::error::Error;
 
 /// Models and devices at one moment.
 #[derive(Debug, Clone, Default)]
@@ -82,9 +83,16 @@ impl Models {
         (shelf.fleet.state(id), shelf.fleet.failure(id).cloned())
     }
 
-    /// How long loading a model took the latest time.
-    pub fn took_to_load(&self, id: &str) -> Option<Duration> {
-        self.loads(id).map(|(_, latest)| latest)
+    /// How long it will be until a model is loaded, if that takes as long as the latest time; `None` when it never was.
+    pub fn left_to_load(&self, id: &str) -> Option<Duration> {
+        let shelf = self.shelf();
+        shelf.fleet.left_to_load(id, self.now())
+    }
+
+    /// Why a model is not loaded now, and when it is tried again; `None` when a request may try.
+    pub fn back_off(&self, id: &str) -> Option<Error> {
+        let shelf = self.shelf();
+        shelf.fleet.back_off(id, self.now())
     }
 
     /// What these models are doing, and all others that are in memory.

@@ -354,7 +354,7 @@ impl Models {
         }
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.begun.elapsed()
     }
 

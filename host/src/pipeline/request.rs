@@ -144,7 +144,7 @@ pub struct Route {
     pub device: String,
     /// Why not the other backends.
     pub rejected: Vec<crate::plugins::Rejection>,
-    /// What led to the model: `asked`, `rule`, `default`, `only` or `path`.
+    /// What led to the model: `asked`, `rule`, `default`, `only`, `path`, or `similar` for one that compares texts for a rule.
     pub by: &'static str,
     /// The rule that applied.
     pub rule: Option<String>,

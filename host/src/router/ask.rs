@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::intent::Intent;
+use super::similar::Similar;
 use crate::config::{Feature, Task};
 
 /// A request, as far as a decision looks at it. Its JSON can be decided on again.
@@ -49,6 +50,9 @@ pub struct Ask {
     /// What that text wants, where somebody found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
+    /// How near that text is to examples, where somebody found out, by the names of the comparisons.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub similar: BTreeMap<String, Similar>,
     /// Whether the words of conditions were in the text, by condition.
     #[serde(default)]
     pub words: BTreeMap<String, bool>,
@@ -71,6 +75,7 @@ impl Ask {
             minute: 0,
             text: None,
             intent: None,
+            similar: BTreeMap::new(),
             words: BTreeMap::new(),
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::intent::Intent;
 use super::predict::Prediction;
+use super::similar::Similar;
 use crate::config::{Cost, Task};
 use crate::error::Error;
 use crate::models::State;
@@ -30,6 +31,9 @@ pub struct Decision {
     pub breaks: Vec<Reason>,
     /// How long the chosen one is predicted to take.
     pub predicted: Option<Prediction>,
+    /// The priority that the rule gives to requests that say none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
     /// What the prompt wants, where a rule that was looked at asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
@@ -102,6 +106,9 @@ pub struct Step {
     pub rule: RuleId,
     /// The condition that the request does not meet; the rule applied when there is none.
     pub failed: Option<Cow<'static, str>>,
+    /// How near the request is to the rule's examples, where everything else about it held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similar: Option<Similar>,
 }
 
 /// A model that was considered.

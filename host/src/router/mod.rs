@@ -13,6 +13,7 @@ mod intent;
 mod predict;
 mod record;
 mod rules;
+mod similar;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,10 @@ mod words;
 pub use ask::Ask;
 pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, RuleId, Step};
 pub use intent::{Classifier, Intent};
-pub use predict::Prediction;
+pub use predict::{Prediction, predict};
 pub use record::{Ended, Record};
 pub use rules::Rules;
+pub use similar::{Comparison, Similar, nearest};
 pub use snapshot::{Average, Device, Model, Observed, Snapshot};
 
 use sha2::{Digest, Sha256};
@@ -51,6 +53,7 @@ pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
         degraded: None,
         breaks: Vec::new(),
         predicted: None,
+        priority: rule.and_then(|rule| rule.priority),
         intent,
         steps,
         candidates: Vec::new(),

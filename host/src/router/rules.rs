@@ -10,6 +10,7 @@ use super::ask::Ask;
 use super::decision::{Decision, RuleId, Step};
 use super::fingerprint;
 use super::intent::{Classifier, Intent};
+use super::similar::{Comparison, Similar};
 use super::words::Words;
 use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When, suggest};
 use crate::error::{Error, Result};
@@ -49,6 +50,9 @@ pub(super) struct Compiled {
     regex: Option<String>,
     /// How sure the classifier must be, in thousandths.
     least: u16,
+    /// The examples that a request must be near to.
+    similar: Option<Comparison>,
+    pub(super) priority: Option<i32>,
     pub(super) plan: Plan,
     pub(super) policies: Routing,
 }
@@ -105,6 +109,12 @@ impl Rules {
                 keywords: rule.when.keywords.as_ref().map(|words| format!("keywords {}", words.join(", "))),
                 regex: rule.when.regex.as_ref().map(|regex| format!("regex {regex}")),
                 least: rule.when.min_confidence.unwrap_or(config.routing.intent.min_confidence).get(),
+                similar: rule
+                    .when
+                    .similar
+                    .as_ref()
+                    .map(|similar| Comparison::new(similar, &config.routing.similar)),
+                priority: rule.priority.map(|priority| priority.0),
                 when: rule.when.clone(),
                 plan: config.steps_of(&rule.targets).map(plan).unwrap_or_default(),
                 policies: rule.policies(&config.routing),
@@ -192,12 +202,27 @@ impl Rules {
         let known = ask.intent.as_ref().is_some_and(|intent| intent.by == classifier.fingerprint());
         let asked = Cell::new(false);
         if !known {
-            self.walk(ask, &|| {
+            let intent = || {
                 asked.set(true);
                 None
-            });
+            };
+            self.walk(ask, &intent, &|comparison| ask.similar.get(&comparison.name).cloned());
         }
         asked.get()
+    }
+
+    /// What the text has to be compared with next: of the first rule that may apply, asks for that, and nobody has found out.
+    pub fn wants_similar(&self, ask: &Ask) -> Option<&Comparison> {
+        ask.text.as_deref().filter(|text| !text.trim().is_empty())?;
+        let (wanted, intent) = (Cell::new(None), OnceCell::new());
+        self.walk(ask, &|| intent.get_or_init(|| self.intent_of(ask)).clone(), &|comparison| {
+            let known = ask.similar.get(&comparison.name).cloned();
+            if known.is_none() {
+                wanted.set(wanted.get().or(Some(comparison)));
+            }
+            known
+        });
+        wanted.get()
     }
 
     /// What the ask wants: as these weights said before, or say now, or else as others said.
@@ -211,16 +236,23 @@ impl Rules {
     /// The first rule that applies, all that were looked at, and what the text wants, if one of them asked for that.
     pub(super) fn first(&self, ask: &Ask) -> (Option<&Compiled>, Vec<Step>, Option<Intent>) {
         let intent = OnceCell::new();
-        let (rule, steps) = self.walk(ask, &|| intent.get_or_init(|| self.intent_of(ask)).clone());
+        let similar = |comparison: &Comparison| ask.similar.get(&comparison.name).cloned();
+        let (rule, steps) = self.walk(ask, &|| intent.get_or_init(|| self.intent_of(ask)).clone(), &similar);
         (rule, steps, intent.into_inner().flatten())
     }
 
-    /// The first rule that applies, and all that were looked at. `intent` says what the text wants.
-    fn walk(&self, ask: &Ask, intent: &dyn Fn() -> Option<Intent>) -> (Option<&Compiled>, Vec<Step>) {
+    /// The first rule that applies, and all that were looked at. `intent` says what the text wants, `similar` how near it is
+    /// to examples: that costs most, and is looked at last.
+    fn walk<'r>(
+        &'r self,
+        ask: &Ask,
+        intent: &dyn Fn() -> Option<Intent>,
+        similar: &dyn Fn(&'r Comparison) -> Option<Similar>,
+    ) -> (Option<&'r Compiled>, Vec<Step>) {
         let found = OnceCell::new();
         let mut steps = Vec::with_capacity(self.rules.len());
         for (index, rule) in self.rules.iter().enumerate() {
-            let failed = rule.failed(
+            let mut failed = rule.failed(
                 ask,
                 || {
                     let found =
@@ -229,7 +261,12 @@ impl Rules {
                 },
                 intent,
             );
-            let step = Step { rule: rule.id.clone(), failed: failed.map(Cow::Borrowed) };
+            let comparison = rule.similar.as_ref().filter(|_| failed.is_none());
+            let near = comparison.and_then(similar);
+            if comparison.is_some_and(|one| !near.as_ref().is_some_and(|near| one.holds(near))) {
+                failed = Some("similar");
+            }
+            let step = Step { rule: rule.id.clone(), failed: failed.map(Cow::Borrowed), similar: near };
             steps.push(step);
             if failed.is_none() {
                 return (Some(rule), steps);
@@ -238,16 +275,19 @@ impl Rules {
         (None, steps)
     }
 
-    /// Whether a rule may have been passed over only because the ask no longer has its words.
+    /// Whether a rule may have been passed over only because the ask no longer has its words, or was never compared with the
+    /// rule's examples.
     pub fn unsure(&self, ask: &Ask, steps: &[Step]) -> bool {
+        let wordless = ask.text.is_none();
         let missing = |name: &Option<String>| name.as_ref().is_some_and(|name| !ask.words.contains_key(name));
         let may_apply = |(rule, step): (&Compiled, &Step)| match step.failed.as_deref() {
-            Some("keywords") => missing(&rule.keywords),
-            Some("regex") => missing(&rule.regex),
-            Some("intent") => self.wants_intent(ask),
+            Some("keywords") => wordless && missing(&rule.keywords),
+            Some("regex") => wordless && missing(&rule.regex),
+            Some("intent") => wordless && self.wants_intent(ask),
+            Some("similar") => step.similar.is_none(),
             _ => false,
         };
-        ask.text.is_none() && self.rules.iter().zip(steps).any(may_apply)
+        self.rules.iter().zip(steps).any(may_apply)
     }
 
     /// The ask without its words, but with what the rules that this decision looked at found in them: it stays the same.

@@ -111,6 +111,8 @@ fn the_explanation_is_a_table() {
     routing.intent.min_confidence  0.6            built in
     routing.otherwise              "best"         built in
     routing.record                 "facts"        built in
+    routing.similar.min            0.75           built in
+    routing.similar.wait           "5s"           built in
     routing.warm_only              false          built in
     aliases                        {}             built in
     models                         []             built in

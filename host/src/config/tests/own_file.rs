@@ -70,7 +70,7 @@ fn the_examples_of_the_page_about_routing_are_read() {
     for block in blocks {
         // What an example speaks of without showing it.
         let key = |name| format!("[[server.keys]]\nname = \"{name}\"\nsha256 = \"{}\"\n", "0".repeat(64));
-        let models = ["large", "medium", "small", "coder", "large-q4", "large-cpu"]
+        let models = ["large", "medium", "small", "coder", "large-q4", "large-cpu", "vectors"]
             .map(|id| format!("[[models]]\nid = \"{id}\"\npath = \"chat.gguf\"\ntask = \"chat\"\n"))
             .into_iter()
             .filter(|model| !block.contains(model.lines().nth(1).unwrap()));

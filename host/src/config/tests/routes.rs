@@ -82,6 +82,10 @@ fn every_condition_and_policy_is_read() {
         when.header.x-tier = "gold"
         when.intent = ["code", "maths"]
         when.min_confidence = 0.75
+        when.similar = {{ model = "small", examples = "money back", min = 0.8 }}
+        priority = "low"
+        [routing.similar]
+        wait = "2s"
         [routing.intent]
         min_confidence = 1
         "#
@@ -104,6 +108,11 @@ fn every_condition_and_policy_is_read() {
     assert_eq!(rule.when.min_confidence, Some(Share::thousandths(750)));
     assert_eq!(written["routes"][0]["when"]["min_confidence"], 0.75);
     assert_eq!(config.routing.intent.min_confidence.get(), 1000);
+    let similar = rule.when.similar.as_ref().unwrap();
+    assert_eq!((&*similar.model, similar.min), ("small", Some(Share::thousandths(800))));
+    assert_eq!(written["routes"][0]["when"]["similar"]["examples"], "money back");
+    assert_eq!((config.routing.similar.min.get(), config.routing.similar.wait), (750, Period::seconds(2)));
+    assert_eq!(rule.priority, Some(Priority(-10)));
 }
 
 #[test]
@@ -178,6 +187,9 @@ fn a_remote_model_is_read_and_what_only_models_here_have_is_refused() {
 
 #[test]
 fn every_contradiction_has_its_code() {
+    let similar = |model: &str, examples: &str| {
+        format!("when.similar = {{ model = \"{model}\", examples = {examples} }}\n")
+    };
     let rule = |rest: &str| format!("[[routes]]\nid = \"r\"\nuse = \"large\"\n{rest}\n");
     for (toml, code) in [
         (rule("when.min_tokens = 9\nwhen.max_tokens = 3"), "config-conflict"),
@@ -194,6 +206,17 @@ fn every_contradiction_has_its_code() {
         (rule("when.min_confidence = 0.5"), "config-conflict"),
         (rule("when.intent = \"code\"\nwhen.min_confidence = 60"), "config-invalid-value"),
         (rule("when.intent = \"code\"\nwhen.min_confidence = nan"), "config-invalid-value"),
+        (rule(&similar("smal", "\"a\"")), "config-unknown-reference"),
+        (rule(&similar("boxes", "\"a\"")), "config-conflict"),
+        (rule(&(similar("any", "\"a\"") + "[aliases]\nany = \"small\"")), "config-conflict"),
+        (rule(&similar("small", "[]")), "config-invalid-value"),
+        (rule(&similar("small", "[\"a\", \" \"]")), "config-invalid-value"),
+        (rule(&similar("small", &format!("{:?}", vec!["a"; 65]))), "config-invalid-value"),
+        (rule(&similar("small", &format!("{:?}", "é".repeat(2001)))), "config-invalid-value"),
+        (rule("when.similar = { model = \"small\" }"), "config-missing-key"),
+        (rule("when.similar = { model = \"small\", examples = \"a\", min = 2 }"), "config-invalid-value"),
+        (rule("[routing.similar]\nwait = \"0s\""), "config-invalid-value"),
+        (rule("priority = \"urgent\""), "config-invalid-value"),
         (rule("[routing.intent]\nmodel = \"nowhere.safetensors\""), "config-file-missing"),
         ("[routing]\nwarm_only = true\notherwise = \"refuse\"\n[defaults]\nchat = \"small\"".to_owned(), "config-conflict"),
         (
@@ -216,6 +239,7 @@ fn every_contradiction_has_its_code() {
         rule("when.min_tokens = 3\nwhen.max_tokens = 9"),
         rule("[[routes]]\nid = \"late\"\nuse = \"small\"\nwhen.model = \"x\""),
         rule("when.intent = \"code\""),
+        rule(&similar("small", &format!("{:?}", vec!["é".repeat(2000); 64]))),
         // Another rule loads what the default then finds.
         "[routing]\nwarm_only = true\notherwise = \"refuse\"\n[defaults]\nchat = \"small\"\n[[routes]]\nid = \"r\"\nuse = \"small\"\n\
          when.model = \"x\"\nwarm_only = false"
@@ -224,6 +248,30 @@ fn every_contradiction_has_its_code() {
     ] {
         house(&toml).load().unwrap_or_else(|problems| panic!("{toml}: {problems}"));
     }
+}
+
+#[test]
+fn a_model_that_cannot_compare_texts_is_refused_once_it_was_looked_at() {
+    let config = House::new(
+        "[[models]]\nid = \"m\"\npath = \"chat.gguf\"\n[[models]]\nid = \"near\"\npath = \"yolo.onnx\"\n\
+         [[routes]]\nid = \"r\"\nuse = \"m\"\nwhen.similar = { model = \"near\", examples = \"a\" }",
+    )
+    .load()
+    .unwrap();
+    let known = |task, too_large: Option<&str>| {
+        config.check_known(&|id| match id {
+            "near" => Known { task: Some(task), too_large: too_large.map(str::to_owned), ..Known::default() },
+            _ => Known::default(),
+        })
+    };
+    let said = known(Task::Detect, None).unwrap_err().to_string();
+    assert!(
+        said.contains("the rule `r`: the model `near` is for the task `detect`, not for embed"),
+        "{said}"
+    );
+    let said = known(Task::Embed, Some("it needs 9 GiB")).unwrap_err().to_string();
+    assert!(said.contains("the rule `r` can never apply: it needs 9 GiB"), "{said}");
+    assert!(known(Task::Embed, None).is_ok() && known(Task::Chat, None).is_ok());
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Fleet {
 
     fn load(&mut self, session: u64, bytes: Bytes) {
         if let Some(admitted) = self.sessions.get_mut(&session) {
-            admitted.phase = Phase::Loading;
+            (admitted.phase, admitted.begun) = (Phase::Loading, self.now);
             self.ledger.hold(session, bytes);
             self.effects.push(Effect::Load { session });
             self.disturb(session);

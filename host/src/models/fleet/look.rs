@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::ledger::less;
+use super::record::Rest;
 use super::session::{Phase, Session};
 use super::{Bytes, DeviceUse, Fleet};
+use crate::error::Error;
 use crate::models::status::{Failure, State};
 
 impl Fleet {
@@ -86,6 +88,29 @@ impl Fleet {
         let current = self.records.get(model)?.current?;
         let session = self.sessions.get(&current).filter(|session| session.sleeps())?;
         Some(less(&session.awake, self.ledger.holding(current)?))
+    }
+
+    /// How long it will be until a model is loaded, if that takes as long as the latest time: what has passed of a load is
+    /// taken off, what it has to rest before is added. `None` when it never was.
+    pub fn left_to_load(&self, model: &str, now: Duration) -> Option<Duration> {
+        let record = self.records.get(model).filter(|record| record.loads > 0)?;
+        let current = record.current.and_then(|current| self.sessions.get(&current));
+        let passed = current.filter(|session| session.phase == Phase::Loading);
+        let passed = passed.map_or(Duration::ZERO, |session| now.saturating_sub(session.begun));
+        let rest = match record.rest(model, now) {
+            Some(Rest::Until(until)) => until.saturating_sub(now),
+            _ => Duration::ZERO,
+        };
+        Some(record.took.saturating_sub(passed).saturating_add(rest))
+    }
+
+    /// Why a model that is not in memory is not loaded now, with how long that is so; `None` when a request may try.
+    pub fn back_off(&self, model: &str, now: Duration) -> Option<Error> {
+        let record = self.records.get(model).filter(|record| record.current.is_none())?;
+        match record.rest(model, now) {
+            Some(Rest::Refused(error)) => Some(error),
+            _ => None,
+        }
     }
 
     /// How often a model was found to leak.

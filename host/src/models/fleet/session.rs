@@ -56,6 +56,8 @@ pub(super) struct Session {
     pub(super) closing: bool,
     /// Requests that use it.
     pub(super) in_flight: usize,
+    /// When its load was begun.
+    pub(super) begun: Duration,
     /// When a request last began or ended to.
     pub(super) used: Duration,
     /// How long loading it took.
@@ -89,6 +91,7 @@ impl Session {
             again: false,
             closing: false,
             in_flight: 0,
+            begun: now,
             used: now,
             cost: Duration::ZERO,
             asleep: None,

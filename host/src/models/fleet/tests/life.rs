@@ -131,6 +131,50 @@ fn who_waits_while_a_model_rests_is_served_after() {
 }
 
 #[test]
+fn how_long_a_load_still_takes_is_what_the_latest_took_less_what_has_passed() {
+    let milliseconds = Duration::from_millis;
+    let mut stage = Stage::new();
+    let left = |stage: &Stage| stage.fleet.left_to_load("a", stage.now);
+    assert_eq!(left(&stage), None, "it was never loaded");
+    let session = stage.leave("a", 60);
+    stage.tell(Event::Unload { model: "a".into() });
+    stage.unloaded(session);
+    stage.effects();
+    assert_eq!(left(&stage), Some(milliseconds(100)));
+    stage.ask("a");
+    let session = stage.begun();
+    stage.wait(milliseconds(500));
+    assert_eq!(left(&stage), Some(milliseconds(100)), "what it needs is found out, and it is not loaded yet");
+    stage.estimated(session, 60);
+    stage.now += milliseconds(40);
+    assert_eq!(left(&stage), Some(milliseconds(60)));
+    stage.now += milliseconds(500);
+    assert_eq!(left(&stage), Some(Duration::ZERO), "it takes longer this time");
+}
+
+#[test]
+fn a_model_that_rests_after_failures_says_until_when() {
+    let mut stage = Stage::new();
+    let fails = |stage: &mut Stage| {
+        stage.ask("a");
+        let session = stage.begun();
+        stage.tell(Event::Failed { session, error: Error::new("model-invalid", "it is damaged") });
+        stage.effects();
+        stage.fleet.back_off("a", stage.now)
+    };
+    assert_eq!(fails(&mut stage), None, "the next request may find it mended");
+    let wait = |error: Option<Error>| error.and_then(|error| error.wait());
+    assert_eq!(wait(fails(&mut stage)), Some(seconds(1)));
+    stage.now += seconds(1);
+    let refused = fails(&mut stage).unwrap();
+    assert_eq!((refused.code(), refused.wait()), ("model-invalid", Some(seconds(2))));
+    stage.now += seconds(1);
+    assert_eq!(wait(stage.fleet.back_off("a", stage.now)), Some(seconds(1)));
+    stage.now += seconds(1);
+    assert_eq!(stage.fleet.back_off("a", stage.now), None);
+}
+
+#[test]
 fn all_who_wait_for_a_load_that_fails_are_told_why_once() {
     let mut stage = Stage::new();
     let asked = [stage.ask("a"), stage.ask("a")];
