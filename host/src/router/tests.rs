@@ -284,7 +284,7 @@ fn a_model_that_sleeps_is_warm_and_has_lost_its_caches() {
     assert!(decision.reason(Task::Chat).contains("1024 MiB"), "{}", decision.reason(Task::Chat));
     // Nobody goes to it for what it had in its cache.
     let mut snapshot = self::snapshot();
-    snapshot.affinity = Some("medium".to_owned());
+    snapshot.affinity = [(Affinity::Session, "medium".to_owned())].into();
     let rules = rules("[[routes]]\nid = \"r\"\nuse = [\"medium\", \"small\"]\naffinity = \"session\"");
     let chosen = |snapshot: &Snapshot| decide(&rules, &chat("Hello"), snapshot).chosen.unwrap();
     assert_eq!(chosen(&snapshot), "medium");
