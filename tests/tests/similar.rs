@@ -189,7 +189,7 @@ fn who_may_not_wait_for_a_load_does_not_wait_for_that_of_the_embedder() {
 #[test]
 fn a_rule_for_the_model_that_compares_leads_in_no_circle() {
     let rule = "[[routes]]\nid = \"again\"\nuse = \"other\"\n\
-                when = { model = \"vectors\", similar = { model = \"vectors\", examples = \"two\", min = 0 } }\n";
+                when = { model = \"vectors\", similar = { model = \"vectors\", examples = \"a red circle above a blue square\", min = 0 } }\n";
     let other = vectors().replace("id = \"vectors\"", "id = \"other\"");
     let server = server(&(rule.to_owned() + &vectors() + &other));
     let body = json!({ "model": "vectors", "input": NEAR });

@@ -288,16 +288,14 @@ fn ten_models_answer_rightly_where_three_fit() {
         killed > 0 && crashed <= killed * CLIENTS as u64,
         "{killed} workers killed, {crashed} requests lost"
     );
-    let loads: u64 = server.get("/admin/models").unwrap().json().unwrap()["models"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|model| model["loads"].as_u64().unwrap())
-        .sum();
-    assert!(loads > 10, "models came and went: {loads} loads");
+    let status = server.get("/admin/models").unwrap().json().unwrap();
+    let models = status["models"].as_array().unwrap();
+    let sum = |what: &str| models.iter().map(|model| model[what].as_u64().unwrap()).sum::<u64>();
+    let (loads, wakes) = (sum("loads"), sum("wakes"));
+    assert!(loads + wakes > 10, "models came and went: {loads} loads, {wakes} wakes");
     println!(
         "{rounds} rounds in {:.0?}: {asked} requests, each answered rightly but {} that a killed worker had; {killed} \
-         workers killed; {loads} loads; {} decisions made again; at most {} of {} KiB held",
+         workers killed; {loads} loads, {wakes} wakes; {} decisions made again; at most {} of {} KiB held",
         begun.elapsed(),
         crashed,
         kept.len(),

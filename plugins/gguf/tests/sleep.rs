@@ -48,7 +48,8 @@ fn it_wakes_with_the_same_answers_and_an_empty_cache() {
     assert!(total(&asleep) < total(&awake) && asleep == sleep.estimate().unwrap());
     let numbers = stats(&*session);
     assert_eq!((numbers.cache_tokens_total, numbers.cache_tokens_used), (0, 0));
-    assert_eq!(numbers.generated_tokens, before.generated_tokens);
+    // What was counted stays: three answers, the last of which the engine may count a moment after it was given.
+    assert_eq!(numbers.generated_tokens, 3 * 16);
     // What needs no context works asleep, and wakes nobody.
     assert_eq!(session.signature(), signature);
     assert!(!session.tokenize(&Prompt::text("a")).unwrap().is_empty());
