@@ -339,7 +339,10 @@ fn a_request_says_how_long_it_may_take() {
         body["temperature"] = json!(2.0);
         body["logit_bias"] = bias.clone();
         let (status, error) = server.post_json(path, &body).unwrap().refusal().unwrap();
-        assert_eq!((status, &error["code"]), (503, &json!("request-timeout")), "{path}: {error}");
+        // Once a machine was seen to be slower than that, it is said before rather than after.
+        let code = error["code"].as_str().unwrap();
+        let late = code == "request-timeout" || path != CHAT && code == "deadline-unmet";
+        assert!(status == 503 && late, "{path}: {error}");
         body["stream"] = json!(true);
         // On a slow machine the first token may come later than that; then there is no stream to break.
         let broken = [0.25, 1.0, 4.0, 16.0].into_iter().find_map(|seconds| {
