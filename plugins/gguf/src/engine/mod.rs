@@ -160,6 +160,9 @@ impl Engine {
             asleep: Arc::clone(&asleep),
             counters: Arc::clone(&counters),
         };
+        // Whoever has the session may ask before the thread has begun.
+        life.counters.slots.store(life.settings.slots, Ordering::Relaxed);
+        life.counters.cache_total.store(worker::cells(&tools.context), Ordering::Relaxed);
         let thread =
             std::thread::Builder::new().name("pajamas-gguf".into()).spawn(move || life.live(tools)).map_err(
                 |e| PluginError::new(codes::INTERNAL, format!("the engine's thread cannot be started: {e}")),

@@ -45,7 +45,6 @@ impl<'l> Worker<'l> {
         let model = Arc::clone(context.model());
         // A padding token must leave no trace: no state advanced, nothing pushed out of a window.
         let pads = !context.is_unified() && !model.is_recurrent() && model.sliding_window() == 0;
-        life.counters.slots.store(life.settings.slots, Ordering::Relaxed);
         life.counters.cache_total.store(cells(&context), Ordering::Relaxed);
         let (queue, batch) = (Queue::default(), Batch::new());
         Self { life, context, model, drafter, slots, queue, batch, pads, round: 0 }
@@ -327,6 +326,6 @@ impl<'l> Worker<'l> {
 }
 
 /// Tokens the cache has room for.
-fn cells(context: &Context) -> u64 {
+pub(super) fn cells(context: &Context) -> u64 {
     if context.has_cache() { u64::from(context.cache_length()) } else { 0 }
 }
