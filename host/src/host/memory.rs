@@ -98,7 +98,7 @@ struct Ring {
     next: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     number: u64,
     json: String,
@@ -145,14 +145,19 @@ impl Decisions {
 
     /// One of those that are kept.
     pub(super) fn one(&self, number: u64) -> Option<Value> {
-        let ring = lock(&self.0);
-        let place = ring.kept.binary_search_by_key(&number, |kept| kept.number).ok()?;
-        ring.kept[place].told()
+        let kept = {
+            let ring = lock(&self.0);
+            let place = ring.kept.binary_search_by_key(&number, |kept| kept.number).ok()?;
+            ring.kept[place].clone()
+        };
+        kept.told()
     }
 
     /// All that are kept, each model's reasons also in words.
     pub(super) fn all(&self) -> Vec<Value> {
-        lock(&self.0).kept.iter().filter_map(Kept::told).collect()
+        // Read without the lock, which every request takes.
+        let kept = lock(&self.0).kept.clone();
+        kept.iter().filter_map(Kept::told).collect()
     }
 }
 

@@ -5,10 +5,12 @@ mod decision_log;
 mod memory;
 mod quota;
 mod recommend;
+mod record;
 mod reload;
 mod routing;
 mod setup;
 mod similar;
+mod snapshot;
 mod vectors;
 mod waiting;
 mod warm;
@@ -33,7 +35,7 @@ use crate::remote;
 use crate::stages::Stages;
 pub use ask::{ask as ask_of, sensed};
 use memory::Memory;
-use quota::{counted, with_wait};
+use quota::{counted, priority, with_wait};
 pub use recommend::recommended;
 pub use reload::{Cause, Refused, Reload};
 use routing::{Compared, Excluded, Routed, unknown};
@@ -162,7 +164,7 @@ impl Host {
             let setup = self.current.get();
             let routed = find(&setup, &request, &excluded)?;
             let key = request.params.hints.key.as_deref();
-            request.params.priority = self.priority(said, routed.priority(), key);
+            request.params.priority = priority(&setup.config, said, routed.priority(), key);
             let spec = &*routed.spec;
             let choice = match self.plugins.choose(spec.asked()) {
                 Ok(choice) => choice,

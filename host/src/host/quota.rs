@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::ask::ask;
 use super::{Events, Host};
 use crate::admission::{Allowance, Comer, Limits, Pass, Waiting};
-use crate::config::Key;
+use crate::config::{Config, Key};
 use crate::error::Result;
 use crate::models::Spec;
 use crate::pipeline::{Event, Outcome, Output, Request};
@@ -52,28 +52,26 @@ impl Host {
         Comer { model: &spec.id, slots, priority: request.params.priority.unwrap_or(0), key }
     }
 
-    /// The priority of a request: what it says itself, or else the rule that took it, up to its key's, which holds where
-    /// neither says anything.
-    pub(super) fn priority(
-        &self,
-        said: Option<i32>,
-        of_rule: Option<i32>,
-        name: Option<&str>,
-    ) -> Option<i32> {
-        let said = said.or(of_rule);
-        let config = self.config();
-        let key: Option<&Key> =
-            config.server.keys.iter().find(|key| name.is_some_and(|name| *key.name == *name));
-        match (said, key.and_then(|key| key.priority)) {
-            (Some(said), Some(most)) => Some(said.min(most.0)),
-            (said, of_key) => said.or(of_key.map(|priority| priority.0)),
-        }
-    }
-
     fn limits(&self, name: &str) -> Option<Limits> {
         let config = self.config();
         let key = config.server.keys.iter().find(|key| *key.name == *name)?;
         Limits::of(key)
+    }
+}
+
+/// The priority of a request: what it says itself, or else the rule that took it, up to its key's, which holds where neither
+/// says anything.
+pub(super) fn priority(
+    config: &Config,
+    said: Option<i32>,
+    of_rule: Option<i32>,
+    key: Option<&str>,
+) -> Option<i32> {
+    let said = said.or(of_rule);
+    let key: Option<&Key> = config.server.keys.iter().find(|one| key.is_some_and(|name| *one.name == *name));
+    match (said, key.and_then(|key| key.priority)) {
+        (Some(said), Some(most)) => Some(said.min(most.0)),
+        (said, of_key) => said.or(of_key.map(|priority| priority.0)),
     }
 }
 

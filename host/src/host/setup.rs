@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::routing::Facts;
 use super::similar::Known;
+use super::snapshot::Facts;
 use crate::config::{Changes, Config, Task};
 use crate::error::{Error, Result};
 use crate::pipeline::Prepared;

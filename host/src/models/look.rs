@@ -13,12 +13,21 @@ use crate::error::Error;
 /// Models and devices at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Glance {
-    /// State and bytes by device, by model.
-    pub models: BTreeMap<String, (State, BTreeMap<String, u64>)>,
-    /// What models that sleep hold less than awake, by device, by model.
-    pub gave_back: BTreeMap<String, BTreeMap<String, u64>>,
+    /// By id.
+    pub models: BTreeMap<String, ModelGlance>,
     /// By device.
     pub devices: BTreeMap<String, DeviceGlance>,
+}
+
+/// What a model is doing, and its bytes by device.
+#[derive(Debug, Clone, Default)]
+pub struct ModelGlance {
+    /// Its state.
+    pub state: State,
+    /// What it holds, or has reserved.
+    pub held: BTreeMap<String, u64>,
+    /// What it holds less than awake, where it sleeps.
+    pub gave_back: BTreeMap<String, u64>,
 }
 
 /// The memory of a device, in bytes.
@@ -51,15 +60,19 @@ impl Models {
     pub fn glance<'i>(&self, ids: impl IntoIterator<Item = &'i str>) -> Glance {
         let shelf = self.shelf();
         let fleet = &shelf.fleet;
-        let model =
-            |id: &str| (id.to_owned(), (fleet.state(id), fleet.holding(id).cloned().unwrap_or_default()));
+        let model = |id: &str| {
+            let held = fleet.holding(id).cloned().unwrap_or_default();
+            let gave_back = fleet.gave_back(id).unwrap_or_default();
+            (id.to_owned(), ModelGlance { state: fleet.state(id), held, gave_back })
+        };
         let device = |DeviceUse { device, total, used, .. }: DeviceUse| {
             let (idle, room) = (fleet.idle(&device), fleet.room_on(&device).unwrap_or(total));
             (device, DeviceGlance { budget: total, room, held: used, idle })
         };
-        let models: BTreeMap<_, _> = ids.into_iter().map(model).collect();
-        let gave_back = models.keys().filter_map(|id| Some((id.clone(), fleet.gave_back(id)?))).collect();
-        Glance { models, gave_back, devices: fleet.devices().map(device).collect() }
+        Glance {
+            models: ids.into_iter().map(model).collect(),
+            devices: fleet.devices().map(device).collect(),
+        }
     }
 
     /// How often a model was loaded, and how long it took the latest time.

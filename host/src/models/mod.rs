@@ -18,7 +18,7 @@ mod wait;
 pub use fleet::{DeviceUse, Keep, by_device, is_lost};
 pub use lease::Lease;
 pub use loaded::Loaded;
-pub use look::{DeviceGlance, Glance};
+pub use look::{DeviceGlance, Glance, ModelGlance};
 pub use spec::Spec;
 pub use status::{Change, Failure, State, Status};
 pub use store::{Models, Order};

@@ -213,6 +213,7 @@ impl Rules {
 
     /// What the text has to be compared with next: of the first rule that may apply, asks for that, and nobody has found out.
     pub fn wants_similar(&self, ask: &Ask) -> Option<&Comparison> {
+        self.rules.iter().find(|rule| rule.similar.is_some())?;
         ask.text.as_deref().filter(|text| !text.trim().is_empty())?;
         let (wanted, intent) = (Cell::new(None), OnceCell::new());
         self.walk(ask, &|| intent.get_or_init(|| self.intent_of(ask)).clone(), &|comparison| {

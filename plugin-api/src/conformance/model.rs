@@ -198,12 +198,16 @@ pub(super) fn total(memory: &[Memory]) -> u64 {
     memory.iter().map(Memory::total).sum()
 }
 
-/// Estimates and uses may differ by 10 %, and by a little that nobody counts.
-fn memory(backend: &dyn Backend, request: &LoadRequest, subject: &Subject) -> Finding {
+/// Whether one number of bytes is off the other by more than 10 %, and a little that nobody counts.
+pub(super) fn is_off(one: u64, other: u64) -> bool {
     const NOISE: u64 = 1 << 20;
+    one.abs_diff(other) > other / 10 + NOISE
+}
+
+fn memory(backend: &dyn Backend, request: &LoadRequest, subject: &Subject) -> Finding {
     let estimated = total(&backend.estimate(request).map_err(fault("estimate"))?);
     let used = total(&subject.session.usage());
-    if estimated.abs_diff(used) > used / 10 + NOISE {
+    if is_off(estimated, used) {
         return Err(format!("{estimated} bytes estimated, {used} used: more than 10 % apart"));
     }
     passed(format!("{estimated} bytes estimated, {used} used"))

@@ -1,6 +1,6 @@
 //! Checks of sessions that can sleep: what they give back, and that they wake as they were.
 
-use super::model::{Subject, total};
+use super::model::{Subject, is_off, total};
 use super::runner::{Finding, Runner, fault, passed};
 use super::text;
 use crate::{Sleep, capability};
@@ -15,9 +15,7 @@ pub(super) fn check(runner: &mut Runner, subject: &Subject) {
     runner.run("wakes for a request", move || wakes_for_a_request(&a));
 }
 
-/// What is promised and what is held may differ by 10 %, and by a little that nobody counts.
 fn sleeps(subject: &Subject) -> Finding {
-    const NOISE: u64 = 1 << 20;
     let session = &*subject.session;
     let sleep = Sleep::of(session).ok_or("it is not offered any more")?;
     let promised = total(&sleep.estimate().map_err(fault("estimate"))?);
@@ -29,7 +27,7 @@ fn sleeps(subject: &Subject) -> Finding {
         }
     }
     let asleep = total(&session.usage());
-    if asleep > total(&awake) || asleep.abs_diff(promised) > promised / 10 + NOISE {
+    if asleep > total(&awake) || is_off(asleep, promised) {
         return Err(format!(
             "asleep it holds {asleep} bytes; awake it held {}, and it promised {promised}",
             total(&awake)

@@ -17,10 +17,6 @@ mod session;
 mod sleep;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod trace;
-#[cfg(test)]
-mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -162,7 +162,7 @@ impl Engine {
         };
         // Whoever has the session may ask before the thread has begun.
         life.counters.slots.store(life.settings.slots, Ordering::Relaxed);
-        life.counters.cache_total.store(worker::cells(&tools.context), Ordering::Relaxed);
+        life.counts(&tools);
         let thread =
             std::thread::Builder::new().name("pajamas-gguf".into()).spawn(move || life.live(tools)).map_err(
                 |e| PluginError::new(codes::INTERNAL, format!("the engine's thread cannot be started: {e}")),

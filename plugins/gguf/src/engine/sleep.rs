@@ -9,7 +9,7 @@ use pajamas_plugin_api::{Memory, Result, Sleeper};
 
 use super::counters::Counters;
 use super::draft::{DraftSettings, Drafter};
-use super::worker::Worker;
+use super::worker::{Worker, cells};
 use super::{Order, Settings, ended};
 use crate::part::Seed;
 
@@ -58,6 +58,11 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// The cache that there is now is the one of these.
+    pub fn counts(&self, tools: &Tools) {
+        self.counters.cache_total.store(cells(&tools.context), Ordering::Relaxed);
+    }
+
     /// Works and sleeps by turns, until the queue is closed.
     pub fn live(self, tools: Tools) {
         let mut worker = Worker::new(tools, &self);
@@ -86,7 +91,10 @@ impl Life {
                 let _ = reply.send(true);
                 continue;
             }
-            let woken = self.source.make().map(|tools| Worker::new(tools, self));
+            let woken = self.source.make().map(|tools| {
+                self.counts(&tools);
+                Worker::new(tools, self)
+            });
             if woken.is_ok() {
                 self.asleep.store(false, Ordering::Release);
             }

@@ -45,7 +45,6 @@ impl<'l> Worker<'l> {
         let model = Arc::clone(context.model());
         // A padding token must leave no trace: no state advanced, nothing pushed out of a window.
         let pads = !context.is_unified() && !model.is_recurrent() && model.sliding_window() == 0;
-        life.counters.cache_total.store(cells(&context), Ordering::Relaxed);
         let (queue, batch) = (Queue::default(), Batch::new());
         Self { life, context, model, drafter, slots, queue, batch, pads, round: 0 }
     }

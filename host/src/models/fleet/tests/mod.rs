@@ -3,6 +3,8 @@
 mod life;
 mod memory;
 mod sleep;
+mod trace;
+mod world;
 
 use super::*;
 use crate::config::ByteSize;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::world::{MODELS, Outcome, Real, SIZE, Turned, World, limits};
+use super::world::{MODELS, Outcome, Real, SIZE, Turned, World};
 use super::*;
 
 /// What a step of a trace does; numbers choose among what there is.

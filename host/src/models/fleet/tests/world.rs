@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::config::ByteSize;
 
 /// Bytes of the only device.
 pub(super) const SIZE: u64 = 100;
@@ -73,15 +72,6 @@ pub(super) fn bytes(model: &str) -> u64 {
 
 pub(super) fn asleep(model: &str) -> Option<u64> {
     MODELS.iter().find(|(id, ..)| *id == model).and_then(|(_, _, asleep)| *asleep)
-}
-
-pub(super) fn cpu(bytes: u64) -> Bytes {
-    Bytes::from([("cpu".to_owned(), bytes)])
-}
-
-pub(super) fn limits(limit: Option<u64>) -> config::Memory {
-    let reserve = ByteSize::bytes(0);
-    config::Memory { limit: limit.map(ByteSize::bytes), reserve, ..config::Memory::default() }
 }
 
 impl World {
