@@ -154,6 +154,39 @@ fn a_request_that_does_not_end_when_it_should_ends_with_its_worker() {
 }
 
 #[test]
+fn a_load_that_hangs_ends_with_its_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _packed) = trouble(folder.path(), "load-deaf", "worker = { silence = \"200ms\" }");
+    let (status, answer) = complete(&server, json!({}));
+    assert_eq!((status, &answer["error"]["code"]), (500, &json!("worker-hung")), "{answer}");
+    assert_eq!(server.workers().unwrap(), [0; 0]);
+    // Nobody has to wait for it: a request's own time ends the load as well.
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _packed) = trouble(folder.path(), "load-deaf", "worker = { cancel = \"100ms\" }");
+    let (status, answer) = complete(&server, json!({ "timeout": 0.2 }));
+    assert_eq!(status, 503, "{answer}");
+    // Ends within the test's time, or the test does not.
+    while !server.workers().unwrap().is_empty() {}
+}
+
+#[test]
+fn what_a_model_leaks_goes_with_its_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _packed) = trouble(folder.path(), "leak", "");
+    let cycle = || {
+        assert_eq!(complete(&server, json!({})).0, 200);
+        server.post_json("/admin/models/model/unload", &json!({})).unwrap().json().unwrap();
+        assert_eq!(server.workers().unwrap(), [0; 0]);
+    };
+    cycle();
+    let before = server.resident().unwrap();
+    // Each time 8 MiB are left behind.
+    (0..10).for_each(|_| cycle());
+    let grown = server.resident().unwrap().saturating_sub(before);
+    assert!(grown < 8 << 20, "grew by {grown} bytes");
+}
+
+#[test]
 fn a_stopped_worker_is_found_by_its_heartbeat() {
     let folder = tempfile::tempdir().unwrap();
     let (server, _packed) = trouble(folder.path(), "good", "worker = { heartbeat = \"2s\" }");

@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 
 use pajamas_journeys::fixtures::repository;
 use pajamas_journeys::product::{Answer, House, Server, chat_entry, model_entry, never_end};
@@ -297,74 +298,71 @@ fn what_can_never_fit_is_found_before_it_runs() {
     assert_eq!(mixed.refusal().unwrap().0, "config-conflict");
 }
 
-#[test]
-fn what_the_user_wants_leads_to_a_model_and_is_kept_without_the_words() {
-    let toml = format!(
-        "[defaults]\nchat = \"small\"\n[[routes]]\nid = \"programs\"\nuse = \"large\"\nwhen = {{ intent = \"code\", min_confidence = 0.3 }}\n{}{}",
-        chat_entry("large"),
-        chat_entry("small")
-    );
-    let server = server(&toml);
-    let mut body =
-        question(None, "Write a Python function that merges two sorted lists without using sort().");
-    body["route_trace"] = json!(true);
-    let answer = server.post_json(CHAT, &body).unwrap();
-    assert_eq!(
-        (part(&answer, "model"), part(&answer, "rule")),
-        (Some("large"), Some("programs")),
-        "{}",
-        answer.body
-    );
-    let intent = answer.json().unwrap()["route_trace"]["intent"].clone();
-    assert_eq!(intent["label"], "code", "{intent}");
-    assert!((300..=1000).contains(&intent["share"].as_u64().unwrap()) && intent["took"].is_u64(), "{intent}");
-    body["messages"][0]["content"] = json!("Übersetze bitte ins Englische: Der Zug hat Verspätung.");
-    let other = server.post_json(CHAT, &body).unwrap();
-    assert_eq!(
-        (part(&other, "model"), part(&other, "by")),
-        (Some("small"), Some("default")),
-        "{}",
-        other.body
-    );
-    // Who names a model is asked nothing.
-    body["model"] = json!("small");
-    let named = server.post_json(CHAT, &body).unwrap().json().unwrap();
-    assert!(named["route_trace"].get("intent").is_none(), "{named}");
-
-    let kept = server.get("/admin/routes").unwrap();
-    assert!(!kept.body.contains("merges") && !kept.body.contains("Verspätung"), "{}", kept.body);
-    let one = server.house().folder().join("one.json");
-    for decision in kept.json().unwrap()["decisions"].as_array().unwrap() {
-        std::fs::write(&one, decision.to_string()).unwrap();
-        let again =
-            server.house().run(["route", "explain", "--json", "--request", one.to_str().unwrap()]).unwrap();
-        let again = again.json().unwrap().remove(0);
-        assert_eq!((&again["as_recorded"], &again["same_rules"]), (&json!(true), &json!(true)), "{decision}");
-    }
-    // A body is explained with its intent, too.
-    std::fs::write(&one, question(None, "Why does my Rust code not compile?").to_string()).unwrap();
-    let words = server.house().run(["route", "explain", "--request", one.to_str().unwrap()]).unwrap().stdout;
-    assert!(words.starts_with("intent code, "), "{words}");
+/// An artifact with two precisions of one model.
+fn artifact(folder: &Path) {
+    let model = repository().join("models/chat/model.gguf");
+    let formats = ["f16", "q8_0"].map(|precision| {
+        std::fs::copy(&model, folder.join(format!("{precision}.gguf"))).unwrap();
+        json!({ "type": "gguf", "path": format!("{precision}.gguf"), "method": precision, "size_mb": 4.2, "compression": 1.0 })
+    });
+    let manifest = std::fs::read(repository().join("models/chat/manifest.json")).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["formats"] = json!(formats);
+    manifest["files"] = json!([]);
+    std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
 }
 
 #[test]
-fn weights_of_an_own_classifier_are_read_or_refused_with_their_path() {
-    let toml = format!(
-        "[routing.intent]\nmodel = \"own.safetensors\"\n[[routes]]\nid = \"programs\"\nuse = \"chat\"\nwhen.intent = \"code\"\n{}",
-        chat_entry("chat")
+fn each_way_to_run_a_model_is_a_candidate() {
+    let folder = tempfile::tempdir().unwrap();
+    artifact(folder.path());
+    let entry = format!(
+        "[[models]]\nid = \"chat\"\nartifact = '{}'\noptions = {{ threads = 1 }}\n\
+         precision = [\"bf16\", \"f16\", \"q8_0\"]\ndevice = [\"cuda:7\", \"cpu\"]\npreload = false\n",
+        folder.path().display()
     );
-    let house = House::new("").unwrap();
-    let own = house.folder().join("own.safetensors");
-    let whole = std::fs::read(repository().join("models/intent/model.safetensors")).unwrap();
-    std::fs::write(&own, &whole[..whole.len() / 2]).unwrap();
-    house.write(&toml).unwrap();
-    let cut = house.run(["config", "check"]).unwrap();
-    assert_eq!(cut.refusal().unwrap().0, "intent-model-invalid");
-    assert!(cut.stderr.contains("own.safetensors") && cut.stderr.contains("not all there"), "{}", cut.stderr);
-    std::fs::write(&own, &whole).unwrap();
-    assert!(house.run(["config", "check"]).unwrap().status.success());
-    house.write(&toml.replace("\"code\"", "\"cod\"")).unwrap();
-    let unknown = house.run(["config", "check"]).unwrap();
-    assert_eq!(unknown.refusal().unwrap().0, "config-unknown-reference");
-    assert!(unknown.stderr.contains("did you mean `code`"), "{}", unknown.stderr);
+    let server = server(&format!("{entry}[defaults]\nchat = \"chat\"\n"));
+    let mut body = question(Some("chat"), "Hello");
+    body["route_trace"] = json!(true);
+    let answer = server.post_json(CHAT, &body).unwrap();
+    // Of the first precision there is nothing, and the first device is not here: the answer says what it is in place of.
+    assert_eq!(part(&answer, "model"), Some("chat:f16:cpu"), "{}", answer.body);
+    assert_eq!(part(&answer, "in-place-of"), Some("chat:bf16:cuda:7"), "{:?}", answer.route);
+    let trace = answer.json().unwrap()["route_trace"].clone();
+    let candidates = trace["candidates"].as_array().unwrap();
+    let of = |model: &str| candidates.iter().find(|one| one["model"] == model).unwrap().to_string();
+    assert_eq!(candidates.len(), 6);
+    assert!(of("chat:bf16:cpu").contains("variant-not-found"), "{trace}");
+    assert!(of("chat:f16:cuda:7").contains("no device `cuda:7`"), "{trace}");
+    assert!(!of("chat:q8_0:cpu").contains("rejected\":{"), "{trace}");
+    // Each is a model of its own, which can be asked for, loaded and seen.
+    let other = server.post_json(CHAT, &question(Some("chat:q8_0:cpu"), "Hello")).unwrap();
+    assert_eq!((part(&other, "model"), part(&other, "by")), (Some("chat:q8_0:cpu"), Some("asked")));
+    let listed = server.get("/v1/models").unwrap().body;
+    assert!(listed.contains("\"chat\"") && listed.contains("\"chat:q8_0:cpu\""), "{listed}");
+    let replayed = server.house().folder().join("decisions.json");
+    std::fs::write(&replayed, server.get("/admin/routes").unwrap().body).unwrap();
+    let again = server.house().run(["route", "replay", "--json", replayed.to_str().unwrap()]).unwrap();
+    assert!(again.status.success(), "{}", again.stderr);
+    let again = again.json().unwrap();
+    assert_eq!(again.last().unwrap()["same"], 2, "{again:?}");
+}
+
+#[test]
+fn a_pinned_model_does_not_give_way() {
+    let toml = format!(
+        "[memory]\nlimit = \"16MiB\"\nreserve = \"0B\"\n{}pin = true\n{}",
+        chat_entry("kept").replace("threads = 1", "threads = 1, context_length = 256"),
+        chat_entry("other").replace("threads = 1", "threads = 1, context_length = 256")
+    );
+    let server = server(&toml);
+    let ask = |model| server.post_json(CHAT, &question(Some(model), "Hello")).unwrap();
+    assert_eq!(ask("kept").status, 200);
+    let refused = ask("other");
+    assert_eq!(refused.refusal().unwrap().1["code"], "out-of-memory", "{}", refused.body);
+    assert!(refused.body.contains("pinned"), "{}", refused.body);
+    // A configuration without it lets the other one in.
+    server.house().write(&toml.replace("pin = true", "")).unwrap();
+    assert_eq!(server.post_json("/admin/reload", &json!({})).unwrap().status, 200);
+    assert_eq!(ask("other").status, 200);
 }

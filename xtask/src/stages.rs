@@ -21,7 +21,7 @@ const FLAGS: &str = "-Ctarget-feature=+simd128 --cfg getrandom_backend=\"custom\
 const SHARED: [&str; 5] = ["kit", "wit", "Cargo.toml", "Cargo.lock", ".cargo"];
 
 /// Folder of each crate (below `wasm-stages/`) and the name of what it becomes (below `wasm-stages/built/`).
-const STAGES: [(&str, &str); 21] = [
+const STAGES: [(&str, &str); 22] = [
     ("audio-decode", "audio-decode"),
     ("ctc-decode", "ctc-decode"),
     ("detokenize", "detokenize"),
@@ -42,6 +42,7 @@ const STAGES: [(&str, &str); 21] = [
     ("vad-segments", "vad-segments"),
     ("yolo-decode", "yolo-decode"),
     ("tests/foreign-import", "test-foreign-import"),
+    ("tests/intent", "test-intent"),
     ("tests/misbehaving", "test-misbehaving"),
 ];
 

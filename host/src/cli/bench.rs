@@ -1,6 +1,7 @@
 //! `pajamas bench`: how fast a model is on this machine.
 
 use std::ops::ControlFlow;
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -8,6 +9,7 @@ use pajamas_plugin_api::{Prompt, Sampling};
 use serde_json::json;
 
 use super::session::Session;
+use super::vision::UNDER_WAY;
 use super::{Global, output};
 use crate::config::Task;
 use crate::error::{Error, Result};
@@ -97,7 +99,7 @@ impl Bench {
     fn picture(&self, session: &Session, image: &str) -> Result<()> {
         let bytes = std::fs::read(image).map_err(|e| Error::io(image, &e))?;
         let task = if self.task == "classify" { Task::Classify } else { Task::Detect };
-        let runs = self.repeat(|| {
+        let once = || {
             let mut values = Values::new();
             values.put("bytes", Value::Bytes(bytes.clone()));
             let request = Request {
@@ -109,7 +111,9 @@ impl Bench {
             let started = Instant::now();
             let outcome = session.run(request, &mut |_| ControlFlow::Continue(()))?;
             Ok((started.elapsed(), outcome))
-        })?;
+        };
+        let runs = self.repeat(once)?;
+        let many = self.many(once)?;
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         let Some((total, outcome)) = runs.iter().min_by_key(|(total, _)| *total) else { return Ok(()) };
         let (steps, backend) = (&outcome.steps, &outcome.route.backend);
@@ -119,6 +123,7 @@ impl Bench {
                 "model": self.model,
                 "backend": backend,
                 "images_per_second": 1e3 / ms(*total),
+                "images_per_second_of_many": many,
                 "total_ms": ms(*total),
                 "steps": steps,
             }));
@@ -127,6 +132,19 @@ impl Bench {
             output::line(&format!("{step:<18} {:>9.2} ms", ms(*time)))?;
         }
         let rate = 1e3 / ms(*total);
-        output::line(&format!("{:<18} {:>9.2} ms   {rate:.1} images/s on {backend}", "total", ms(*total)))
+        output::line(&format!("{:<18} {:>9.2} ms   {rate:.1} images/s on {backend}", "total", ms(*total)))?;
+        output::line(&format!("of many, {UNDER_WAY} at a time: {many:.1} images/s"))
+    }
+
+    /// Pictures per second when there are many, which `detect` looks at as it does here.
+    fn many<T: Send>(&self, once: impl Fn() -> Result<T> + Sync) -> Result<f64> {
+        let each = self.repeat.max(1);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            let work = || (0..each).try_for_each(|_| once().map(drop));
+            let others: Vec<_> = (0..UNDER_WAY).map(|_| scope.spawn(work)).collect();
+            others.into_iter().try_for_each(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
+        Ok(f64::from(each) * UNDER_WAY as f64 / started.elapsed().as_secs_f64())
     }
 }

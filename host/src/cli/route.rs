@@ -65,11 +65,11 @@ impl RouteCommand {
 
 impl Explain {
     fn run(self, global: &Global) -> Result<()> {
-        let config = global.config()?;
+        let config = global.config()?.with_ways();
         let rules = rules_of(&config)?;
         let mut asked = self.asked()?;
         let mut machine = Machine { config, host: None };
-        asked.ask = machine.compared(&rules, sensed(&rules, asked.ask))?;
+        asked.ask = machine.sensed(&rules, asked.ask)?;
         let snapshot = match (&self.snapshot, &self.url, asked.snapshot) {
             (Some(file), ..) => part(&read(file)?, "snapshot", file)?,
             (None, Some(url), _) => part(&from_server(url)?, "snapshot", Path::new(url))?,
@@ -144,8 +144,10 @@ impl Machine {
         Ok(self.host.insert(host))
     }
 
-    /// The ask with how near its text is to examples, where a rule asks for that and nobody has found out.
-    fn compared(&mut self, rules: &Rules, ask: Ask) -> Result<Ask> {
+    /// The ask with what its text wants, and how near it is to examples, where a rule asks for that and nobody has found out.
+    fn sensed(&mut self, rules: &Rules, ask: Ask) -> Result<Ask> {
+        let by_stages = rules.sensed_by_stages().is_some() && rules.wants_intent(&ask);
+        let ask = if by_stages { self.host()?.sensed(ask) } else { sensed(rules, ask) };
         if rules.wants_similar(&ask).is_none() { Ok(ask) } else { Ok(self.host()?.compared(ask)) }
     }
 }
@@ -174,9 +176,12 @@ fn measure(times: u32, work: impl Fn()) -> [f64; 2] {
 /// A decision for people: rules, models, outcome.
 fn in_words(decision: &Decision, ask: &Ask) -> String {
     let mut lines = Vec::new();
-    if let Some(Intent { label, share, took, .. }) = &decision.intent {
+    if let Some(Intent { label, share, took, code, .. }) = &decision.intent {
         let took = took.map(|us| format!(", found out in {us} µs")).unwrap_or_default();
-        lines.push(format!("intent {label}, {:.1} % sure{took}", f64::from(*share) / 10.0));
+        lines.push(match code {
+            Some(code) => format!("intent not known, since its stages failed [{code}]"),
+            None => format!("intent {label}, {:.1} % sure{took}", f64::from(*share) / 10.0),
+        });
     }
     for Step { rule, failed, similar } in &decision.steps {
         let near = similar.as_ref().map(nearness).unwrap_or_default();
@@ -228,13 +233,13 @@ fn times(predicted: &Prediction) -> String {
 
 impl Replay {
     fn run(self, global: &Global) -> Result<()> {
-        let config = global.config()?;
+        let config = global.config()?.with_ways();
         let rules = rules_of(&config)?;
         let mut machine = Machine { config, host: None };
         let mut sum = Sum::default();
         for record in records(&self.log)? {
             let record: Record = parsed(record, &self.log)?;
-            let ask = machine.compared(&rules, record.ask.clone())?;
+            let ask = machine.sensed(&rules, record.ask.clone())?;
             let new = decide(&rules, &ask, &record.snapshot);
             sum.unsure += u32::from(rules.unsure(&ask, &new.steps));
             sum.add(&record, &new);

@@ -1,7 +1,9 @@
 //! What `detect` and `classify` share: pictures in, one result per picture, errors that stop only their own picture.
 
+use std::collections::VecDeque;
 use std::io::Read;
 use std::ops::ControlFlow;
+use std::panic::resume_unwind;
 use std::path::Path;
 
 use super::session::Session;
@@ -33,8 +35,11 @@ const HOPELESS: [&str; 6] = [
     "backend-unavailable",
 ];
 
-/// Runs a vision task over pictures and hands each result to `each`. A picture that fails is reported and the next
-/// one goes on; the first error is the command's.
+/// Pictures that are under way at the same time: stages prepare one while the model sees another.
+pub const UNDER_WAY: usize = 2;
+
+/// Runs a vision task over pictures and hands each result to `each`, in their order. A picture that fails is reported and
+/// the next one goes on; the first error is the command's.
 pub fn each_picture(
     global: &Global,
     task: Task,
@@ -45,10 +50,24 @@ pub fn each_picture(
 ) -> Result<()> {
     let session = Session::start(global)?;
     let progress = pictures::progress(images.len());
-    each_file(global, images, "picture", |_, name| {
-        let seen = look(&session, task, model.clone(), name, &options);
-        progress.inc(1);
-        seen.and_then(|seen| progress.suspend(|| each(seen)).map_err(|error| error.within(name)))
+    let (session, model, options) = (&session, &model, &options);
+    std::thread::scope(|scope| {
+        let mut to_come = images.clone().into_iter();
+        let mut under_way = VecDeque::new();
+        each_file(global, images, "picture", |at, name| {
+            // The first one loads the model, and shows how far that is.
+            let most = if at == 1 { 1 } else { UNDER_WAY };
+            while under_way.len() < most
+                && let Some(next) = to_come.next()
+            {
+                under_way.push_back(scope.spawn(move || look(session, task, model.clone(), &next, options)));
+            }
+            let first =
+                under_way.pop_front().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            let seen = first.unwrap_or_else(|| look(session, task, model.clone(), name, options));
+            progress.inc(1);
+            seen.and_then(|seen| progress.suspend(|| each(seen)).map_err(|error| error.within(name)))
+        })
     })
 }
 

@@ -73,9 +73,14 @@ impl Entries {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 
+    /// All that are new, gone or others.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        [&self.added, &self.removed, &self.changed].into_iter().flatten().map(String::as_str)
+    }
+
     /// Whether it is here, added or changed or removed.
     pub fn names(&self, id: &str) -> bool {
-        [&self.added, &self.removed, &self.changed].into_iter().flatten().any(|known| known == id)
+        self.all().any(|known| known == id)
     }
 }
 

@@ -1,16 +1,18 @@
 //! What the types alone cannot say: ids are unique, references lead somewhere, files exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::check_routes::{self, Known};
-use super::entries::{Model, Pipeline, Step};
+use super::entries::{Model, Pipeline, StageStep, Step};
 use super::isolation::Isolation;
 use super::origin::Origin;
+use super::pattern::OneOrMany;
 use super::problem::{Problem, Problems};
 use super::task::Task;
-use super::text::{BackendChoice, DeviceChoice, GrantedFile, Id, LocalPath};
+use super::text::{GrantedFile, Id, LocalPath};
 use super::tree::{Node, Segment};
+use super::ways::MOST_WAYS;
 use super::{Config, suggest};
 
 /// Reports everything about `config`, read from `tree`, that does not fit together.
@@ -44,13 +46,16 @@ pub(super) fn check_known(
 /// Reports the steps that name a stage which is not among `known`.
 pub(super) fn check_stages(config: &Config, tree: &Node, known: &[&str], problems: &mut Problems) {
     let mut check = Check { config, tree, problems };
-    for (i, pipeline) in config.pipelines.iter().enumerate() {
-        for (n, step) in pipeline.steps.iter().enumerate() {
+    let mut lists: Vec<(Vec<Segment>, &[Step])> =
+        vec![(vec!["routing".into(), "intent".into()], &config.routing.intent.steps)];
+    let pipelines = config.pipelines.iter().enumerate();
+    lists.extend(pipelines.map(|(i, pipeline)| (vec!["pipelines".into(), i.into()], &pipeline.steps[..])));
+    for (at, steps) in lists {
+        for (n, step) in steps.iter().enumerate() {
             let Some(stage) = step.stage().filter(|stage| !known.contains(stage)) else { continue };
-            let at = ["pipelines".into(), i.into(), "steps".into(), n.into(), "stage".into()];
             check.report(
                 "config-unknown-reference",
-                &at,
+                &[&at[..], &["steps".into(), n.into(), "stage".into()]].concat(),
                 format!("there is no stage `{stage}`"),
                 suggest::help(stage, "stages", known.iter().copied()),
             );
@@ -160,6 +165,7 @@ impl Check<'_> {
                 self.exists(&at(key), &format!("model `{id}`"), path);
             }
         }
+        self.ways(&at("id")[..2], model);
         let Some(wanted) = &model.pipeline else { return };
         match self.config.pipelines.iter().find(|p| p.id == *wanted) {
             None => self.unknown(
@@ -181,6 +187,41 @@ impl Check<'_> {
         }
     }
 
+    /// The ways to run a model are models, with names of their own.
+    fn ways(&mut self, at: &[Segment], model: &Model) {
+        let id = &model.id;
+        if model.how_many_ways() > MOST_WAYS {
+            let message =
+                format!("model `{id}` has {} ways to run, more than {MOST_WAYS}", model.how_many_ways());
+            self.report(
+                "config-invalid-value",
+                at,
+                message,
+                "name fewer formats, precisions, backends or devices",
+            );
+            return;
+        }
+        let config = self.config;
+        let mut seen = BTreeSet::new();
+        for way in model.ways().into_iter().flatten() {
+            if way.id == model.id {
+                let message = format!("model `{id}`: of a format or a precision no name can be made");
+                self.report(
+                    "config-invalid-value",
+                    at,
+                    message,
+                    "write it with letters, digits, `.`, `_` and `-`",
+                );
+            } else if !seen.insert(way.id.clone()) {
+                let message = format!("model `{id}` has the way to run `{}` twice", way.id);
+                self.report("config-duplicate-id", at, message, "name each only once");
+            } else if config.names().any(|name| *name == *way.id) {
+                let message = format!("`{}` is the name of one of the ways to run `{id}`", way.id);
+                self.report("config-duplicate-id", at, message, "give the other one another name");
+            }
+        }
+    }
+
     /// What only models that are here have.
     fn remote(&mut self, at: &[Segment], model: &Model) {
         let Model { id, .. } = model;
@@ -188,8 +229,8 @@ impl Check<'_> {
             ("format", model.format.is_some()),
             ("precision", model.precision.is_some()),
             ("chat_template", model.chat_template.is_some()),
-            ("backend", model.backend != BackendChoice::Auto),
-            ("device", model.device != DeviceChoice::Auto),
+            ("backend", model.backend != OneOrMany::default()),
+            ("device", model.device != OneOrMany::default()),
             ("isolation", model.isolation != Isolation::None),
             ("options", !model.options.is_empty()),
             ("pipeline", model.pipeline.is_some()),
@@ -253,12 +294,17 @@ impl Check<'_> {
             ),
         }
         for (n, step) in pipeline.steps.iter().enumerate() {
-            let Step::Stage(stage) = step else { continue };
-            for (name, file) in &stage.files {
-                if let GrantedFile::Local(path) = file {
-                    let at = at(&[n.into(), "files".into(), name.as_str().into()]);
-                    self.exists(&at, &format!("pipeline `{id}`"), path);
-                }
+            if let Step::Stage(stage) = step {
+                self.files(&at(&[n.into(), "files".into()]), &format!("pipeline `{id}`"), stage);
+            }
+        }
+    }
+
+    /// The files that a stage may read are there.
+    pub(super) fn files(&mut self, at: &[Segment], whose: &str, stage: &StageStep) {
+        for (name, file) in &stage.files {
+            if let GrantedFile::Local(path) = file {
+                self.exists(&[at, &[name.as_str().into()]].concat(), whose, path);
             }
         }
     }

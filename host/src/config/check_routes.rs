@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::check::Check;
+use super::entries::Step;
 use super::pattern::Names;
-use super::routes::{Astray, INTENTS, Otherwise, Routing, Rule, Steps, When};
+use super::routes::{Astray, INTENTS, Intents, Otherwise, Routing, Rule, Steps, When};
 use super::similar;
 use super::suggest;
 use super::task::Task;
@@ -65,9 +66,7 @@ pub(super) fn check(check: &mut Check<'_>) {
         &routing.latency_budget.map(|p| p.duration()),
         routing.vram_headroom,
     );
-    if let Some(weights) = &routing.intent.model {
-        check.exists(&["routing".into(), "intent".into(), "model".into()], "`routing.intent`", weights);
-    }
+    check.intent(&routing.intent);
     if routing.similar.wait.duration().is_zero() {
         let message = "`routing.similar`: no model answers in no time".to_owned();
         let at = ["routing".into(), "similar".into(), "wait".into()];
@@ -77,6 +76,27 @@ pub(super) fn check(check: &mut Check<'_>) {
 }
 
 impl Check<'_> {
+    /// Who says what prompts want: weights, or stages.
+    fn intent(&mut self, intent: &Intents) {
+        let at = |rest: &[Segment]| [&["routing".into(), "intent".into()], rest].concat();
+        if let Some(weights) = &intent.model {
+            self.exists(&at(&["model".into()]), "`routing.intent`", weights);
+        }
+        if intent.model.is_some() && !intent.steps.is_empty() {
+            let message = "`routing.intent` has both `model` and `steps`".to_owned();
+            self.report("config-conflict", &at(&["steps".into()]), message, "keep the one that is meant");
+        }
+        for (n, step) in intent.steps.iter().enumerate() {
+            let Step::Stage(stage) = step else {
+                let message = "`routing.intent`: one of its steps runs a model".to_owned();
+                let help = "a request is routed before any model has it: leave stages";
+                self.report("config-conflict", &at(&["steps".into(), n.into()]), message, help);
+                continue;
+            };
+            self.files(&at(&["steps".into(), n.into(), "files".into()]), "`routing.intent`", stage);
+        }
+    }
+
     /// A caller's word must have one meaning.
     fn names(&mut self) {
         let config = self.config;
@@ -214,7 +234,8 @@ impl Check<'_> {
             );
         }
         // What weights of the operator's own know is seen when they are read.
-        let built_in = self.config.routing.intent.model.is_none();
+        let Intents { model, steps, .. } = &self.config.routing.intent;
+        let built_in = model.is_none() && steps.is_empty();
         let several = when.intent.as_ref().is_some_and(|labels| labels.len() > 1);
         for (n, label) in when.intent.iter().flat_map(|labels| labels.iter()).enumerate() {
             if built_in && !INTENTS.contains(&label.as_str()) {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::isolation::Isolation;
+use super::pattern::OneOrMany;
 use super::quantity::{ByteSize, Period};
 use super::remote::{Cost, Remote};
 use super::sections::{Limits, Options};
@@ -40,21 +41,23 @@ pub struct Model {
     /// The pipeline that carries the task out; the task's own when not set.
     #[serde(default)]
     pub pipeline: Option<Id>,
-    /// The backend that runs it.
+    /// The backend that runs it; of several the one that is predicted to answer first.
     #[serde(default)]
-    pub backend: BackendChoice,
-    /// The device it runs on.
+    pub backend: OneOrMany<BackendChoice>,
+    /// The device it runs on; of several the one where it is predicted to answer first.
     #[serde(default)]
-    pub device: DeviceChoice,
+    pub device: OneOrMany<DeviceChoice>,
     /// Whether it runs in a process of its own.
     #[serde(default)]
     pub isolation: Isolation,
-    /// The format to take of an artifact that has several, for example `gguf`.
+    /// The format to take of an artifact that has several, for example `gguf`; of several that are named the one that is
+    /// predicted to answer first.
     #[serde(default)]
-    pub format: Option<String>,
-    /// The precision to take of an artifact that has several, for example `q4_k_m`.
+    pub format: Option<OneOrMany<String>>,
+    /// The precision to take of an artifact that has several, for example `q4_k_m`; several are steps of a ladder, the best
+    /// first.
     #[serde(default)]
-    pub precision: Option<String>,
+    pub precision: Option<OneOrMany<String>>,
     /// A file with a Jinja template for conversations, in place of the model's own. It is read when the model is loaded.
     #[serde(default)]
     pub chat_template: Option<LocalPath>,
@@ -70,6 +73,12 @@ pub struct Model {
     /// How long it stays in memory after its last request; in place of `memory.ttl`.
     #[serde(default)]
     pub ttl: Option<Period>,
+    /// It stays in memory when others need the room, and whatever its `ttl`, once it was loaded.
+    #[serde(default)]
+    pub pin: bool,
+    /// The entry that it is one of the ways to run, where that names several.
+    #[serde(skip)]
+    pub way_of: Option<Id>,
 }
 
 impl Model {
@@ -95,7 +104,7 @@ pub struct Pipeline {
 }
 
 /// One step of a pipeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "WrittenStep", into = "WrittenStep")]
 #[schemars(with = "WrittenStep")]
 pub enum Step {
@@ -124,7 +133,7 @@ impl Step {
 }
 
 /// A stage of a pipeline, with what it is given.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageStep {
     /// The stage's name.
     pub stage: String,

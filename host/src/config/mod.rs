@@ -30,6 +30,7 @@ mod task;
 mod telemetry;
 pub(crate) mod text;
 mod tree;
+mod ways;
 
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,18 @@ impl<T> From<Vec<T>> for OneOrMany<T> {
     }
 }
 
+impl<T: Default> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self(vec![T::default()])
+    }
+}
+
+impl<T> From<T> for OneOrMany<T> {
+    fn from(value: T) -> Self {
+        Self(vec![value])
+    }
+}
+
 impl<T: Serialize> Serialize for OneOrMany<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.as_slice() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
+use super::entries::Step;
 use super::pattern::{Hours, Names, OneOrMany, Pattern};
 use super::priority::Priority;
 use super::quantity::{ByteSize, Period, Share};
@@ -13,6 +13,7 @@ use super::remote::Cost;
 use super::similar::{Nearness, Similar};
 use super::task::Task;
 use super::text::{Id, LocalPath};
+use super::{Config, Model};
 
 /// What a prompt may want, as far as the classifier that comes with the host knows.
 pub const INTENTS: [&str; 6] = ["chat", "code", "maths", "summarising", "tool-use", "translation"];
@@ -54,13 +55,16 @@ pub struct Routing {
 pub struct Intents {
     /// The classifier's weights, a file that `models/intent/train.py` made; those that come with the host when not set.
     pub model: Option<LocalPath>,
+    /// Stages that say it in place of the classifier: the first takes `text`, what the user said last; the last leaves
+    /// `labels`, the likeliest first.
+    pub steps: Vec<Step>,
     /// How sure it must be, from 0 to 1, for a rule that does not say.
     pub min_confidence: Share,
 }
 
 impl Default for Intents {
     fn default() -> Self {
-        Self { model: None, min_confidence: Share::thousandths(600) }
+        Self { model: None, steps: Vec::new(), min_confidence: Share::thousandths(600) }
     }
 }
 
@@ -82,6 +86,8 @@ pub enum Otherwise {
     /// The first that can take it does, and the route says which policies it breaks.
     #[default]
     Best,
+    /// Of all that can take it the one that is predicted to answer first does, and the route says which policies it breaks.
+    Fastest,
     /// It is refused, with each model's reason.
     Refuse,
 }
@@ -322,11 +328,17 @@ impl Config {
         if let [only] = names.as_slice() {
             return self.climb(only, way, steps);
         }
-        let one = |name: &'c Id| {
+        let mut step = Vec::new();
+        for name in names.iter() {
             let name = self.unaliased(name);
-            self.model(name).map(|model| &model.id).ok_or(Astray::Unknown(name))
-        };
-        steps.push(names.iter().map(one).collect::<Result<_, _>>()?);
+            let before = step.len();
+            let of_name = |model: &&Model| *model.id == *name || **model.name() == *name;
+            step.extend(self.models.iter().filter(of_name).map(|model| &model.id));
+            if step.len() == before {
+                return Err(Astray::Unknown(name));
+            }
+        }
+        steps.push(step);
         Ok(())
     }
 }

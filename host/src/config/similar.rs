@@ -52,6 +52,12 @@ pub(super) fn check(check: &mut Check<'_>, at: &[Segment], whose: &str, similar:
     match check.config.model(model) {
         Some(model) => {
             let id = &model.id;
+            if model.how_many_ways() > 1 {
+                let message =
+                    format!("{whose}: `{id}` has several ways to run, and vectors of two cannot be compared");
+                let help = "make an entry for it with one format, precision, backend and device";
+                check.report("config-conflict", &below("model"), message, help);
+            }
             if let Some(task) = model.task.filter(|task| !task.covers(Task::Embed)) {
                 let message = format!("{whose}: the model `{id}` is for the task `{task}`, not for embed");
                 check.report("config-conflict", &below("model"), message, "name a model for `embed`");

@@ -1,14 +1,14 @@
 //! What the router is asked about a request, and what tells where a request like it went before.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pajamas_plugin_api::Prompt;
 
 use crate::chat::Conversation;
 use crate::config::{Affinity, Feature, Task};
 use crate::pipeline::{Input, Request};
-use crate::router::{Ask, Intent, Rules};
+use crate::router::Ask;
 
 /// Bytes of the user's words that rules look at.
 const MOST_WORDS: usize = 16 << 10;
@@ -54,16 +54,6 @@ pub fn ask(request: &Request) -> Ask {
     if params.constraint.is_some() {
         ask.has.push(Feature::Schema);
     }
-    ask
-}
-
-/// The ask with what its prompt wants, where a rule that may apply asks for that: found out once for a request.
-pub fn sensed(rules: &Rules, mut ask: Ask) -> Ask {
-    let Some(text) = ask.text.as_deref().filter(|_| rules.wants_intent(&ask)) else { return ask };
-    let begun = Instant::now();
-    let intent = rules.intent(text);
-    let took = u64::try_from(begun.elapsed().as_micros()).ok();
-    ask.intent = intent.map(|intent| Intent { took, ..intent });
     ask
 }
 

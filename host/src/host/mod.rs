@@ -2,6 +2,7 @@
 
 mod ask;
 mod decision_log;
+mod intent;
 mod memory;
 mod quota;
 mod recommend;
@@ -33,7 +34,8 @@ use crate::pipeline::{Event, Outcome, Request, Route, text};
 use crate::plugins::{Choice, Plugins};
 use crate::remote;
 use crate::stages::Stages;
-pub use ask::{ask as ask_of, sensed};
+pub use ask::ask as ask_of;
+pub use intent::sensed;
 use memory::Memory;
 use quota::{counted, priority, with_wait};
 pub use recommend::recommended;
@@ -73,6 +75,7 @@ impl Host {
     /// # Errors
     /// What is wrong with the configuration's stages; a plugin that is refused is no error but a report.
     pub fn start(config: Config) -> Result<Self> {
+        let config = config.with_ways();
         let hardware = Hardware::detect();
         let mut plugins = Plugins::load(&config.plugins);
         plugins.add(remote::backend());
@@ -82,6 +85,7 @@ impl Host {
         let models = Models::new(config.memory.clone(), hardware.memory.total).on(LocalMachine);
         let models = Arc::new(models);
         models.set_ttls(config.ttls());
+        config.models.iter().filter(|model| model.pin).for_each(|model| models.pin(&model.id, true));
         for device in plugins.backends().iter().flat_map(|backend| &backend.probe.devices) {
             models.expect(&device.id, device.memory_total);
         }
@@ -312,9 +316,10 @@ impl Host {
     /// `model-not-found`, and what loading may refuse.
     pub fn load(&self, id: &str, cancel: &Cancel) -> Result<()> {
         let find = |setup: &Setup| {
-            let spec = Spec::of_model(configured(&setup.config, id)?)?;
-            self.models.forgive(id);
-            self.memory.health.forgive(id);
+            let model = configured(&setup.config, id)?;
+            let spec = Spec::of_model(model)?;
+            self.models.forgive(&model.id);
+            self.memory.health.forgive(&model.id);
             Ok(Arc::new(spec))
         };
         self.lease_of(&find, cancel).map(drop)
@@ -423,8 +428,11 @@ impl Drop for Host {
     }
 }
 
-fn configured<'c>(config: &'c Config, id: &str) -> Result<&'c Model> {
-    config.model(id).ok_or_else(|| unknown(config, id))
+/// The model of a name; of several that it stands for the best.
+fn configured<'c>(config: &'c Config, name: &'c str) -> Result<&'c Model> {
+    let steps = config.steps(name).ok();
+    let best = steps.as_ref().and_then(|steps| config.model(steps.first()?.first()?));
+    best.ok_or_else(|| unknown(config, name))
 }
 
 /// Loading, as an event.

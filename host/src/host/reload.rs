@@ -109,7 +109,8 @@ impl Host {
     }
 
     /// Only one at a time: the caller holds the lock.
-    fn apply(&self, mut new: Config) -> Result<Changes> {
+    fn apply(&self, new: Config) -> Result<Changes> {
+        let mut new = new.with_ways();
         let old = self.current.get();
         let changes = new.succeed(&old.config)?;
         let known = self.stages.names();
@@ -125,7 +126,10 @@ impl Host {
         let ttls = next.config.ttls();
         self.current.exchange(next, || self.models.outdate(others, generation));
         self.models.set_ttls(ttls);
-        changes.models.removed.iter().for_each(|id| self.models.pin(id, false));
+        for id in changes.models.all() {
+            // What was pinned by hand stays so unless its entry is another now.
+            self.models.pin(id, self.config().model(id).is_some_and(|model| model.pin));
+        }
         if let Some(memory) = memory {
             self.models.limit(memory);
         }

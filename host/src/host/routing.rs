@@ -9,7 +9,7 @@ use pajamas_plugin_api::Cancel;
 use serde_json::json;
 
 use super::Host;
-use super::ask::{ask, common, sensed};
+use super::ask::{ask, common};
 use super::setup::Setup;
 use super::similar::{Asker, Patience};
 use crate::artifact::{self, Reference};
@@ -74,7 +74,7 @@ impl Host {
         let wanted = AFFINITIES.into_iter().filter(|_| setup.rules.affinity());
         let commons: Vec<(Affinity, u64)> =
             wanted.filter_map(|affinity| Some((affinity, common(request, affinity)?))).collect();
-        let ask = Ask { similar: compared.take(), ..sensed(&setup.rules, ask(request)) };
+        let ask = Ask { similar: compared.take(), ..self.sensed_for(setup, ask(request), cancel) };
         let asker = Asker { params: &request.params, cancel, patience: Patience::Usual };
         let ask = self.compared_for(setup, ask, &asker);
         compared.borrow_mut().clone_from(&ask.similar);
@@ -118,8 +118,8 @@ impl Host {
         if let Some(spec) = path(setup, request.model.as_deref())? {
             return Ok(spec);
         }
-        let ask = sensed(&setup.rules, ask(request));
         let (params, cancel) = (&request.params, &Cancel::new());
+        let ask = self.sensed_for(setup, ask(request), cancel);
         let ask = self.compared_for(setup, ask, &Asker { params, cancel, patience: Patience::NoLoad });
         let snapshot = self.snapshot(setup, &Excluded::new());
         self.decided(setup, &decide(&setup.rules, &ask, &snapshot))

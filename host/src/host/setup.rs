@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use super::similar::Known;
 use super::snapshot::Facts;
@@ -16,6 +17,9 @@ use crate::router::{Classifier, Rules};
 /// Task and model.
 type Kept = BTreeMap<(Task, bool, String), Arc<Prepared>>;
 
+/// How long a model that cannot be used is not looked at again: looking reads files, and each request would.
+const LOOKED: Duration = Duration::from_millis(250);
+
 /// A configuration with what was made from it.
 pub(super) struct Setup {
     pub(super) config: Arc<Config>,
@@ -23,12 +27,14 @@ pub(super) struct Setup {
     pub(super) generation: u64,
     /// Its rules, ladders and aliases.
     pub(super) rules: Rules,
-    /// What is known of its models.
-    facts: Mutex<BTreeMap<String, Arc<Facts>>>,
+    /// What is known of its models, and when.
+    facts: Mutex<BTreeMap<String, (Instant, Arc<Facts>)>>,
     /// Pipelines without options of a request: their stages are made once.
     pipelines: Mutex<Kept>,
     /// The tokens of models that transcribe.
     vocabularies: Mutex<BTreeMap<String, Arc<Vocabulary>>>,
+    /// The stages that say what prompts want, made when they are needed.
+    pub(super) intent: OnceLock<Arc<Prepared>>,
     /// Vectors of texts that rules compare.
     pub(super) vectors: Known,
 }
@@ -60,6 +66,7 @@ impl Setup {
             facts: Mutex::default(),
             pipelines: Mutex::new(pipelines),
             vocabularies: Mutex::default(),
+            intent: OnceLock::new(),
             vectors: Known::default(),
         })
     }
@@ -86,15 +93,17 @@ impl Setup {
         self.kept().insert((task, texts, model.to_owned()), Arc::clone(pipeline));
     }
 
-    /// What is known of a model.
+    /// What is known of a model. What is wrong with it counts for a moment only: it may have passed.
     pub(super) fn facts(&self, model: &str) -> Option<Arc<Facts>> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
+        let known = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (when, facts) = known.get(model)?;
+        (!facts.is_unusable() || when.elapsed() < LOOKED).then(|| Arc::clone(facts))
     }
 
     /// Keeps what is known of a model.
     pub(super) fn know(&self, model: &str, facts: &Arc<Facts>) {
         let mut known = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(model.to_owned(), Arc::clone(facts));
+        known.insert(model.to_owned(), (Instant::now(), Arc::clone(facts)));
     }
 
     /// The tokens of a model that transcribes.

@@ -29,6 +29,12 @@ pub(super) struct Facts {
     unusable: Option<Fault>,
 }
 
+impl Facts {
+    pub(super) fn is_unusable(&self) -> bool {
+        self.unusable.is_some()
+    }
+}
+
 impl Host {
     /// What a decision would be made of now.
     pub fn snapshot_now(&self) -> Snapshot {
@@ -137,22 +143,18 @@ impl Host {
         if device.starts_with("cuda:") { self.memory.heat.gpu(name) } else { None }
     }
 
-    /// Found out when it is asked for the first time; again and again where something is wrong, which may pass.
+    /// Found out when it is asked for the first time; again after a moment where something is wrong, which may pass.
     pub(super) fn facts(&self, setup: &Setup, model: &Model) -> Arc<Facts> {
         if let Some(facts) = setup.facts(&model.id) {
             return facts;
         }
         // A backend reads the file to estimate: only where models are compared.
-        let facts = match self.look(model, setup.rules.compare(&model.id)) {
-            Ok(facts) => Arc::new(facts),
-            Err(error) => {
-                let unusable = Some(Fault::from(&error));
-                return Arc::new(Facts { task: model.task, unusable, ..Facts::default() });
-            }
-        };
-        if facts.unusable.is_none() {
-            setup.know(&model.id, &facts);
-        }
+        let facts = self.look(model, setup.rules.compare(&model.id)).unwrap_or_else(|error| {
+            let unusable = Some(Fault::from(&error));
+            Facts { task: model.task, unusable, ..Facts::default() }
+        });
+        let facts = Arc::new(facts);
+        setup.know(&model.id, &facts);
         facts
     }
 

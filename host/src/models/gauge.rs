@@ -12,6 +12,11 @@ impl Gauge {
         Self(Some(machine))
     }
 
+    /// Whether there is a machine to ask.
+    pub(super) fn asks(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// What is free on each device that can be asked. Takes some milliseconds.
     pub(super) fn free(&self) -> Bytes {
         let Some(hardware) = self.look() else { return Bytes::new() };

@@ -41,6 +41,8 @@ pub(super) struct Shelf {
     tickets: u64,
     /// When the ticker looks next; `None` while there is none.
     pub(super) alarm: Option<Duration>,
+    /// When the devices were last asked what is free.
+    pub(super) measured: Duration,
     /// The host ends: nothing is begun any more.
     pub(super) closed: bool,
 }
@@ -55,6 +57,7 @@ impl Shelf {
             watchers: Vec::new(),
             tickets: 0,
             alarm: None,
+            measured: Duration::ZERO,
             closed: false,
         }
     }
@@ -72,6 +75,11 @@ impl Shelf {
     /// A session that requests can use, or will be freed.
     pub(super) fn session(&self, number: u64) -> Option<&Arc<Loaded>> {
         self.sessions.get(&number)
+    }
+
+    /// Whether anything is in memory.
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
     }
 
     /// The sessions that new requests get.

@@ -47,7 +47,7 @@ impl Spec {
         Asked { file, format, backend, device, options }
     }
 
-    /// A model of the configuration.
+    /// A model of the configuration; of an entry that names several ways the first.
     ///
     /// # Errors
     /// `model-not-found`, `manifest-…`, `variant-not-found`, `artifact-corrupt`, each with the model's id.
@@ -58,13 +58,15 @@ impl Spec {
         let within = |e: Error| e.within(format_args!("model `{}`", &*model.id));
         let location =
             model.location().ok_or_else(|| within(Error::new("model-not-found", "it has no path")))?;
-        let source = Source::open_as(location, model.format.as_deref()).map_err(within)?;
-        let wanted = Wanted { format: model.format.as_deref(), precision: model.precision.as_deref() };
+        let format = model.format.as_ref().and_then(|formats| formats.first()).map(String::as_str);
+        let precision = model.precision.as_ref().and_then(|all| all.first()).map(String::as_str);
+        let source = Source::open_as(location, format).map_err(within)?;
+        let wanted = Wanted { format, precision };
         let mut spec = Self::of_source(&model.id, &source, wanted).map_err(within)?;
         spec.task = model.task.or(spec.task);
         spec.pipeline = model.pipeline.as_ref().map(|id| id.to_string());
-        spec.backend = model.backend.clone();
-        spec.device = model.device.clone();
+        spec.backend = model.backend.first().cloned().unwrap_or_default();
+        spec.device = model.device.first().cloned().unwrap_or_default();
         spec.isolation = model.isolation;
         spec.chat_template = model.chat_template.as_deref().map(Path::to_path_buf);
         spec.options = model.options.clone();

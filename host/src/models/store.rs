@@ -57,6 +57,9 @@ pub struct Models {
 /// How often it is looked whether those who wait were cancelled: by one thread for all of them, and only while somebody
 /// waits. A [`Cancel`] is a flag that plugins share and that wakes nobody.
 const CANCEL_POLL: Duration = Duration::from_millis(20);
+/// How often the devices are asked what is free while models are in memory: what others took since is seen before a load
+/// fails for it.
+const MEASURE: Duration = Duration::from_secs(10);
 /// How long the end of a host waits for loads that were cancelled: backends promise to look every second.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
@@ -217,7 +220,7 @@ impl Models {
 
     /// Says when the ticker has to look next; `true` when there is none.
     fn set_alarm(&self, shelf: &mut Shelf) -> bool {
-        let Some(due) = shelf.due(self.now(), CANCEL_POLL).filter(|_| !shelf.closed) else { return false };
+        let Some(due) = self.due(shelf, self.now()).filter(|_| !shelf.closed) else { return false };
         match shelf.alarm {
             None => {
                 shelf.alarm = Some(due);
@@ -233,6 +236,16 @@ impl Models {
         }
     }
 
+    /// When the ticker has to look next.
+    fn due(&self, shelf: &Shelf, now: Duration) -> Option<Duration> {
+        shelf.due(now, CANCEL_POLL).into_iter().chain(self.measures(shelf)).min()
+    }
+
+    /// When the devices are asked next what is free.
+    fn measures(&self, shelf: &Shelf) -> Option<Duration> {
+        (self.gauge.asks() && shelf.has_sessions()).then(|| shelf.measured.saturating_add(MEASURE))
+    }
+
     fn start_ticker(self: &Arc<Self>) {
         let models = Arc::clone(self);
         if let Err(error) = thread("models", move || models.tick()) {
@@ -246,7 +259,7 @@ impl Models {
         let mut shelf = self.shelf();
         while !shelf.closed {
             let now = self.now();
-            let Some(due) = shelf.due(now, CANCEL_POLL) else { break };
+            let Some(due) = self.due(&shelf, now) else { break };
             shelf.alarm = Some(due);
             shelf = self
                 .pulse
@@ -258,6 +271,13 @@ impl Models {
                 effects.extend(shelf.fleet.step(self.now(), Event::Cancelled { ticket }));
             }
             effects.extend(shelf.fleet.step(self.now(), Event::Tick));
+            if self.measures(&shelf).is_some_and(|due| due <= self.now()) {
+                drop(shelf);
+                let free = self.gauge.free();
+                shelf = self.shelf();
+                shelf.measured = self.now();
+                effects.extend(shelf.fleet.step(self.now(), Event::Report { free }));
+            }
             let chores = shelf.carry_out(effects);
             if !chores.is_empty() {
                 drop(shelf);
@@ -276,9 +296,7 @@ impl Models {
 
     /// Asks the devices what is free.
     pub(super) fn report(self: &Arc<Self>) {
-        for (device, free) in self.gauge.free() {
-            self.tell(Event::Report { device, free });
-        }
+        self.tell(Event::Report { free: self.gauge.free() });
     }
 
     /// Exchanges the limits of memory. Idle models that have no room any more are freed.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::ask::Ask;
 use super::decision::{Decision, RuleId, Step};
 use super::fingerprint;
-use super::intent::{Classifier, Intent};
+use super::intent::{Classifier, Intent, Sense};
 use super::similar::{Comparison, Similar};
 use super::words::Words;
 use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When, suggest};
@@ -36,8 +36,8 @@ pub struct Rules {
     /// The policies where no rule applies.
     pub(super) policies: Routing,
     words: Words,
-    /// Says what prompts want, where a rule asks for that.
-    classifier: Option<Classifier>,
+    /// Who says what prompts want, where a rule asks for that.
+    sense: Option<Sense>,
     fingerprint: String,
 }
 
@@ -66,9 +66,14 @@ impl Rules {
     /// # Errors
     /// `config-invalid-value` when the keywords are more than this machine can look for.
     pub fn new(config: &Config) -> Result<Self> {
+        let steps = &config.routing.intent.steps;
         let asks = config.routes.iter().any(|rule| rule.when.intent.is_some());
-        let classifier = asks.then(Classifier::built_in).transpose()?;
-        Self::compiled(config, classifier)
+        let sense = match asks {
+            true if steps.is_empty() => Some(Sense::Weights(Classifier::built_in()?)),
+            true => Some(Sense::stages(steps)),
+            false => None,
+        };
+        Self::compiled(config, sense)
     }
 
     /// As [`new`](Self::new), with another classifier.
@@ -85,10 +90,10 @@ impl Rules {
                 return Err(Error::new("config-unknown-reference", message).help(help));
             }
         }
-        Self::compiled(config, Some(classifier))
+        Self::compiled(config, Some(Sense::Weights(classifier)))
     }
 
-    fn compiled(config: &Config, classifier: Option<Classifier>) -> Result<Self> {
+    fn compiled(config: &Config, sense: Option<Sense>) -> Result<Self> {
         let plan = |steps: Steps<'_>| -> Plan {
             steps.into_iter().map(|step| step.into_iter().map(ToString::to_string).collect()).collect()
         };
@@ -126,7 +131,7 @@ impl Rules {
         let words = Words::new(keywords).map_err(|error| {
             Error::new("config-invalid-value", format!("the keywords of the rules: {error}"))
         })?;
-        let weights = classifier.as_ref().map(Classifier::fingerprint);
+        let weights = sense.as_ref().map(Sense::by);
         let written =
             json!([config.routing, config.aliases, config.ladders, config.routes, config.defaults, weights]);
         let fingerprint = fingerprint(written.to_string().as_bytes());
@@ -138,7 +143,7 @@ impl Rules {
             rules,
             names,
             words,
-            classifier,
+            sense,
             fingerprint,
         })
     }
@@ -191,15 +196,23 @@ impl Rules {
         self.defaults.get(&task).map(String::as_str)
     }
 
-    /// What a text wants; `None` where no rule asks for that.
+    /// What a text wants; `None` where no rule asks for that, and where stages say it.
     pub fn intent(&self, text: &str) -> Option<Intent> {
-        self.classifier.as_ref().map(|classifier| classifier.classify(text))
+        match &self.sense {
+            Some(Sense::Weights(classifier)) => Some(classifier.classify(text)),
+            Some(Sense::Stages { .. }) | None => None,
+        }
+    }
+
+    /// What tells the stages that say what prompts want from others, where stages do.
+    pub fn sensed_by_stages(&self) -> Option<&str> {
+        self.sense.as_ref().filter(|sense| matches!(sense, Sense::Stages { .. })).map(Sense::by)
     }
 
     /// Whether a rule that may apply asks what the text wants, and nobody has found out.
     pub fn wants_intent(&self, ask: &Ask) -> bool {
-        let Some(classifier) = &self.classifier else { return false };
-        let known = ask.intent.as_ref().is_some_and(|intent| intent.by == classifier.fingerprint());
+        let Some(sense) = &self.sense else { return false };
+        let known = ask.intent.as_ref().is_some_and(|intent| intent.by == sense.by());
         let asked = Cell::new(false);
         if !known {
             let intent = || {
@@ -228,7 +241,7 @@ impl Rules {
 
     /// What the ask wants: as these weights said before, or say now, or else as others said.
     fn intent_of(&self, ask: &Ask) -> Option<Intent> {
-        let by = self.classifier.as_ref().map(Classifier::fingerprint);
+        let by = self.sense.as_ref().map(Sense::by);
         let said = ask.intent.as_ref();
         let ours = said.filter(|intent| Some(intent.by.as_str()) == by).cloned();
         ours.or_else(|| self.intent(ask.text.as_deref()?)).or_else(|| said.cloned())

@@ -69,15 +69,17 @@ pub async fn models(State(host): State<Arc<Host>>) -> Result<Json<Value>> {
 /// A model in a path, which may be no text.
 type Id = Result<Path<String>, PathRejection>;
 
-fn named(id: Id) -> Result<String> {
+/// The id of the configured model that a path names; of several that a name stands for the best.
+fn named(host: &Host, id: Id) -> Result<String> {
     let wrong =
         |error: PathRejection| Error::new("invalid-input", format!("the path: {}", error.body_text()));
-    id.map(|Path(id)| id).map_err(wrong)
+    let Path(id) = id.map_err(wrong)?;
+    Ok(host.configured(&id)?.id.to_string())
 }
 
 /// `POST /admin/models/{id}/load`: answers when the model is in memory.
 pub async fn load(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
-    let id = named(id)?;
+    let id = named(&host, id)?;
     blocking(move || {
         host.load(&id, &Cancel::new())?;
         one(&host, &id)
@@ -87,9 +89,8 @@ pub async fn load(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> 
 
 /// `POST /admin/models/{id}/unload`: requests under way end first, each keeps the model as long as it needs it.
 pub async fn unload(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
-    let id = named(id)?;
+    let id = named(&host, id)?;
     blocking(move || {
-        host.configured(&id)?;
         host.models().unload(&id);
         one(&host, &id)
     })
@@ -98,16 +99,14 @@ pub async fn unload(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>
 
 /// `POST /admin/models/{id}/pin`: the model stays in memory when others need room.
 pub async fn pin(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
-    let id = named(id)?;
-    host.configured(&id)?;
+    let id = named(&host, id)?;
     host.models().pin(&id, true);
     blocking(move || one(&host, &id)).await
 }
 
 /// `POST /admin/models/{id}/unpin`
 pub async fn unpin(State(host): State<Arc<Host>>, id: Id) -> Result<Json<Value>> {
-    let id = named(id)?;
-    host.configured(&id)?;
+    let id = named(&host, id)?;
     host.models().pin(&id, false);
     blocking(move || one(&host, &id)).await
 }

@@ -6,6 +6,7 @@ mod layers;
 mod messages;
 mod own_file;
 mod routes;
+mod ways;
 
 use std::path::Path;
 
@@ -129,7 +130,7 @@ fn everything_that_can_be_written_is_read() {
 
     let small = config.model("small").unwrap();
     assert_eq!(small.location(), Some(&*folder.join("chat.gguf")));
-    assert!(small.backend.allows("gguf", "llama") && small.preload);
+    assert!(small.backend[0].allows("gguf", "llama") && small.preload);
     assert_eq!(small.options["context"], 512);
     assert_eq!(config.defaults.of(Task::Chat), Some(&small.id));
 

@@ -307,8 +307,8 @@ fn the_entry_is_read_by_the_configuration() {
             Config::load(&options).unwrap_or_else(|problems| panic!("{}\n{problems}", found.entry()));
         let entry = &config.models[0];
         assert_eq!((&*entry.id, entry.task), (name, Some(Task::Chat)));
-        assert_eq!((&entry.options, entry.device.to_string()), (&found.options(), found.device.clone()));
-        assert!(entry.backend.allows("gguf", "gguf") && entry.path.as_deref() == Some(&file));
+        assert_eq!((&entry.options, entry.device[0].to_string()), (&found.options(), found.device.clone()));
+        assert!(entry.backend[0].allows("gguf", "gguf") && entry.path.as_deref() == Some(&file));
     }
 }
 

@@ -154,12 +154,10 @@ pub enum Event {
         /// Bytes.
         total: u64,
     },
-    /// A device reports what of its memory nobody holds.
+    /// The devices were asked what of their memory nobody holds.
     Report {
-        /// Its id.
-        device: String,
-        /// Bytes.
-        free: u64,
+        /// Bytes of each that answered.
+        free: Bytes,
     },
     /// Time went by.
     Tick,

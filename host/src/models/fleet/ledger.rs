@@ -27,6 +27,16 @@ pub(super) fn less(all: &Bytes, part: &Bytes) -> Bytes {
     all.iter().filter_map(more).collect()
 }
 
+/// The larger of both, by device.
+pub(super) fn most(one: &Bytes, other: &Bytes) -> Bytes {
+    let mut most = one.clone();
+    for (device, bytes) in other {
+        let known = most.entry(device.clone()).or_default();
+        *known = (*known).max(*bytes);
+    }
+    most
+}
+
 /// All holdings and all limits. A device whose size is not known is not limited.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -67,12 +77,14 @@ impl Ledger {
         }
     }
 
-    /// So much of a device's memory is free: what neither is nor is held here, others hold.
-    pub(super) fn report(&mut self, device: String, free: u64) {
-        let Some(total) = self.totals.get(&device) else { return };
-        let used = total.saturating_sub(free);
-        let others = used.saturating_sub(self.held(&device));
-        self.others.insert(device, others);
+    /// So much of the devices' memory is free: what neither is nor is held here, others hold. Of a device that says nothing
+    /// now, what it said before is no longer known.
+    pub(super) fn report(&mut self, free: &Bytes) {
+        let others = |(device, free): (&String, &u64)| {
+            let used = self.totals.get(device)?.saturating_sub(*free);
+            Some((device.clone(), used.saturating_sub(self.held(device))))
+        };
+        self.others = free.iter().filter_map(others).collect();
     }
 
     pub(super) fn held(&self, device: &str) -> u64 {
@@ -192,7 +204,7 @@ mod tests {
     fn what_others_hold_is_what_is_neither_free_nor_ours() {
         let mut ledger = ledger(10 << 20);
         ledger.hold(1, cpu(20));
-        ledger.report("cpu".to_owned(), 50 << 20);
+        ledger.report(&cpu(50));
         let device = ledger.devices().next().unwrap();
         assert_eq!((device.total >> 20, device.used >> 20, device.others >> 20), (90, 20, 30));
         // The reserve of 10 is for them: 20 more are missing.
@@ -200,8 +212,12 @@ mod tests {
         assert_eq!(ledger.missing(&cpu(50)), Bytes::new());
         assert_eq!(ledger.missing(&cpu(51)), cpu(1));
         // Pages of a file count as free though a model has them: nobody holds less than nothing.
-        ledger.report("cpu".to_owned(), 95 << 20);
+        ledger.report(&cpu(95));
         assert_eq!(ledger.room("cpu"), Some(90 << 20));
+        ledger.report(&cpu(50));
+        assert!(ledger.room("cpu") < Some(90 << 20));
+        ledger.report(&Bytes::new());
+        assert_eq!(ledger.room("cpu"), Some(90 << 20), "it says nothing any more");
     }
 
     #[test]
@@ -213,7 +229,7 @@ mod tests {
             ledger.refusal("m", &cpu(101), &Bytes::new()).unwrap(),
             @"`m` needs 101 MiB on cpu; models may hold 100 MiB there [out-of-memory]"
         );
-        ledger.report("cpu".to_owned(), 10 << 20);
+        ledger.report(&cpu(10));
         insta::assert_snapshot!(
             ledger.refusal("m", &cpu(50), &cpu(30)).unwrap(),
             @"`m` needs 50 MiB on cpu; models may hold 100 MiB there, of which 30 MiB are pinned, and others hold 60 MiB, which leaves 40 MiB [out-of-memory]"

@@ -22,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use event::{Bytes, Effect, Event, Keep};
-use ledger::Ledger;
 pub use ledger::{DeviceUse, by_device};
+use ledger::{Ledger, most};
 use record::Record;
 pub use record::is_lost;
 use session::{Phase, Session};
@@ -108,7 +108,7 @@ impl Fleet {
                 self.shrink();
             }
             Event::Device { device, total } => self.ledger.device(device, total),
-            Event::Report { device, free } => self.ledger.report(device, free),
+            Event::Report { free } => self.ledger.report(&free),
             Event::Tick => {}
         }
     }
@@ -159,7 +159,10 @@ impl Fleet {
             // Who came since has it begun anew.
             return self.forget(session);
         }
-        sized.phase = Phase::Queued { needs: bytes, since: now, after: BTreeSet::new() };
+        // What it held the last time it needs again, whatever it says.
+        let held = self.records.get(&sized.model).map(|record| &record.held);
+        let needs = held.map_or_else(|| bytes.clone(), |held| most(&bytes, held));
+        sized.phase = Phase::Queued { needs, since: now, after: BTreeSet::new() };
     }
 
     fn loaded(&mut self, session: u64, bytes: Bytes, took: Duration, grew: Bytes) {
@@ -171,9 +174,9 @@ impl Fleet {
         ready.grew = (!std::mem::take(&mut ready.disturbed)).then_some(grew);
         let waiters = std::mem::take(&mut ready.waiters);
         let model = ready.model.clone();
-        self.ledger.hold(session, bytes);
+        self.ledger.hold(session, bytes.clone());
         let record = self.records.entry(model.clone()).or_default();
-        record.loaded(took);
+        record.loaded(took, bytes);
         let current = record.current == Some(session);
         self.touched.insert(model);
         if !current {
@@ -305,7 +308,7 @@ impl Fleet {
         }
         self.forget(session);
         // What others hold is what this session does not hold any more either.
-        free.into_iter().for_each(|(device, free)| self.ledger.report(device, free));
+        self.ledger.report(&free);
     }
 
     fn let_go(&mut self, model: &str) {
@@ -320,6 +323,7 @@ impl Fleet {
         let record = self.records.entry(model.clone()).or_default();
         record.outdated = generation;
         record.trouble = None;
+        record.held.clear();
         let current = record.current;
         let asked: Vec<u64> =
             self.waiting.iter().filter(|(_, w)| w.model == model).map(|(ticket, _)| *ticket).collect();

@@ -33,6 +33,8 @@ pub(super) struct Record {
     /// How often it was loaded, and how long that took the latest time.
     pub(super) loads: u64,
     pub(super) took: Duration,
+    /// What it held then.
+    pub(super) held: Bytes,
     /// The same of waking it.
     pub(super) wakes: u64,
     pub(super) woke: Duration,
@@ -85,8 +87,8 @@ impl Record {
     }
 
     /// It was loaded. Breaks count until a request goes well.
-    pub(super) fn loaded(&mut self, took: Duration) {
-        (self.loads, self.took) = (self.loads + 1, took);
+    pub(super) fn loaded(&mut self, took: Duration, held: Bytes) {
+        (self.loads, self.took, self.held) = (self.loads + 1, took, held);
         self.came();
     }
 
@@ -186,7 +188,7 @@ mod tests {
         }
         assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(record.rest("m", SECOND * 61), None);
-        record.loaded(SECOND);
+        record.loaded(SECOND, Bytes::new());
         assert_eq!(record.rest("m", SECOND), None);
     }
 
@@ -205,7 +207,7 @@ mod tests {
         let crash = Error::new("worker-crashed", "killed");
         record.broke(&crash, SECOND);
         assert_eq!(record.rest("m", SECOND), None);
-        record.loaded(SECOND);
+        record.loaded(SECOND, Bytes::new());
         record.broke(&crash, SECOND);
         assert_eq!(record.rest("m", SECOND), Some(Rest::Until(SECOND * 2)));
         assert_eq!(record.rest("m", SECOND * 2), None);

@@ -6,7 +6,10 @@ mod weights;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::fingerprint;
+use crate::config::Step;
 use crate::error::Result;
 use features::{Form, features};
 
@@ -26,6 +29,9 @@ pub struct Intent {
     /// Microseconds that it took to say, where somebody measured.
     #[serde(default)]
     pub took: Option<u64>,
+    /// The code of what kept stages from saying it; then there is no label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// Softmax regression over hashed n-grams. Clones share the weights.
@@ -84,7 +90,34 @@ impl Classifier {
         // Of the highest the exponential is 1. More than a thousand thousandths there are not.
         let share = (1000.0 / all).round().clamp(0.0, 1000.0) as u16;
         let label = self.0.labels.get(best).cloned().unwrap_or_default();
-        Intent { label, share, by: self.0.fingerprint.clone(), took: None }
+        Intent { label, share, by: self.0.fingerprint.clone(), took: None, code: None }
+    }
+}
+
+/// Who says what prompts want.
+#[derive(Debug, Clone)]
+pub(super) enum Sense {
+    /// Weights, which the router has itself.
+    Weights(Classifier),
+    /// Stages, which the host runs before it asks the router.
+    Stages {
+        /// What tells them from others.
+        by: String,
+    },
+}
+
+impl Sense {
+    /// Stages, as the configuration has them.
+    pub(super) fn stages(steps: &[Step]) -> Self {
+        Self::Stages { by: fingerprint(json!(steps).to_string().as_bytes()) }
+    }
+
+    /// What tells it from others.
+    pub(super) fn by(&self) -> &str {
+        match self {
+            Self::Weights(classifier) => classifier.fingerprint(),
+            Self::Stages { by } => by,
+        }
     }
 }
 

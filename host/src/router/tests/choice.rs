@@ -102,6 +102,9 @@ fn when_none_keeps_the_policies_the_best_is_taken_and_told_or_all_are_refused() 
         decision.reason(Task::Chat),
         "`chat` was asked for; although it is unloaded, and warm_only is set"
     );
+    let decision = decide(&ladder("warm_only = true\notherwise = \"fastest\""), &ladder_ask(), &snapshot);
+    assert_eq!((decision.chosen.as_deref(), decision.breaks.len()), (Some("small"), 1));
+    assert_eq!(decision.degraded.unwrap().from, "large");
     let strict = "warm_only = true\notherwise = \"refuse\"";
     let said = said(&ladder(strict), &ladder_ask(), &snapshot);
     assert!(said.starts_with("route-policy: no model takes this request: `large`: it is unloaded"), "{said}");

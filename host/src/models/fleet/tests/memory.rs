@@ -30,7 +30,7 @@ fn memory_that_others_hold_is_respected() {
     let mut stage = Stage::new();
     let a = stage.leave("a", 30);
     // 30 are ours, 50 are others'.
-    stage.tell(Event::Report { device: "cpu".into(), free: 20 });
+    stage.tell(Event::Report { free: cpu(20) });
     assert_eq!(stage.fleet.devices().next().unwrap().others, 50);
     stage.ask("b");
     let b = stage.begun();
@@ -43,7 +43,7 @@ fn memory_that_others_hold_is_respected() {
     assert!(refused.message().contains("others hold"), "{refused}");
     // When they have gone there is room again.
     stage.unloaded(a);
-    stage.tell(Event::Report { device: "cpu".into(), free: 60 });
+    stage.tell(Event::Report { free: cpu(60) });
     stage.effects();
     stage.ask("c");
     let c = stage.begun();
@@ -78,6 +78,42 @@ fn a_model_that_holds_ten_times_what_it_said_makes_idle_ones_go() {
     assert!(effects.contains(&Effect::Unload { session: a }), "{effects:?}");
     stage.unloaded(a);
     assert_eq!((stage.used(), stage.fleet.state("liar")), (80, State::Busy));
+}
+
+#[test]
+fn what_a_model_held_it_needs_again_whatever_it_says() {
+    let mut stage = Stage::new();
+    stage.ask("liar");
+    let liar = stage.begun();
+    stage.estimated(liar, 8);
+    stage.loaded(liar, 80);
+    stage.tell(Event::Left { session: liar });
+    stage.tell(Event::Unload { model: "liar".into() });
+    stage.unloaded(liar);
+    stage.effects();
+    let a = stage.leave("a", 40);
+    stage.ask("liar");
+    let again = stage.begun();
+    stage.estimated(again, 8);
+    assert_eq!(
+        stage.effects(),
+        [Effect::Unload { session: a }],
+        "it is not loaded beside what it has no room with"
+    );
+    stage.unloaded(a);
+    assert_eq!(stage.effects(), [Effect::Load { session: again }]);
+    // Another configuration makes another model of it.
+    stage.loaded(again, 80);
+    stage.tell(Event::Left { session: again });
+    stage.tell(Event::Outdate { models: vec!["liar".into()], generation: 1 });
+    stage.unloaded(again);
+    stage.tell(Event::Unload { model: "a".into() });
+    stage.effects();
+    stage.leave("b", 40);
+    stage.ask_for("liar", 1, None);
+    let other = stage.begun();
+    stage.estimated(other, 8);
+    assert_eq!(stage.effects(), [Effect::Load { session: other }]);
 }
 
 #[test]

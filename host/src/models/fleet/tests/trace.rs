@@ -123,7 +123,7 @@ impl World {
                 self.limit = *limit;
                 self.tell(Event::Limit { memory: limits(Some(*limit)) });
             }
-            Act::Report(free) => self.tell(Event::Report { device: "cpu".to_owned(), free: *free }),
+            Act::Report(free) => self.tell(Event::Report { free: cpu(*free) }),
             Act::Wait(milliseconds) => {
                 self.now += Duration::from_millis(*milliseconds);
                 self.tell(Event::Tick);
@@ -144,7 +144,7 @@ proptest! {
             world.act(act);
         }
         // The world comes to rest: no request lasts for ever, and neither does what others hold.
-        world.tell(Event::Report { device: "cpu".to_owned(), free: SIZE });
+        world.tell(Event::Report { free: cpu(SIZE) });
         world.pinned.clear();
         for (model, ..) in MODELS {
             world.tell(Event::Pin { model: model.to_owned(), pinned: false });
