@@ -351,7 +351,7 @@ fn each_way_to_run_a_model_is_a_candidate() {
 #[test]
 fn a_pinned_model_does_not_give_way() {
     let toml = format!(
-        "[memory]\nlimit = \"16MiB\"\nreserve = \"0B\"\n{}pin = true\n{}",
+        "[memory]\nlimit = \"30MiB\"\nreserve = \"0B\"\n{}pin = true\n{}",
         chat_entry("kept").replace("threads = 1", "threads = 1, context_length = 256"),
         chat_entry("other").replace("threads = 1", "threads = 1, context_length = 256")
     );
@@ -364,5 +364,6 @@ fn a_pinned_model_does_not_give_way() {
     // A configuration without it lets the other one in.
     server.house().write(&toml.replace("pin = true", "")).unwrap();
     assert_eq!(server.post_json("/admin/reload", &json!({})).unwrap().status, 200);
-    assert_eq!(ask("other").status, 200);
+    let served = ask("other");
+    assert_eq!(served.status, 200, "{}", served.body);
 }
