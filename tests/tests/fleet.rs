@@ -184,3 +184,27 @@ fn a_model_that_is_warmed_has_computed_before_the_first_request() {
     assert_eq!(server.post("/admin/models/chat/unload", "application/json", b"").unwrap().status, 200);
     assert_eq!(server.get("/readyz").unwrap().status, 200);
 }
+
+#[test]
+fn a_thousand_loads_leave_nothing_behind() {
+    let entry = chat_entry("chat").replace("threads = 1", "threads = 1, context_length = 256");
+    let server = server(&entry);
+    let cycle = || {
+        for what in ["load", "unload"] {
+            let path = format!("/admin/models/chat/{what}");
+            let told = server.post(&path, "application/json", b"").unwrap();
+            assert_eq!(told.status, 200, "{}", told.body);
+        }
+    };
+    (0..100).for_each(|_| cycle());
+    let (files, bytes) = (server.descriptors().unwrap(), server.resident().unwrap());
+    (0..900).for_each(|_| cycle());
+    let status = status(&server, "chat");
+    assert_eq!((&status["loads"], &status["leaks"]), (&json!(1000), &json!(0)), "{status}");
+    assert_eq!(memory(&server).1, 0, "the ledger is empty");
+    let (now, grown) = (server.descriptors().unwrap(), server.resident().unwrap().saturating_sub(bytes));
+    // Connections of the test itself come and go; of what a load takes, 8 MiB would be left in two of them.
+    assert!(now <= files + 2, "{files} descriptors became {now}");
+    assert!(grown < 16 << 20, "grew by {grown} bytes");
+    assert!(words(&server, &question("chat", "What is 2 plus 3?")).contains('5'));
+}

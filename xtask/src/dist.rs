@@ -81,6 +81,25 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What the last build serves models with, with every CPU variant, in MB: the program with its stages, and the plugins.
+///
+/// # Errors
+/// When it is more than may ship, or was not built.
+pub fn serving_mb(project: &Project) -> Result<f64> {
+    let program = project.program();
+    let mut bytes = fs::metadata(&program).with_context(|| format!("{}", program.display()))?.len();
+    for plugin in PLUGINS.iter().filter(|plugin| plugin.serves) {
+        for path in files::all(&project.release().join("plugins").join(plugin.name))? {
+            bytes += fs::metadata(&path)?.len();
+        }
+    }
+    let (serving, (limit, _)) = (mb(bytes), LIMITS_MB);
+    if serving > limit {
+        bail!("{serving:.1} MB is more than the {limit:.0} MB that may ship to serve models");
+    }
+    Ok(serving)
+}
+
 fn chosen_plugins(names: &[String]) -> Result<Vec<&'static Plugin>> {
     if names.is_empty() {
         return Ok(PLUGINS.iter().collect());

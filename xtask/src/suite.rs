@@ -10,7 +10,7 @@ use console::style;
 use crate::progress::{self, Show};
 use crate::project::{Project, tool};
 use crate::skips::{Skips, Want};
-use crate::{abi, deps, docs, product};
+use crate::{abi, deps, dist, docs, product};
 
 /// One of the checks, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,6 +19,8 @@ pub enum Check {
     Prerequisites,
     /// The host and its plugins build and are packed.
     Build,
+    /// What serves models is no larger than may ship.
+    Size,
     /// The examples outside the workspace build and pass their tests, as a third party would build them.
     Examples,
     /// Every crate is formatted.
@@ -93,6 +95,7 @@ impl Suite<'_> {
         let result = match check {
             Check::Prerequisites => deps::ensure(self.project).map(|()| passed("")),
             Check::Build => product::build(self.project).map(|()| passed("")),
+            Check::Size => dist::serving_mb(self.project).map(|mb| passed(format!("{mb:.1} MB serve"))),
             Check::Examples => self.examples(),
             Check::Format => self.format(),
             Check::Clippy => self.clippy(),
@@ -292,6 +295,7 @@ impl Check {
         match self {
             Self::Prerequisites => "prerequisites",
             Self::Build => "build",
+            Self::Size => "size",
             Self::Examples => "examples",
             Self::Format => "format",
             Self::Clippy => "clippy",

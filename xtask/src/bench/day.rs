@@ -2,14 +2,12 @@
 //! `docs/src/day.md`.
 
 use std::fmt::Write as _;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::Options;
+use super::{Options, example};
 use crate::files;
-use crate::product;
-use crate::progress::{self, Show};
+use crate::progress;
 use crate::project::Project;
 
 /// The page, and what stands in it before and after the tables.
@@ -19,17 +17,7 @@ const MARKS: [&str; 2] = ["<!-- tables: cargo xtask bench --only day -->\n\n", "
 /// Simulates, writes the tables to their page, and the section.
 pub fn measure(project: &Project, _: &Options, page: &mut String) -> Result<()> {
     progress::headline("A simulated day");
-    let mut cargo = project.cargo();
-    cargo.args(["build", "--release"]).args(product::CRATES).args(["--example", "day"]);
-    progress::run("Building the simulator", &mut cargo, &project.log("bench-day"), Show::Progress)?;
-    let simulator = project.release().join("examples/day");
-    let output = Command::new(&simulator)
-        .output()
-        .with_context(|| format!("{} could not be started", simulator.display()))?;
-    if !output.status.success() {
-        bail!("the simulator failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    let tables = String::from_utf8(output.stdout).context("what the simulator printed")?;
+    let tables = example(project, "day", &[])?;
     let file = project.root.join(PAGE);
     let old = std::fs::read_to_string(&file).with_context(|| format!("reading {PAGE}"))?;
     let new = between(&old, &tables).with_context(|| format!("{PAGE} has no place for the tables"))?;

@@ -12,9 +12,9 @@ use pajamas_plugin_api::host::{MANIFEST_NAME, Manifest, library_file_name};
 use serde::Deserialize;
 
 use super::{Options, json};
-use crate::files;
 use crate::progress;
 use crate::project::Project;
+use crate::{dist, files};
 
 /// The plugin whose tokens cost next to nothing: a lookup in a table.
 const PLUGIN: &str = "recommended";
@@ -28,11 +28,13 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
     let ready = (0..rounds).map(|_| ready_ms(project)).collect::<Result<Vec<_>>>()?;
     let ready = ready.into_iter().fold(f64::INFINITY, f64::min);
     let crossing = crossing_us(project)?;
+    let size = dist::serving_mb(project)?;
     writeln!(
         page,
         "\n## The host itself\n\n| | measured | aim |\n|---|---|---|\n\
          | `pajamas serve` takes requests, its stages compiled before | {ready:.0} ms | 300 ms |\n\
-         | one token from a plugin to the caller, the plugin's own work included | {crossing:.3} us | 1 us |\n\n\
+         | one token from a plugin to the caller, the plugin's own work included | {crossing:.3} us | 1 us |\n\
+         | host, stages, `gguf` with every CPU variant, `onnx` with rten, stripped | {size:.1} MB | 80 MB |\n\n\
          The plugin is `examples/backend-recommended`, which looks each token up in a table: {TOKENS} tokens in one answer.",
     )?;
     Ok(())
@@ -71,21 +73,29 @@ fn crossing_us(project: &Project) -> Result<f64> {
     Ok(1e6 / rates.decode_tokens_per_second)
 }
 
-/// The plugin built and packed, a model of 256 words in a ring, and a configuration for both.
-fn prepare(project: &Project) -> Result<PathBuf> {
-    let mut cargo = project.cargo_outside(&project.root.join("examples/backend-recommended"));
+/// An example plugin built and packed; gives the folder where it is found.
+pub fn packed(project: &Project, name: &str) -> Result<PathBuf> {
+    let package = format!("backend-{name}");
+    let mut cargo = project.cargo_outside(&project.root.join("examples").join(&package));
     progress::run(
-        "Building the example plugin",
+        &format!("Building {package}"),
         cargo.args(["build", "--release"]),
         &project.log("bench-plugin"),
         progress::Show::Progress,
     )?;
-    let folder = project.target.join("bench");
-    let plugin = folder.join("plugins").join(PLUGIN);
-    let library = library_file_name("backend-recommended");
+    let plugins = project.target.join("bench/plugins");
+    let plugin = plugins.join(name);
+    let library = library_file_name(&package);
     files::copy_if_changed(&project.target.join("outside/release").join(&library), &plugin.join(&library))?;
-    let manifest = Manifest::for_library(&plugin.join(&library), PLUGIN, "0.1.0")?;
+    let manifest = Manifest::for_library(&plugin.join(&library), name, "0.1.0")?;
     files::write_if_changed(&plugin.join(MANIFEST_NAME), manifest.to_toml()?.as_bytes())?;
+    Ok(plugins)
+}
+
+/// The plugin built and packed, a model of 256 words in a ring, and a configuration for both.
+fn prepare(project: &Project) -> Result<PathBuf> {
+    let plugins = packed(project, PLUGIN)?;
+    let folder = project.target.join("bench");
 
     let rules: String = (0..256).map(|word| format!("w{word} w{}\n", (word + 1) % 256)).collect();
     let model = folder.join("ring.bigram");
@@ -96,7 +106,7 @@ fn prepare(project: &Project) -> Result<PathBuf> {
         format!(
             "schema = 1\n[plugins]\nsearch = [{:?}]\n[[models]]\nid = \"bench\"\npath = {:?}\nformat = \"bigram\"\n\
              options = {{ context = {} }}\n",
-            folder.join("plugins").display().to_string(),
+            plugins.display().to_string(),
             model.display().to_string(),
             TOKENS + 1024,
         ),

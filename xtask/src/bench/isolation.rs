@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::{Options, configuration, json};
+use super::house::packed;
+use super::{Options, configuration, example, json};
 use crate::progress;
 use crate::project::Project;
 
@@ -48,5 +49,8 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
             writeln!(page, "| {name} | {what} | {host:.1} | {worker:.1} | {:.3} |", worker / host)?;
         }
     }
+    let folder = packed(project, "minimal")?;
+    let tensor = example(project, "isolation", &[&folder])?;
+    writeln!(page, "\nA tensor there and back (aim: 0.5 ms more):\n\n```text\n{}\n```", tensor.trim_end())?;
     Ok(())
 }

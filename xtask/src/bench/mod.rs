@@ -17,7 +17,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::files;
-use crate::progress;
+use crate::product;
+use crate::progress::{self, Show};
 use crate::project::Project;
 
 /// What to measure.
@@ -130,6 +131,23 @@ fn json<T: for<'de> Deserialize<'de>>(command: &mut Command) -> Result<T> {
         bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     serde_json::from_slice(&output.stdout).with_context(|| format!("what {program} printed"))
+}
+
+/// What one of the host's examples prints, built and run.
+fn example(project: &Project, name: &str, arguments: &[&Path]) -> Result<String> {
+    let mut cargo = project.cargo();
+    cargo.args(["build", "--release"]).args(product::CRATES).args(["--example", name]);
+    let log = project.log(&format!("bench-{name}"));
+    progress::run(&format!("Building the example {name}"), &mut cargo, &log, Show::Progress)?;
+    let program = project.release().join("examples").join(name);
+    let output = Command::new(&program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("{} could not be started", program.display()))?;
+    if !output.status.success() {
+        bail!("the example {name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("what the example {name} printed"))
 }
 
 /// A configuration with one model, for `pajamas bench`.
