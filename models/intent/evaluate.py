@@ -2,6 +2,7 @@
 
     python models/intent/evaluate.py
     python models/intent/evaluate.py --natural     # those that are like what people write, rather than near a border
+    python models/intent/evaluate.py --fresh       # the same, by somebody who had seen no other prompt
     python models/intent/evaluate.py --mistakes    # each prompt that it gets wrong
 """
 
@@ -22,13 +23,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=HERE / "model.safetensors")
     parser.add_argument("--natural", action="store_true", help="those of LABEL-natural.txt")
+    parser.add_argument("--fresh", action="store_true", help="those of LABEL-fresh.txt")
     parser.add_argument("--mistakes", action="store_true", help="name each prompt that it gets wrong")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args()
     with safe_open(args.model, "numpy") as file:
         names = file.metadata()["labels"].split(",")
         weight, scale, bias = (file.get_tensor(name) for name in ("weight", "scale", "bias"))
-    texts, labels = prompts(HERE / "held-out", "-natural" if args.natural else "")
+    texts, labels = prompts(HERE / "held-out", "-fresh" if args.fresh else "-natural" if args.natural else "")
     shares = softmax(Prompts(texts).logits(weight.astype(np.float32) * scale[:, None], bias))
     best = shares.argmax(1)
     correct = best == labels
