@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind};
 
-use super::{Cpu, Hardware, Memory, Provider, System, cgroup, features, nvml, topology};
+use super::{Cpu, Hardware, Memory, Provider, System, apple, cgroup, features, nvml, topology};
 use crate::error::Result;
 
 /// The machine that this process runs on.
@@ -31,7 +31,7 @@ impl LocalMachine {
         let limits = cgroup::Limits::read(proc, sys);
         Hardware {
             system: system(),
-            cpu: cpu(known.as_ref(), limits, topology::usable_cores(proc, sys)),
+            cpu: cpu(known.as_ref(), limits, topology::usable(proc, sys)),
             memory: memory(installed, available, limits),
             gpus: nvml::detect(Path::new(nvml::LIBRARY)),
         }
@@ -44,7 +44,7 @@ fn system() -> System {
     System { os, name, arch: std::env::consts::ARCH.to_owned() }
 }
 
-fn cpu(known: Option<&sysinfo::System>, limits: cgroup::Limits, usable: Option<u32>) -> Cpu {
+fn cpu(known: Option<&sysinfo::System>, limits: cgroup::Limits, usable: Option<topology::Usable>) -> Cpu {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let allowed = std::thread::available_parallelism().map_or(1, |n| count(n.get()));
     let cpus = known.map_or(&[][..], |k| k.cpus());
@@ -55,7 +55,8 @@ fn cpu(known: Option<&sysinfo::System>, limits: cgroup::Limits, usable: Option<u
         brand: brand.unwrap_or("unknown").to_owned(),
         physical_cores: physical,
         logical_cores: logical,
-        usable_cores: usable.unwrap_or(allowed).min(physical),
+        usable_cores: usable.as_ref().map_or(allowed, |usable| usable.cores).min(physical),
+        kinds: usable.map_or_else(apple::kinds, |usable| usable.kinds),
         quota: limits.cpu,
         features: features::detect(),
     }

@@ -2,7 +2,9 @@
 //!
 //! Looking creates no GPU context and starts nothing. [`Provider`] is where tests put another machine in.
 
+mod apple;
 mod cgroup;
+mod cpu_list;
 mod features;
 mod heat;
 mod local;
@@ -14,6 +16,7 @@ mod topology;
 
 use serde::{Deserialize, Serialize};
 
+pub use cpu_list::CpuList;
 pub use heat::Heat;
 pub use local::LocalMachine;
 pub use recommend::{
@@ -59,10 +62,32 @@ pub struct Cpu {
     pub logical_cores: u32,
     /// Cores that this process may run on, by its CPU affinity.
     pub usable_cores: u32,
+    /// Which of these are fast and which save power, where the machine has both and says so.
+    #[serde(default)]
+    pub kinds: Option<CoreKinds>,
     /// How many processors' worth of time the control group grants; `None` when it sets no limit.
     pub quota: Option<f64>,
     /// Instruction sets that matter to inference, for example `avx2`, `amx-int8`, `neon`.
     pub features: Vec<String>,
+}
+
+/// Cores of two kinds, of those that this process may run on. There is at least one of each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreKinds {
+    /// The fast ones.
+    pub performance: Cores,
+    /// Those that save power.
+    pub efficiency: Cores,
+}
+
+/// Some cores.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cores {
+    /// How many.
+    pub count: u32,
+    /// Their hardware threads; none where the system does not number them.
+    #[serde(default)]
+    pub cpus: CpuList,
 }
 
 /// Main memory, in bytes.
@@ -137,10 +162,13 @@ impl Hardware {
 
     /// How many threads computing should use: one for each core that this process may run on, and no more than the
     /// control group grants. A second thread on a core only takes turns with the first, since matrix products leave no
-    /// unit of it idle.
+    /// unit of it idle. Where cores are of two kinds the fast ones alone compute: the parts of a product are waited for until
+    /// the last is done, and a slow core's is the last. llama.cpp counts by the same rule (`cpu_get_num_math`).
     pub fn recommended_threads(&self) -> u32 {
         let quota = self.cpu.quota.map_or(u32::MAX, |quota| quota.floor() as u32);
-        self.cpu.usable_cores.min(quota).max(1)
+        let usable = self.cpu.usable_cores;
+        let cores = self.cpu.kinds.as_ref().map_or(usable, |kinds| kinds.performance.count.min(usable));
+        cores.min(quota).max(1)
     }
 
     /// Whether the processor has an instruction set, by its name in [`Cpu::features`].
@@ -167,5 +195,23 @@ mod tests {
         assert_eq!(machine(4, Some(8.0)).recommended_threads(), 4);
         assert_eq!(machine(4, Some(0.5)).recommended_threads(), 1);
         assert_eq!(machine(0, None).recommended_threads(), 1);
+    }
+
+    #[test]
+    fn where_cores_are_of_two_kinds_the_fast_ones_compute() {
+        let cores = |count| Cores { count, cpus: CpuList::default() };
+        let kinds = |performance, efficiency, quota| {
+            let kinds = CoreKinds { performance: cores(performance), efficiency: cores(efficiency) };
+            let mut machine = machine(performance + efficiency, quota);
+            machine.cpu.kinds = Some(kinds);
+            machine.recommended_threads()
+        };
+        assert_eq!(kinds(4, 8, None), 4);
+        assert_eq!(kinds(4, 8, Some(2.5)), 2);
+        assert_eq!(kinds(4, 8, Some(6.0)), 4);
+        assert_eq!(
+            ["laptop", "macbook-m2"].map(|name| recorded::tests::machine(name).recommended_threads()),
+            [4, 4]
+        );
     }
 }

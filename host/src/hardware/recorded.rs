@@ -42,13 +42,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_record_replays_as_it_was() {
-        for name in ["amx-vm", "workstation"] {
+        for name in ["amx-vm", "workstation", "laptop", "macbook-m2"] {
             let machine = machine(name);
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("machine.json");
             std::fs::write(&path, serde_json::to_vec(&machine).unwrap()).unwrap();
             assert_eq!(RecordedMachine::new(path).hardware().unwrap(), machine);
         }
+    }
+
+    /// Those that were recorded before more was asked.
+    #[test]
+    fn what_an_old_record_does_not_have_is_not_known() {
+        assert_eq!(machine("amx-vm").cpu.kinds, None);
     }
 
     #[test]

@@ -29,6 +29,10 @@ fn section(f: &mut fmt::Formatter<'_>, label: &str, lines: &[String]) -> fmt::Re
 fn processor(cpu: &Cpu) -> Vec<String> {
     let mut counts =
         format!("{}, {}", plural(cpu.physical_cores, "core"), plural(cpu.logical_cores, "thread"));
+    if let Some(kinds) = &cpu.kinds {
+        let (fast, slow) = (kinds.performance.count, kinds.efficiency.count);
+        counts += &format!("; {fast} for performance, {slow} for efficiency");
+    }
     if cpu.usable_cores < cpu.physical_cores {
         counts += &format!("; this process may use {}", plural(cpu.usable_cores, "core"));
     }
@@ -141,6 +145,19 @@ mod tests {
                     1: NVIDIA GeForce RTX 3060
                     driver 550.54.15, CUDA 12.4
         Threads     6 for computing
+        ");
+    }
+
+    #[test]
+    fn a_laptop_with_cores_of_two_kinds() {
+        insta::assert_snapshot!(machine("laptop"), @r"
+        System      Linux (Ubuntu 24.04), x86_64
+        Processor   12th Gen Intel(R) Core(TM) i5-1240P
+                    12 cores, 16 threads; 4 for performance, 8 for efficiency
+                    sse4.2 avx f16c fma avx2 avxvnni
+        Memory      15.4 GiB, 10.9 GiB available
+        GPU         none: libnvidia-ml.so.1 is not installed (no NVIDIA driver)
+        Threads     4 for computing
         ");
     }
 
