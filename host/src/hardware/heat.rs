@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::nvml::{self, Nvml};
+use super::zones::{self, ZONES};
 
 /// How long what was read counts: reading takes longer than a decision, and heat is slow.
 const FRESH: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ impl Heat {
         match *last {
             Some((when, temperature)) if when.elapsed() < FRESH => temperature,
             _ => {
-                let temperature = hottest(Path::new("/sys/class/thermal"));
+                let temperature = hottest(Path::new(ZONES));
                 *last = Some((Instant::now(), temperature));
                 temperature
             }
@@ -87,23 +88,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A temperature that a chip can have. A sensor that says nothing, or more than any chip bears, is broken.
-pub(super) fn plausible(degrees: u32) -> Option<u32> {
-    Some(degrees).filter(|degrees| (1..150).contains(degrees))
-}
-
-/// The hottest of the processor's zones.
-fn hottest(zones: &Path) -> Option<u32> {
-    let zones = std::fs::read_dir(zones).ok()?.flatten();
-    let temperature = |zone: &Path| {
-        let kind = std::fs::read_to_string(zone.join("type")).ok()?;
-        if !is_of_the_processor(kind.trim()) {
-            return None;
-        }
-        let thousandths: i64 = std::fs::read_to_string(zone.join("temp")).ok()?.trim().parse().ok()?;
-        u32::try_from(thousandths / 1000).ok().and_then(plausible)
-    };
-    zones.filter_map(|zone| temperature(&zone.path())).max()
+/// The hottest of the processor's zones; only these are asked.
+fn hottest(folder: &Path) -> Option<u32> {
+    let zones = zones::zones(folder).into_iter().filter(|zone| is_of_the_processor(&zone.name));
+    zones.filter_map(|zone| zone.degrees()).max()
 }
 
 /// Zones have the names that their drivers give them.
@@ -117,21 +105,7 @@ mod tests {
 
     #[test]
     fn the_hottest_zone_of_the_processor_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(hottest(folder.path()), None);
-        for (zone, kind, temperature) in [
-            ("thermal_zone0", "acpitz", "99000"),
-            ("thermal_zone1", "x86_pkg_temp", "61000"),
-            ("thermal_zone2", "cpu-thermal", "72900"),
-            ("thermal_zone3", "cpu1-thermal", "-274000"),
-            ("thermal_zone4", "soc_thermal", "65535000"),
-            ("thermal_zone5", "cpu2-thermal", "hot"),
-        ] {
-            let zone = folder.path().join(zone);
-            std::fs::create_dir(&zone).unwrap();
-            std::fs::write(zone.join("type"), format!("{kind}\n")).unwrap();
-            std::fs::write(zone.join("temp"), format!("{temperature}\n")).unwrap();
-        }
+        let folder = zones::tests::folder();
         assert_eq!(hottest(folder.path()), Some(72));
         assert_eq!(hottest(Path::new("/nowhere")), None);
     }

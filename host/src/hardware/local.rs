@@ -4,7 +4,9 @@ use std::path::Path;
 
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind};
 
-use super::{Cpu, Hardware, Memory, Provider, System, apple, cgroup, features, nvml, topology};
+use super::{
+    Cpu, Hardware, Load, Memory, Provider, System, apple, cgroup, features, numa, nvml, topology, zones,
+};
 use crate::error::Result;
 
 /// The machine that this process runs on.
@@ -34,6 +36,9 @@ impl LocalMachine {
             cpu: cpu(known.as_ref(), limits, topology::usable(proc, sys)),
             memory: memory(installed, available, limits),
             gpus: nvml::detect(Path::new(nvml::LIBRARY)),
+            numa: numa::nodes(sys),
+            load: load(),
+            thermal: zones::thermal(Path::new(zones::ZONES)),
         }
     }
 }
@@ -62,6 +67,13 @@ fn cpu(known: Option<&sysinfo::System>, limits: cgroup::Limits, usable: Option<t
     }
 }
 
+fn load() -> Option<Load> {
+    // Elsewhere sysinfo would start a thread that counts.
+    let load = if cfg!(unix) { sysinfo::System::load_average().ok()? } else { return None };
+    let known = [load.one, load.five, load.fifteen].iter().all(|load| load.is_finite() && *load >= 0.0);
+    known.then_some(Load { one: load.one, five: load.five, fifteen: load.fifteen })
+}
+
 fn memory(installed: u64, available: u64, limits: cgroup::Limits) -> Memory {
     let limit = limits.memory.filter(|limit| *limit < installed);
     let left = limits.memory_left.unwrap_or(u64::MAX);
@@ -81,6 +93,8 @@ mod tests {
         assert!(found.memory.total <= found.memory.installed);
         assert!(!found.cpu.brand.is_empty() && !found.system.name.is_empty());
         assert!(found.gpus.devices.is_empty() == found.gpus.why_none.is_some());
+        assert!(found.load.is_some() || cfg!(not(unix)));
+        assert!(found.numa.iter().all(|node| node.memory_free <= node.memory_total), "{:?}", found.numa);
         let threads = std::thread::available_parallelism().unwrap().get() as u32;
         assert!((1..=threads.max(1)).contains(&found.recommended_threads()), "{threads}");
     }

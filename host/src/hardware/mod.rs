@@ -8,11 +8,13 @@ mod cpu_list;
 mod features;
 mod heat;
 mod local;
+mod numa;
 mod nvml;
 mod recommend;
 mod recorded;
 mod render;
 mod topology;
+mod zones;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,15 @@ pub struct Hardware {
     pub memory: Memory,
     /// NVIDIA GPUs.
     pub gpus: Gpus,
+    /// Which memory is near to which processors, by number; one node where all is near to all, none where the system does not tell.
+    #[serde(default)]
+    pub numa: Vec<NumaNode>,
+    /// How busy the machine is; `None` where the system does not tell.
+    #[serde(default)]
+    pub load: Option<Load>,
+    /// What the system's sensors tell, by their numbers; none where the system has no thermal zones.
+    #[serde(default)]
+    pub thermal: Vec<ThermalZone>,
 }
 
 /// Operating system and architecture.
@@ -101,6 +112,39 @@ pub struct Memory {
     pub installed: u64,
     /// The control group's limit, when there is one below what is installed.
     pub limit: Option<u64>,
+}
+
+/// Processors and the memory that is near to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumaNode {
+    /// The system's number.
+    pub id: u32,
+    /// Its hardware threads; none where it is only memory.
+    pub cpus: CpuList,
+    /// Its memory in bytes; 0 when the system does not say.
+    pub memory_total: u64,
+    /// What of that is unused, in bytes; what could be freed is not counted.
+    pub memory_free: u64,
+}
+
+/// How many processes ran or waited to run, on average.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Of the last minute.
+    pub one: f64,
+    /// Of the last five minutes.
+    pub five: f64,
+    /// Of the last fifteen minutes.
+    pub fifteen: f64,
+}
+
+/// A place whose temperature is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThermalZone {
+    /// What its driver calls it, for example `x86_pkg_temp`.
+    pub name: String,
+    /// Its temperature in degrees Celsius; `None` where the sensor tells none that a chip can have.
+    pub degrees: Option<u32>,
 }
 
 /// The GPUs that NVIDIA's management library knows.

@@ -42,7 +42,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_record_replays_as_it_was() {
-        for name in ["amx-vm", "workstation", "laptop", "macbook-m2"] {
+        for name in ["amx-vm", "workstation", "laptop", "macbook-m2", "two-sockets"] {
             let machine = machine(name);
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("machine.json");
@@ -54,7 +54,9 @@ pub(super) mod tests {
     /// Those that were recorded before more was asked.
     #[test]
     fn what_an_old_record_does_not_have_is_not_known() {
-        assert_eq!(machine("amx-vm").cpu.kinds, None);
+        let old = machine("amx-vm");
+        assert_eq!((old.cpu.kinds, old.load), (None, None));
+        assert!(old.numa.is_empty() && old.thermal.is_empty());
     }
 
     #[test]

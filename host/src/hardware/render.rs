@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cpu, Gpu, Gpus, Hardware, Memory};
+use super::{Cpu, Gpu, Gpus, Hardware, Load, Memory, NumaNode, ThermalZone};
 
 /// Width of the left column.
 const LABEL: usize = 12;
@@ -15,7 +15,10 @@ impl fmt::Display for Hardware {
         section(f, "System", &[format!("{}, {}", self.system.name, self.system.arch)])?;
         section(f, "Processor", &processor(&self.cpu))?;
         section(f, "Memory", &memory(&self.memory))?;
+        section(f, "NUMA", &numa(&self.numa))?;
         section(f, "GPU", &gpus(&self.gpus))?;
+        section(f, "Heat", &heat(&self.thermal))?;
+        section(f, "Load", &self.load.iter().map(load).collect::<Vec<_>>())?;
         let threads = self.recommended_threads();
         section(f, "Threads", &[format!("{threads} for computing")])
     }
@@ -40,7 +43,7 @@ fn processor(cpu: &Cpu) -> Vec<String> {
         counts += &format!("; the control group grants the time of {quota:.1}");
     }
     let mut lines = vec![cpu.brand.clone(), counts];
-    lines.extend(wrap(&cpu.features));
+    lines.extend(wrap(cpu.features.iter().cloned(), " "));
     lines
 }
 
@@ -50,6 +53,35 @@ fn memory(memory: &Memory) -> Vec<String> {
         lines.push(format!("the control group's limit; {} are installed", bytes(memory.installed)));
     }
     lines
+}
+
+/// The nodes, where there are several: the memory of one is the machine's.
+fn numa(nodes: &[NumaNode]) -> Vec<String> {
+    let node = |node: &NumaNode| {
+        let mut line = format!("node {}: ", node.id);
+        line += &if node.cpus.is_empty() {
+            "no processors".to_owned()
+        } else {
+            format!("processors {}", node.cpus)
+        };
+        if node.memory_total > 0 {
+            line += &format!(", {}, {} unused", bytes(node.memory_total), bytes(node.memory_free));
+        }
+        line
+    };
+    if nodes.len() > 1 { nodes.iter().map(node).collect() } else { Vec::new() }
+}
+
+fn heat(zones: &[ThermalZone]) -> Vec<String> {
+    let zone = |ThermalZone { name, degrees }: &ThermalZone| match degrees {
+        Some(degrees) => format!("{name} {degrees} °C"),
+        None => format!("{name} unknown"),
+    };
+    wrap(zones.iter().map(zone), ", ")
+}
+
+fn load(Load { one, five, fifteen }: &Load) -> String {
+    format!("{one:.2}, {five:.2}, {fifteen:.2} in the last 1, 5, 15 minutes")
 }
 
 fn gpus(gpus: &Gpus) -> Vec<String> {
@@ -98,15 +130,20 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-fn wrap(words: &[String]) -> Vec<String> {
+/// Words in lines, with something between them.
+fn wrap(words: impl IntoIterator<Item = String>, between: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words {
         match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
-                line.push(' ');
-                line.push_str(word);
+            Some(line) if line.len() + between.len() + word.len() <= WIDTH => {
+                line.push_str(between);
+                line.push_str(&word);
             }
-            _ => lines.push(word.clone()),
+            last => {
+                // What goes on in the next line ends with a comma, and not with the space behind it.
+                last.into_iter().for_each(|line| line.push_str(between.trim_end()));
+                lines.push(word);
+            }
         }
     }
     lines
@@ -149,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_laptop_with_cores_of_two_kinds() {
+    fn a_laptop_with_cores_of_two_kinds_and_sensors() {
         insta::assert_snapshot!(machine("laptop"), @r"
         System      Linux (Ubuntu 24.04), x86_64
         Processor   12th Gen Intel(R) Core(TM) i5-1240P
@@ -157,8 +194,21 @@ mod tests {
                     sse4.2 avx f16c fma avx2 avxvnni
         Memory      15.4 GiB, 10.9 GiB available
         GPU         none: libnvidia-ml.so.1 is not installed (no NVIDIA driver)
+        Heat        INT3400 Thermal 20 °C, acpitz 46 °C, TCPU 47 °C, iwlwifi_1 unknown,
+                    x86_pkg_temp 48 °C
+        Load        0.61, 0.74, 0.58 in the last 1, 5, 15 minutes
         Threads     4 for computing
         ");
+    }
+
+    #[test]
+    fn a_server_with_two_nodes_of_memory() {
+        let told = machine("two-sockets").to_string();
+        let nodes = "\nNUMA        node 0: processors 0-31,64-95, 188.7 GiB, 177.2 GiB unused\n            \
+            node 1: processors 32-63,96-127, 188.9 GiB, 184.0 GiB unused\n";
+        assert!(told.contains(nodes), "{told}");
+        // One node is all memory.
+        assert!(!machine("raspberry-pi-5").to_string().contains("NUMA"));
     }
 
     #[test]

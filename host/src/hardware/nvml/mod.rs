@@ -7,7 +7,7 @@ use std::path::Path;
 
 use libloading::Library;
 
-use super::{Gpu, Gpus, heat};
+use super::{Gpu, Gpus, zones};
 
 /// The library's name, as the driver installs it.
 pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -246,7 +246,7 @@ impl Nvml {
                 |get| unsafe { get(device, CHIP, &mut degrees) },
             )
             .ok()?;
-        heat::plausible(degrees)
+        zones::plausible(degrees)
     }
 
     fn utilisation(&self, device: Device) -> Option<u32> {

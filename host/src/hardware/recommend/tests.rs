@@ -83,7 +83,7 @@ const MODELS: [&str; 6] = [
     "llama-3.3-70b-q4_k_m",
 ];
 
-const MACHINES: [&str; 9] = [
+const MACHINES: [&str; 10] = [
     "laptop",
     "raspberry-pi-5",
     "macbook-m2",
@@ -93,6 +93,7 @@ const MACHINES: [&str; 9] = [
     "jetson-orin-nano",
     "amx-vm",
     "workstation",
+    "two-sockets",
 ];
 
 fn asked(machine: &Hardware, model: &ModelFacts) -> Answer {
@@ -216,6 +217,12 @@ fn a_server_with_a_gpu() {
     qwen3-30b-a3b-q4_k_m: cuda:0, 4 x 40960, f16, 26 threads, 32.5/78.6 GiB + 0.5/213.4 GiB, <= 1814.3/s
     llama-3.3-70b-q4_k_m: cuda:0, 3 x 32768, f16, 26 threads, 69.9/78.6 GiB + 1.3/213.4 GiB, <= 80.0/s
     ");
+}
+
+#[test]
+fn a_server_with_two_sockets() {
+    let told = answers("two-sockets");
+    assert!(told.lines().all(|line| line.contains(": cpu, 4 x ") && line.contains(" 64 threads")), "{told}");
 }
 
 #[test]
