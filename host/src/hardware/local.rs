@@ -5,7 +5,8 @@ use std::path::Path;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind};
 
 use super::{
-    Cpu, Hardware, Load, Memory, Provider, System, apple, cgroup, features, numa, nvml, topology, zones,
+    Cpu, Devices, Hardware, Load, Memory, Provider, System, apple, cgroup, features, numa, nvml, topology,
+    zones,
 };
 use crate::error::Result;
 
@@ -31,9 +32,13 @@ impl LocalMachine {
             known.as_ref().map_or((0, 0), |k| (k.total_memory(), k.available_memory()));
         let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
         let limits = cgroup::Limits::read(proc, sys);
+        let system = system();
+        let cpu = cpu(known.as_ref(), limits, topology::usable(proc, sys));
         Hardware {
-            system: system(),
-            cpu: cpu(known.as_ref(), limits, topology::usable(proc, sys)),
+            accelerators: apple::accelerators(&system, &cpu.brand),
+            devices: Devices::default(),
+            system,
+            cpu,
             memory: memory(installed, available, limits),
             gpus: nvml::detect(Path::new(nvml::LIBRARY)),
             numa: numa::nodes(sys),

@@ -40,6 +40,12 @@ pub struct Hardware {
     pub memory: Memory,
     /// NVIDIA GPUs.
     pub gpus: Gpus,
+    /// What else computes, where the chip alone says so.
+    #[serde(default)]
+    pub accelerators: Vec<Accelerator>,
+    /// What backends can compute on. Asking them is not ours: empty unless somebody did.
+    #[serde(default)]
+    pub devices: Devices,
     /// Which memory is near to which processors, by number; one node where all is near to all, none where the system does not tell.
     #[serde(default)]
     pub numa: Vec<NumaNode>,
@@ -189,6 +195,42 @@ pub struct Gpu {
     pub throttled: Vec<String>,
 }
 
+/// What else computes than processor and NVIDIA GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// As backends call it: `metal:0`, `ane`.
+    pub id: String,
+    /// What a person calls it.
+    pub name: String,
+    /// Whether its memory is that of the processor.
+    pub shares_memory: bool,
+}
+
+/// What backends can compute on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Devices {
+    /// The devices, in the order in which backends told them.
+    pub known: Vec<Device>,
+    /// Why there are none.
+    pub why_none: Option<String>,
+}
+
+/// A device, as backends see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// As the configuration names it: `cpu`, `cuda:0`, `vulkan:0`.
+    pub id: String,
+    /// What a person calls it.
+    pub name: String,
+    /// All of its memory in bytes; 0 when no backend says.
+    pub memory_total: u64,
+    /// Its free memory in bytes; 0 when no backend says.
+    pub memory_free: u64,
+    /// The backends that compute on it, by their full names.
+    pub backends: Vec<String>,
+}
+
 /// Something that knows a machine.
 pub trait Provider {
     /// The machine as it is now.
@@ -215,6 +257,20 @@ impl Hardware {
         cores.min(quota).max(1)
     }
 
+    /// Adds what a backend can compute on. What another told under the same name is the same, and there is one processor, whatever
+    /// they call it; of memory the first that knows it is believed.
+    pub fn add_device(&mut self, device: Device) {
+        let same = |one: &&mut Device| one.id == device.id && (one.name == device.name || one.id == "cpu");
+        let Some(known) = self.devices.known.iter_mut().find(same) else {
+            self.devices.known.push(device);
+            return;
+        };
+        if known.memory_total == 0 {
+            (known.memory_total, known.memory_free) = (device.memory_total, device.memory_free);
+        }
+        known.backends.extend(device.backends);
+    }
+
     /// Whether the processor has an instruction set, by its name in [`Cpu::features`].
     pub fn has_feature(&self, name: &str) -> bool {
         self.cpu.features.iter().any(|feature| feature == name)
@@ -239,6 +295,24 @@ mod tests {
         assert_eq!(machine(4, Some(8.0)).recommended_threads(), 4);
         assert_eq!(machine(4, Some(0.5)).recommended_threads(), 1);
         assert_eq!(machine(0, None).recommended_threads(), 1);
+    }
+
+    #[test]
+    fn a_device_of_several_backends_is_told_once() {
+        let mut machine = machine(1, None);
+        for (id, name, memory_total, backend) in [
+            ("cpu", "Ryzen", 0, "gguf/llama"),
+            ("cpu", "processor", 64, "onnx/rten"),
+            ("cpu", "Ryzen", 32, "another/engine"),
+            ("vulkan:0", "Radeon", 16, "gguf/llama"),
+            ("vulkan:0", "GeForce", 24, "another/engine"),
+        ] {
+            let (id, name, backends) = (id.to_owned(), name.to_owned(), vec![backend.to_owned()]);
+            machine.add_device(Device { id, name, memory_total, memory_free: memory_total / 2, backends });
+        }
+        let told: Vec<_> =
+            machine.devices.known.iter().map(|d| (&*d.name, d.memory_free, d.backends.len())).collect();
+        assert_eq!(told, [("Ryzen", 32, 3), ("Radeon", 8, 1), ("GeForce", 12, 1)]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Provider for RecordedMachine {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::hardware::Devices;
 
     /// A machine of `machines/`.
     pub fn machine(name: &str) -> Hardware {
@@ -55,8 +56,8 @@ pub(super) mod tests {
     #[test]
     fn what_an_old_record_does_not_have_is_not_known() {
         let old = machine("amx-vm");
-        assert_eq!((old.cpu.kinds, old.load), (None, None));
-        assert!(old.numa.is_empty() && old.thermal.is_empty());
+        assert_eq!((old.cpu.kinds, old.load, old.devices), (None, None, Devices::default()));
+        assert!(old.numa.is_empty() && old.thermal.is_empty() && old.accelerators.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cpu, Gpu, Gpus, Hardware, Load, Memory, NumaNode, ThermalZone};
+use super::{Accelerator, Cpu, Device, Devices, Gpu, Gpus, Hardware, Load, Memory, NumaNode, ThermalZone};
 
 /// Width of the left column.
 const LABEL: usize = 12;
@@ -16,7 +16,8 @@ impl fmt::Display for Hardware {
         section(f, "Processor", &processor(&self.cpu))?;
         section(f, "Memory", &memory(&self.memory))?;
         section(f, "NUMA", &numa(&self.numa))?;
-        section(f, "GPU", &gpus(&self.gpus))?;
+        section(f, "GPU", &gpus(&self.gpus, &self.accelerators))?;
+        section(f, "Devices", &devices(&self.devices))?;
         section(f, "Heat", &heat(&self.thermal))?;
         section(f, "Load", &self.load.iter().map(load).collect::<Vec<_>>())?;
         let threads = self.recommended_threads();
@@ -84,9 +85,10 @@ fn load(Load { one, five, fifteen }: &Load) -> String {
     format!("{one:.2}, {five:.2}, {fifteen:.2} in the last 1, 5, 15 minutes")
 }
 
-fn gpus(gpus: &Gpus) -> Vec<String> {
-    let mut lines: Vec<String> = gpus.devices.iter().map(gpu).collect();
-    if let Some(reason) = &gpus.why_none {
+fn gpus(gpus: &Gpus, others: &[Accelerator]) -> Vec<String> {
+    let mut lines: Vec<String> = gpus.devices.iter().map(gpu).chain(others.iter().map(accelerator)).collect();
+    // Nobody misses an NVIDIA driver where the chip has a GPU of its own.
+    if let Some(reason) = gpus.why_none.as_ref().filter(|_| others.is_empty()) {
         lines.push(format!("none: {reason}"));
     }
     let version =
@@ -115,6 +117,26 @@ fn gpu(gpu: &Gpu) -> String {
         line += &format!("; slowed down: {}", gpu.throttled.join(", "));
     }
     line
+}
+
+fn accelerator(Accelerator { id, name, shares_memory }: &Accelerator) -> String {
+    format!("{id}: {name}{}", if *shares_memory { ", shares the memory" } else { "" })
+}
+
+fn devices(devices: &Devices) -> Vec<String> {
+    let none = devices.why_none.iter().map(|reason| format!("none: {reason}"));
+    devices.known.iter().map(device).chain(none).collect()
+}
+
+fn device(device: &Device) -> String {
+    let mut line = format!("{}: {}", device.id, device.name);
+    if device.memory_total > 0 {
+        line += &format!(", {}", bytes(device.memory_total));
+    }
+    if device.memory_free > 0 {
+        line += &format!(", {} free", bytes(device.memory_free));
+    }
+    line + &format!(" ({})", device.backends.join(", "))
 }
 
 fn plural(count: u32, what: &str) -> String {
@@ -202,6 +224,23 @@ mod tests {
     }
 
     #[test]
+    fn a_macbook_whose_chip_has_more_than_a_processor() {
+        insta::assert_snapshot!(machine("macbook-m2"), @r"
+        System      macOS 15.5 Sequoia, aarch64
+        Processor   Apple M2
+                    8 cores, 8 threads; 4 for performance, 4 for efficiency
+                    neon fp16 dotprod bf16 i8mm
+        Memory      16.0 GiB, 10.0 GiB available
+        GPU         metal:0: Apple M2 GPU, shares the memory
+                    ane: Apple M2 Neural Engine, shares the memory
+        Devices     metal:0: Apple M2 (gguf/gguf)
+                    cpu: Apple M2, 16.0 GiB (gguf/gguf, onnx/rten)
+        Load        1.92, 2.10, 1.87 in the last 1, 5, 15 minutes
+        Threads     4 for computing
+        ");
+    }
+
+    #[test]
     fn a_server_with_two_nodes_of_memory() {
         let told = machine("two-sockets").to_string();
         let nodes = "\nNUMA        node 0: processors 0-31,64-95, 188.7 GiB, 177.2 GiB unused\n            \
@@ -209,6 +248,14 @@ mod tests {
         assert!(told.contains(nodes), "{told}");
         // One node is all memory.
         assert!(!machine("raspberry-pi-5").to_string().contains("NUMA"));
+    }
+
+    #[test]
+    fn why_no_backend_has_a_device_is_told() {
+        let mut machine = machine("amx-vm");
+        machine.devices.why_none = Some("no plugin was asked: so [config]".to_owned());
+        let told = machine.to_string();
+        assert!(told.contains("\nDevices     none: no plugin was asked: so [config]\n"), "{told}");
     }
 
     #[test]
