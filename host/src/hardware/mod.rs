@@ -19,7 +19,7 @@ mod zones;
 use serde::{Deserialize, Serialize};
 
 pub use cpu_list::CpuList;
-pub use heat::Heat;
+pub use heat::{GpuHeat, Heat};
 pub use local::LocalMachine;
 pub use recommend::{
     Answer, Bandwidth, Bound, ModelFacts, Need, Place, Profiles, Question, Recommendation, Room, Shortage,
