@@ -66,7 +66,19 @@ fn the_hardware_is_told() {
     let hardware = one(&["hardware", "--json"]);
     assert!(hardware["cpu"]["logical_cores"].as_u64() > Some(0), "{hardware}");
     assert!(hardware["memory"]["total"].as_u64() > Some(1 << 20), "{hardware}");
-    assert!(!stdout(&["hardware"]).trim().is_empty());
+    assert!(hardware["load"]["one"].as_f64() >= Some(0.0) && hardware["numa"].is_array(), "{hardware}");
+    let devices = hardware["devices"]["known"].as_array().unwrap();
+    let processor = devices.iter().find(|device| device["id"] == "cpu").unwrap();
+    assert!(processor["backends"].to_string().contains("\"gguf/gguf\""), "{processor}");
+    assert!(stdout(&["hardware"]).contains("\nDevices "));
+}
+
+/// Whoever looks for what is wrong with a machine may have a configuration that is wrong, too.
+#[test]
+fn the_hardware_is_told_where_the_configuration_cannot_be_read() {
+    let finished = House::new("nonsense = 1").unwrap().run(["hardware"]).unwrap();
+    assert!(finished.status.success(), "{}", finished.stderr);
+    assert!(finished.stdout.contains("\nDevices     none: no plugin was asked: "), "{}", finished.stdout);
 }
 
 /// The fake machine of a Raspberry Pi among those that the host's own tests have.

@@ -8,6 +8,7 @@ use super::{Global, output};
 use crate::error::Result;
 use crate::hardware;
 use crate::host::recommended;
+use crate::plugins::Plugins;
 
 #[derive(Debug, Args)]
 pub struct Hardware {
@@ -34,7 +35,8 @@ impl Hardware {
     pub fn run(self, global: &Global) -> Result<()> {
         match self.question {
             None => {
-                let found = hardware::Hardware::detect();
+                let mut found = hardware::Hardware::detect();
+                ask(&mut found, global);
                 if global.json {
                     output::json_line(&found)
                 } else {
@@ -43,6 +45,33 @@ impl Hardware {
             }
             Some(Question::Recommend(recommend)) => recommend.run(global),
         }
+    }
+}
+
+/// Asks the backends what they can compute on. A machine is told also where the configuration, and with it where plugins lie, cannot be
+/// read.
+fn ask(machine: &mut hardware::Hardware, global: &Global) {
+    let plugins = match global.config() {
+        Ok(config) => Plugins::load(&config.plugins),
+        Err(error) => {
+            let first = error.message().lines().next().unwrap_or_default();
+            machine.devices.why_none = Some(format!("no plugin was asked: {first} [{}]", error.code()));
+            return;
+        }
+    };
+    for backend in plugins.backends().iter().filter(|backend| backend.probe.score > 0) {
+        for device in &backend.probe.devices {
+            machine.add_device(hardware::Device {
+                id: device.id.clone(),
+                name: device.name.clone(),
+                memory_total: device.memory_total,
+                memory_free: device.memory_free.min(device.memory_total),
+                backends: vec![backend.full_id()],
+            });
+        }
+    }
+    if machine.devices.known.is_empty() {
+        machine.devices.why_none = Some("no backend runs here: `pajamas plugins list` says why".to_owned());
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Routing {
     pub vram_headroom: Option<ByteSize>,
     /// Take only models that are in memory.
     pub warm_only: bool,
-    /// The highest temperature in degrees Celsius that a device may have to be given a request.
+    /// The highest temperature in degrees Celsius that a device may have to be given a request. One that heat slows down is given
+    /// none, either.
     pub max_temperature: Option<u32>,
     /// The most that a million tokens of a model may cost.
     pub max_cost: Option<Cost>,

@@ -1,10 +1,11 @@
-//! How hot the processor is, as the system's thermal zones say, and the GPUs, as their driver says.
+//! How hot the processor is, as the system's thermal zones say, and the GPUs, as their driver says: what decisions look at.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::nvml::{self, Nvml};
+use super::nvml::{self, Nvml, Warmth};
+use super::zones::{self, ZONES};
 
 /// How long what was read counts: reading takes longer than a decision, and heat is slow.
 const FRESH: Duration = Duration::from_secs(1);
@@ -23,8 +24,16 @@ struct Gpus {
     /// Kept open as long as it answers.
     open: Option<Nvml>,
     when: Option<Instant>,
-    /// Names and temperatures.
-    degrees: Vec<(String, u32)>,
+    told: Vec<Warmth>,
+}
+
+/// How hot a GPU is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GpuHeat {
+    /// Its temperature in degrees Celsius; `None` where the driver does not say.
+    pub temperature: Option<u32>,
+    /// Whether heat makes it slower than it could be. Its memory may be too hot while the chip is not.
+    pub throttled: bool,
 }
 
 impl Default for Heat {
@@ -36,7 +45,7 @@ impl Default for Heat {
 impl Heat {
     fn with(library: &Path) -> Self {
         let library = library.to_owned();
-        let gpus = Gpus { library, open: None, when: None, degrees: Vec::new() };
+        let gpus = Gpus { library, open: None, when: None, told: Vec::new() };
         Self { cpu: Mutex::default(), gpus: Mutex::new(gpus) }
     }
 
@@ -46,22 +55,26 @@ impl Heat {
         match *last {
             Some((when, temperature)) if when.elapsed() < FRESH => temperature,
             _ => {
-                let temperature = hottest(Path::new("/sys/class/thermal"));
+                let temperature = hottest(Path::new(ZONES));
                 *last = Some((Instant::now(), temperature));
                 temperature
             }
         }
     }
 
-    /// The temperature in degrees Celsius of the GPU with this name: of several that have it the hottest, since which of
-    /// them a backend calls the first is not told; of all when none has it. `None` where the driver does not say.
-    pub fn gpu(&self, name: &str) -> Option<u32> {
+    /// The heat of the GPU with this name: of several that have it the hottest, and slowed down if one is, since which of them a
+    /// backend calls the first is not told; of all when none has it. Nothing where the driver does not say.
+    pub fn gpu(&self, name: &str) -> GpuHeat {
         let mut gpus = lock(&self.gpus);
         if gpus.when.is_none_or(|when| when.elapsed() >= FRESH) {
             gpus.read();
         }
-        let named = gpus.degrees.iter().filter(|(known, _)| known == name).map(|(_, degrees)| *degrees).max();
-        named.or_else(|| gpus.degrees.iter().map(|(_, degrees)| *degrees).max())
+        let known = gpus.told.iter().any(|one| one.name == name);
+        let meant = || gpus.told.iter().filter(|one| !known || one.name == name);
+        GpuHeat {
+            temperature: meant().filter_map(|one| one.degrees).max(),
+            throttled: meant().any(|one| one.slowed),
+        }
     }
 }
 
@@ -70,9 +83,9 @@ impl Gpus {
         if self.open.is_none() {
             self.open = Nvml::open(&self.library).ok();
         }
-        let told = self.open.as_ref().map(Nvml::temperatures);
-        self.degrees = match told {
-            Some(Ok(degrees)) => degrees,
+        let told = self.open.as_ref().map(Nvml::heat);
+        self.told = match told {
+            Some(Ok(told)) => told,
             // A driver that was exchanged or is gone answers no more; its successor may.
             _ => {
                 self.open = None;
@@ -87,23 +100,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A temperature that a chip can have. A sensor that says nothing, or more than any chip bears, is broken.
-pub(super) fn plausible(degrees: u32) -> Option<u32> {
-    Some(degrees).filter(|degrees| (1..150).contains(degrees))
-}
-
-/// The hottest of the processor's zones.
-fn hottest(zones: &Path) -> Option<u32> {
-    let zones = std::fs::read_dir(zones).ok()?.flatten();
-    let temperature = |zone: &Path| {
-        let kind = std::fs::read_to_string(zone.join("type")).ok()?;
-        if !is_of_the_processor(kind.trim()) {
-            return None;
-        }
-        let thousandths: i64 = std::fs::read_to_string(zone.join("temp")).ok()?.trim().parse().ok()?;
-        u32::try_from(thousandths / 1000).ok().and_then(plausible)
-    };
-    zones.filter_map(|zone| temperature(&zone.path())).max()
+/// The hottest of the processor's zones; only these are asked.
+fn hottest(folder: &Path) -> Option<u32> {
+    let zones = zones::zones(folder).into_iter().filter(|zone| is_of_the_processor(&zone.name));
+    zones.filter_map(|zone| zone.degrees()).max()
 }
 
 /// Zones have the names that their drivers give them.
@@ -117,21 +117,7 @@ mod tests {
 
     #[test]
     fn the_hottest_zone_of_the_processor_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(hottest(folder.path()), None);
-        for (zone, kind, temperature) in [
-            ("thermal_zone0", "acpitz", "99000"),
-            ("thermal_zone1", "x86_pkg_temp", "61000"),
-            ("thermal_zone2", "cpu-thermal", "72900"),
-            ("thermal_zone3", "cpu1-thermal", "-274000"),
-            ("thermal_zone4", "soc_thermal", "65535000"),
-            ("thermal_zone5", "cpu2-thermal", "hot"),
-        ] {
-            let zone = folder.path().join(zone);
-            std::fs::create_dir(&zone).unwrap();
-            std::fs::write(zone.join("type"), format!("{kind}\n")).unwrap();
-            std::fs::write(zone.join("temp"), format!("{temperature}\n")).unwrap();
-        }
+        let folder = zones::tests::folder();
         assert_eq!(hottest(folder.path()), Some(72));
         assert_eq!(hottest(Path::new("/nowhere")), None);
     }
@@ -141,15 +127,56 @@ mod tests {
         let heat = Heat::default();
         *lock(&heat.cpu) = Some((Instant::now(), Some(42)));
         assert_eq!(heat.cpu(), Some(42));
-        let two = vec![("A".to_owned(), 61), ("B".to_owned(), 80), ("A".to_owned(), 66)];
-        *lock(&heat.gpus) =
-            Gpus { library: PathBuf::new(), open: None, when: Some(Instant::now()), degrees: two };
-        assert_eq!((heat.gpu("A"), heat.gpu("B"), heat.gpu("another")), (Some(66), Some(80), Some(80)));
+        let one = |name: &str, degrees, slowed| Warmth { name: name.to_owned(), degrees, slowed };
+        let told = vec![
+            one("A", Some(61), true),
+            one("B", Some(80), false),
+            one("A", Some(66), false),
+            one("C", None, true),
+        ];
+        *lock(&heat.gpus) = Gpus { library: PathBuf::new(), open: None, when: Some(Instant::now()), told };
+        let told = |name| heat.gpu(name);
+        assert_eq!(told("A"), GpuHeat { temperature: Some(66), throttled: true });
+        assert_eq!(told("B"), GpuHeat { temperature: Some(80), throttled: false });
+        assert_eq!(told("C"), GpuHeat { temperature: None, throttled: true });
+        assert_eq!(told("another"), GpuHeat { temperature: Some(80), throttled: true });
+    }
+
+    /// What is said of the GPUs of a stand-in for the driver, each time anew; `None` without a C compiler.
+    fn told(definitions: &[&str], times: usize) -> Option<Vec<GpuHeat>> {
+        let folder = tempfile::tempdir().unwrap();
+        let heat = Heat::with(&nvml::tests::fake(folder.path(), definitions)?);
+        let again = || {
+            lock(&heat.gpus).when = None;
+            heat.gpu("NVIDIA Test GPU")
+        };
+        Some((0..times).map(|_| again()).collect())
+    }
+
+    #[test]
+    fn a_gpu_is_slowed_down_by_heat_and_by_no_other_reason() {
+        for (reasons, throttled) in
+            [("0x1", false), ("0x4", false), ("0x80|0x8|0x4", false), ("0x20", true), ("0x40|0x8", true)]
+        {
+            let Some(told) = told(&[&format!("-DREASONS=({reasons})")], 1) else { return };
+            assert_eq!(told, [GpuHeat { temperature: Some(71), throttled }], "{reasons}");
+        }
+    }
+
+    #[test]
+    fn a_driver_that_lies_or_disappears_leaves_the_heat_unknown() {
+        let Some(lies) = told(&["-DLIES"], 1) else { return };
+        assert_eq!(lies, [GpuHeat::default()]);
+        let hot = GpuHeat { temperature: Some(71), throttled: true };
+        let Some(gone) = told(&["-DGONE_AFTER=2"], 3) else { return };
+        assert_eq!(gone, [hot, hot, GpuHeat::default()]);
+        let Some(never) = told(&["-DINIT=9"], 2) else { return };
+        assert_eq!(never, [GpuHeat::default(); 2]);
     }
 
     #[test]
     fn without_a_driver_no_gpu_has_a_temperature() {
         let heat = Heat::with(Path::new("/nowhere/libnvidia-ml.so.1"));
-        assert_eq!((heat.gpu("A"), heat.gpu("")), (None, None));
+        assert_eq!([heat.gpu("A"), heat.gpu("")], [GpuHeat::default(); 2]);
     }
 }

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind};
 
-use super::{Cpu, Hardware, Memory, Provider, System, cgroup, features, nvml, topology};
+use super::{
+    Cpu, Devices, Hardware, Load, Memory, Provider, System, apple, cgroup, features, numa, nvml, topology,
+    zones,
+};
 use crate::error::Result;
 
 /// The machine that this process runs on.
@@ -29,11 +32,18 @@ impl LocalMachine {
             known.as_ref().map_or((0, 0), |k| (k.total_memory(), k.available_memory()));
         let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
         let limits = cgroup::Limits::read(proc, sys);
+        let system = system();
+        let cpu = cpu(known.as_ref(), limits, topology::usable(proc, sys));
         Hardware {
-            system: system(),
-            cpu: cpu(known.as_ref(), limits, topology::usable_cores(proc, sys)),
+            accelerators: apple::accelerators(&system, &cpu.brand),
+            devices: Devices::default(),
+            system,
+            cpu,
             memory: memory(installed, available, limits),
             gpus: nvml::detect(Path::new(nvml::LIBRARY)),
+            numa: numa::nodes(sys),
+            load: load(),
+            thermal: zones::thermal(Path::new(zones::ZONES)),
         }
     }
 }
@@ -44,7 +54,7 @@ fn system() -> System {
     System { os, name, arch: std::env::consts::ARCH.to_owned() }
 }
 
-fn cpu(known: Option<&sysinfo::System>, limits: cgroup::Limits, usable: Option<u32>) -> Cpu {
+fn cpu(known: Option<&sysinfo::System>, limits: cgroup::Limits, usable: Option<topology::Usable>) -> Cpu {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let allowed = std::thread::available_parallelism().map_or(1, |n| count(n.get()));
     let cpus = known.map_or(&[][..], |k| k.cpus());
@@ -55,10 +65,18 @@ fn cpu(known: Option<&sysinfo::System>, limits: cgroup::Limits, usable: Option<u
         brand: brand.unwrap_or("unknown").to_owned(),
         physical_cores: physical,
         logical_cores: logical,
-        usable_cores: usable.unwrap_or(allowed).min(physical),
+        usable_cores: usable.as_ref().map_or(allowed, |usable| usable.cores).min(physical),
+        kinds: usable.map_or_else(apple::kinds, |usable| usable.kinds),
         quota: limits.cpu,
         features: features::detect(),
     }
+}
+
+fn load() -> Option<Load> {
+    // Elsewhere sysinfo would start a thread that counts.
+    let load = if cfg!(unix) { sysinfo::System::load_average().ok()? } else { return None };
+    let known = [load.one, load.five, load.fifteen].iter().all(|load| load.is_finite() && *load >= 0.0);
+    known.then_some(Load { one: load.one, five: load.five, fifteen: load.fifteen })
 }
 
 fn memory(installed: u64, available: u64, limits: cgroup::Limits) -> Memory {
@@ -80,6 +98,8 @@ mod tests {
         assert!(found.memory.total <= found.memory.installed);
         assert!(!found.cpu.brand.is_empty() && !found.system.name.is_empty());
         assert!(found.gpus.devices.is_empty() == found.gpus.why_none.is_some());
+        assert!(found.load.is_some() || cfg!(not(unix)));
+        assert!(found.numa.iter().all(|node| node.memory_free <= node.memory_total), "{:?}", found.numa);
         let threads = std::thread::available_parallelism().unwrap().get() as u32;
         assert!((1..=threads.max(1)).contains(&found.recommended_threads()), "{threads}");
     }

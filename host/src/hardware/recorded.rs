@@ -33,6 +33,7 @@ impl Provider for RecordedMachine {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::hardware::Devices;
 
     /// A machine of `machines/`.
     pub fn machine(name: &str) -> Hardware {
@@ -42,13 +43,21 @@ pub(super) mod tests {
 
     #[test]
     fn a_record_replays_as_it_was() {
-        for name in ["amx-vm", "workstation"] {
+        for name in ["amx-vm", "workstation", "laptop", "macbook-m2", "two-sockets"] {
             let machine = machine(name);
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("machine.json");
             std::fs::write(&path, serde_json::to_vec(&machine).unwrap()).unwrap();
             assert_eq!(RecordedMachine::new(path).hardware().unwrap(), machine);
         }
+    }
+
+    /// Those that were recorded before more was asked.
+    #[test]
+    fn what_an_old_record_does_not_have_is_not_known() {
+        let old = machine("amx-vm");
+        assert_eq!((old.cpu.kinds, old.load, old.devices), (None, None, Devices::default()));
+        assert!(old.numa.is_empty() && old.thermal.is_empty() && old.accelerators.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::routing::Excluded;
 use super::setup::Setup;
 use crate::config::{Known, Model, Task};
 use crate::error::{Error, Result};
+use crate::hardware::GpuHeat;
 use crate::models::{DeviceGlance, ModelGlance, Spec, State, by_device};
 use crate::router::{self, Device, Fault, Snapshot};
 
@@ -121,8 +122,8 @@ impl Host {
         let heat = setup.rules.heat();
         let devices = glance.devices.iter().map(|(id, device)| {
             let DeviceGlance { room, held, idle, .. } = *device;
-            let temperature = if heat { self.temperature(id) } else { None };
-            (id.clone(), Device { budget: room, held, idle, temperature })
+            let GpuHeat { temperature, throttled } = if heat { self.heat(id) } else { GpuHeat::default() };
+            (id.clone(), Device { budget: room, held, idle, temperature, throttled })
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Snapshot {
@@ -133,14 +134,17 @@ impl Host {
         }
     }
 
-    /// The temperature of a device in degrees Celsius, where it is known.
-    fn temperature(&self, device: &str) -> Option<u32> {
+    /// How hot a device is, where it is known. Whether heat slows the processor down no system says.
+    fn heat(&self, device: &str) -> GpuHeat {
         if device == "cpu" {
-            return self.memory.heat.cpu();
+            return GpuHeat { temperature: self.memory.heat.cpu(), throttled: false };
+        }
+        if !device.starts_with("cuda:") {
+            return GpuHeat::default();
         }
         let mut devices = self.plugins.backends().iter().flat_map(|backend| &backend.probe.devices);
         let name = devices.find(|known| known.id == device).map_or("", |known| &known.name);
-        if device.starts_with("cuda:") { self.memory.heat.gpu(name) } else { None }
+        self.memory.heat.gpu(name)
     }
 
     /// Found out when it is asked for the first time; again after a moment where something is wrong, which may pass.

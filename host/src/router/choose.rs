@@ -211,11 +211,13 @@ fn breaks(
     if let Some(most) = policies.max_cost.map(Cost::get).filter(|most| model.cost > *most) {
         breaks.push(Reason::Dear { cost: model.cost, most });
     }
-    let temperature = snapshot.devices.get(&model.device).and_then(|device| device.temperature);
-    if let (Some(most), Some(temperature)) = (policies.max_temperature, temperature)
-        && temperature > most
-    {
-        breaks.push(Reason::Hot { device: device(), temperature, most });
+    if let (Some(most), Some(known)) = (policies.max_temperature, snapshot.devices.get(&model.device)) {
+        match known.temperature.filter(|temperature| *temperature > most) {
+            Some(temperature) => breaks.push(Reason::Hot { device: device(), temperature, most }),
+            // It is as slow as one that is too hot: its own limit is lower, or another part of it is hotter.
+            None if known.throttled => breaks.push(Reason::Throttled { device: device() }),
+            None => {}
+        }
     }
     breaks
 }

@@ -220,6 +220,11 @@ pub enum Reason {
         /// The highest that it may have.
         most: u32,
     },
+    /// Its device is not too hot by its temperature, and yet slowed down by heat.
+    Throttled {
+        /// The device.
+        device: String,
+    },
 }
 
 impl Reason {
@@ -238,7 +243,7 @@ impl Reason {
             Self::Headroom { .. } => "vram_headroom",
             Self::Crowded { .. } => "spill",
             Self::Dear { .. } => "max_cost",
-            Self::Hot { .. } => "max_temperature",
+            Self::Hot { .. } | Self::Throttled { .. } => "max_temperature",
         }
     }
 }
@@ -296,6 +301,9 @@ impl fmt::Display for Reason {
             }
             Self::Hot { device, temperature, most } => {
                 write!(f, "{device} has {temperature} °C of a max_temperature of {most} °C")
+            }
+            Self::Throttled { device } => {
+                write!(f, "{device} is slowed down by heat, and max_temperature is set")
             }
         }
     }

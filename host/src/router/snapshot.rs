@@ -109,6 +109,9 @@ pub struct Device {
     pub idle: u64,
     /// Its temperature in degrees Celsius, where it is known.
     pub temperature: Option<u32>,
+    /// Whether heat makes it slower than it could be, where that is known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub throttled: bool,
 }
 
 impl Average {

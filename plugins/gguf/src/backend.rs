@@ -1,6 +1,6 @@
 //! Finding, checking, estimating and loading.
 
-use pajamas_llama_cpp::{DeviceKind, Library, Model};
+use pajamas_llama_cpp::{Library, Model};
 use pajamas_plugin_api::{
     Backend, BackendInfo, Cancel, DeviceInfo, HostContext, Level, LoadRequest, Memory, PluginError, Probe,
     ProgressSink, Result, Session, capability, codes,
@@ -82,9 +82,11 @@ impl Backend for GgufBackend {
             .devices()
             .into_iter()
             .map(|device| {
-                // Asking a GPU for its memory would create a context on it. ggml calls all of the processor's free.
-                let memory_total = if device.kind() == DeviceKind::Cpu { device.memory().1 } else { 0 };
-                DeviceInfo { id: device.id(), name: device.description(), memory_total, memory_free: 0 }
+                let id = device.id();
+                let (free, memory_total) = if tells_memory(&id) { device.memory() } else { (0, 0) };
+                // Where ggml does not know what is free, it calls all of it free.
+                let memory_free = if free < memory_total { free } else { 0 };
+                DeviceInfo { id, name: device.description(), memory_total, memory_free }
             })
             .collect();
         let gpus: Vec<&str> = devices.iter().filter(|d| d.id != "cpu").map(|d| d.id.as_str()).collect();
@@ -162,6 +164,13 @@ impl Backend for GgufBackend {
     }
 }
 
+/// Whether a device is asked for its memory. CUDA, and what is made like it, creates a context on the GPU for the answer, which takes
+/// memory itself; Vulkan looks it up. What Metal answers is how much it recommends to use of the memory that it shares.
+fn tells_memory(device: &str) -> bool {
+    let kind = device.split_once(':').map_or(device, |(kind, _)| kind);
+    ["cpu", "vulkan"].contains(&kind)
+}
+
 /// Loads the model that drafts for another.
 fn load_draft(
     plan: &DraftPlan,
@@ -203,4 +212,15 @@ fn cpu(library: &Library) -> String {
         .collect();
     let variant = library.cpu_variant().unwrap_or("chosen by another plugin");
     if telling.is_empty() { variant.to_owned() } else { format!("{variant} ({})", telling.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_devices_that_need_no_context_to_answer_are_asked_for_their_memory() {
+        assert!(["cpu", "vulkan:1"].into_iter().all(tells_memory));
+        assert!(!["cuda:0", "rocm:0", "sycl:0", "metal:0", "vulkanish:0", ""].into_iter().any(tells_memory));
+    }
 }

@@ -31,7 +31,7 @@ impl Day<'_> {
             (model.id.to_owned(), known)
         });
         let [held, idle] = self.keeper.held();
-        let device = Device { budget: self.outcome.memory, held, idle, temperature: None };
+        let device = Device { budget: self.outcome.memory, held, idle, ..Device::default() };
         Snapshot {
             time: self.now / 1000,
             models: models.collect(),

@@ -34,7 +34,11 @@ int nvmlSystemGetDriverVersion(char *text, unsigned size) {
 }
 
 int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+#ifdef LIES
+    *version = -1;
+#else
     *version = 12040;
+#endif
     return SUCCESS;
 }
 
@@ -67,10 +71,11 @@ int nvmlDeviceGetUUID(device_t *device, char *text, unsigned size) {
 
 int nvmlDeviceGetMemoryInfo(device_t *device, uint64_t info[3]) {
     if (device->index == 2) return NO_PERMISSION;
-    info[0] = 24ull << 30;
 #ifdef LIES
+    info[0] = ~0ull - 1;
     info[1] = ~0ull;
 #else
+    info[0] = 24ull << 30;
     info[1] = 20ull << 30;
 #endif
     info[2] = 4ull << 30;
@@ -79,8 +84,13 @@ int nvmlDeviceGetMemoryInfo(device_t *device, uint64_t info[3]) {
 
 int nvmlDeviceGetCudaComputeCapability(device_t *device, int *major, int *minor) {
     (void)device;
+#ifdef LIES
+    *major = -8;
+    *minor = 2147483647;
+#else
     *major = 8;
     *minor = 9;
+#endif
     return SUCCESS;
 }
 
@@ -115,9 +125,16 @@ int nvmlDeviceGetPowerUsage(device_t *device, unsigned *milliwatts) {
     return SUCCESS;
 }
 
-/* Idle, power cap, thermal slowdown of the hardware. */
+/* Idle, power cap, thermal slowdown of the hardware; those of which a definition tells, if there is one. */
+#ifndef REASONS
+#define REASONS (0x1 | 0x4 | 0x40)
+#endif
 int nvmlDeviceGetCurrentClocksThrottleReasons(device_t *device, unsigned long long *reasons) {
     if (device->index == 2) return NO_PERMISSION;
-    *reasons = 0x1 | 0x4 | 0x40;
+#ifdef LIES
+    *reasons = ~0ull;
+#else
+    *reasons = REASONS;
+#endif
     return SUCCESS;
 }

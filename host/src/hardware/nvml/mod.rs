@@ -7,7 +7,10 @@ use std::path::Path;
 
 use libloading::Library;
 
-use super::{Gpu, Gpus, heat};
+use super::{Gpu, Gpus, zones};
+
+#[cfg(test)]
+pub(super) mod tests;
 
 /// The library's name, as the driver installs it.
 pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -54,6 +57,24 @@ const THROTTLES: [(u64, &str); 6] = [
     (0x40, "thermal (hardware)"),
     (0x80, "power brake"),
 ];
+
+/// Those of them that are heat: the chip's or its memory's, by the driver or by the chip itself.
+const BY_HEAT: u64 = 0x20 | 0x40;
+/// No driver has so many reasons: a number with bits beyond is none.
+const MOST_REASONS: u64 = 1 << 32;
+/// More than any GPU has, in bytes: a number beyond it is none.
+const MOST_MEMORY: u64 = 1 << 46;
+
+/// What a GPU tells of its heat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Warmth {
+    /// Its name.
+    pub(super) name: String,
+    /// Its temperature in degrees Celsius, where it tells one that a chip can have.
+    pub(super) degrees: Option<u32>,
+    /// Whether heat makes it slower than it could be.
+    pub(super) slowed: bool,
+}
 
 /// The GPUs that the library at `path` knows; none, with the reason, when it cannot be asked.
 pub(super) fn detect(path: &Path) -> Gpus {
@@ -167,7 +188,7 @@ impl Nvml {
                 unsafe { get(&mut version) }
             })
             .ok()?;
-        Some(format!("{}.{}", version / 1000, version % 1000 / 10))
+        (version > 0).then(|| format!("{}.{}", version / 1000, version % 1000 / 10))
     }
 
     fn devices(&self) -> Result<Vec<Gpu>, String> {
@@ -176,13 +197,18 @@ impl Nvml {
         Ok(handles.map(|(index, device)| self.device(index, device)).collect())
     }
 
-    /// Names and temperatures in degrees Celsius, of the GPUs that tell theirs.
+    /// How hot each GPU is.
     ///
     /// # Errors
     /// In words, when the driver no longer answers.
-    pub(super) fn temperatures(&self) -> Result<Vec<(String, u32)>, String> {
+    pub(super) fn heat(&self) -> Result<Vec<Warmth>, String> {
         let devices = (0..self.count()?).filter_map(|index| self.handle(index).ok());
-        Ok(devices.filter_map(|device| Some((self.name(device), self.temperature(device)?))).collect())
+        let warmth = |device| Warmth {
+            name: self.name(device),
+            degrees: self.temperature(device),
+            slowed: self.reasons(device) & BY_HEAT != 0,
+        };
+        Ok(devices.map(warmth).collect())
     }
 
     fn count(&self) -> Result<c_uint, String> {
@@ -220,7 +246,7 @@ impl Nvml {
                 unsafe { get(device, &mut memory) }
             },
         );
-        if known.is_err() {
+        if known.is_err() || memory.total > MOST_MEMORY {
             memory = MemoryInfo::default();
         }
         Gpu {
@@ -246,7 +272,7 @@ impl Nvml {
                 |get| unsafe { get(device, CHIP, &mut degrees) },
             )
             .ok()?;
-        heat::plausible(degrees)
+        zones::plausible(degrees)
     }
 
     fn utilisation(&self, device: Device) -> Option<u32> {
@@ -274,15 +300,20 @@ impl Nvml {
     }
 
     fn throttled(&self, device: Device) -> Vec<String> {
+        let reasons = self.reasons(device);
+        let set = THROTTLES.into_iter().filter(|(bit, _)| reasons & bit != 0);
+        set.map(|(_, name)| name.to_owned()).collect()
+    }
+
+    /// Why it is slower than it could be, a bit for each reason; none where the driver does not say.
+    fn reasons(&self, device: Device) -> u64 {
         let mut reasons: u64 = 0;
         let told = self.0.call::<unsafe extern "C" fn(Device, *mut u64) -> Status>(
             c"nvmlDeviceGetCurrentClocksThrottleReasons",
             // SAFETY: writes one unsigned long long.
             |get| unsafe { get(device, &mut reasons) },
         );
-        let reasons = if told.is_ok() { reasons } else { 0 };
-        let set = THROTTLES.into_iter().filter(|(bit, _)| reasons & bit != 0);
-        set.map(|(_, name)| name.to_owned()).collect()
+        if told.is_ok() && reasons < MOST_REASONS { reasons } else { 0 }
     }
 
     fn compute_capability(&self, device: Device) -> Option<String> {
@@ -296,101 +327,6 @@ impl Nvml {
                 },
             )
             .ok()?;
-        Some(format!("{major}.{minor}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hardware::Hardware;
-
-    /// Builds `fake.c`, which answers like the driver's library; `None` without a C compiler.
-    fn fake(folder: &Path, definitions: &[&str]) -> Option<std::path::PathBuf> {
-        let library = folder.join(LIBRARY);
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/hardware/nvml/fake.c");
-        let mut compiler = std::process::Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).args(definitions);
-        match compiler.output() {
-            Ok(output) if output.status.success() => Some(library),
-            Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
-            Err(error) => {
-                eprintln!("skipped: no C compiler to build a stand-in for the NVIDIA driver: {error}");
-                None
-            }
-        }
-    }
-
-    #[test]
-    fn the_librarys_answers_become_gpus() {
-        let folder = tempfile::tempdir().unwrap();
-        let Some(library) = fake(folder.path(), &[]) else { return };
-        let gpus = detect(&library);
-        assert_eq!((gpus.driver.as_deref(), gpus.cuda.as_deref()), (Some("550.54.15"), Some("12.4")));
-        assert_eq!((gpus.devices.len(), gpus.why_none), (2, None), "the lost GPU is left out");
-        let first = &gpus.devices[0];
-        assert_eq!((first.index, first.name.as_str()), (0, "NVIDIA Test GPU"));
-        assert_eq!(first.uuid.as_deref(), Some("GPU-0"));
-        assert_eq!((first.memory_total, first.memory_free), (24 << 30, 20 << 30));
-        assert_eq!(first.compute_capability.as_deref(), Some("8.9"));
-        assert_eq!((first.temperature, first.utilisation, first.power), (Some(71), Some(93), Some(287)));
-        assert_eq!(first.throttled, ["power cap", "thermal (hardware)"]);
-        let second = &gpus.devices[1];
-        assert_eq!((second.temperature, second.power, second.throttled.len()), (None, None, 0));
-        assert_eq!(
-            (second.index, second.memory_total),
-            (2, 0),
-            "memory that the driver does not tell is unknown"
-        );
-    }
-
-    #[test]
-    fn why_there_are_no_gpus_is_said() {
-        let folder = tempfile::tempdir().unwrap();
-        let gone = detect(&folder.path().join(LIBRARY));
-        assert!(gone.why_none.unwrap().ends_with("libnvidia-ml.so.1 is not installed (no NVIDIA driver)"));
-        for (definition, reason) in [
-            ("-DINIT=9", "nvmlInit_v2: Driver Not Loaded"),
-            ("-DCOUNT=0", "the NVIDIA driver knows no GPU"),
-            ("-DOLD", "the NVIDIA driver is too old: it has no nvmlInit_v2"),
-        ] {
-            let Some(library) = fake(folder.path(), &[definition]) else { return };
-            let gpus = detect(&library);
-            assert_eq!((gpus.devices.len(), gpus.why_none.as_deref()), (0, Some(reason)));
-            std::fs::remove_file(library).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_driver_that_lies_is_not_believed() {
-        let folder = tempfile::tempdir().unwrap();
-        let Some(library) = fake(folder.path(), &["-DLIES"]) else { return };
-        let gpus = detect(&library);
-        let first = &gpus.devices[0];
-        assert_eq!((first.temperature, first.utilisation, first.power), (None, None, None));
-        assert!(first.memory_free <= first.memory_total, "{first:?}");
-        assert!(gpus.devices.len() <= MOST_DEVICES as usize);
-    }
-
-    #[test]
-    fn a_driver_that_disappears_is_an_error_and_then_gone() {
-        let folder = tempfile::tempdir().unwrap();
-        let Some(library) = fake(folder.path(), &["-DGONE_AFTER=2"]) else { return };
-        let nvml = Nvml::open(&library).unwrap();
-        let one = ("NVIDIA Test GPU".to_owned(), 71);
-        assert_eq!(nvml.temperatures(), Ok(vec![one.clone()]));
-        assert_eq!(nvml.temperatures(), Ok(vec![one]));
-        assert_eq!(nvml.temperatures(), Err("nvmlDeviceGetCount_v2: Other".to_owned()));
-    }
-
-    #[test]
-    fn this_machines_gpus_have_names_and_memory() {
-        let gpus = Hardware::detect().gpus;
-        if let Some(reason) = &gpus.why_none {
-            return eprintln!("skipped: no GPU here: {reason}");
-        }
-        for gpu in gpus.devices {
-            assert!(!gpu.name.is_empty() && gpu.memory_free <= gpu.memory_total, "{gpu:?}");
-        }
+        (major > 0 && (0..100).contains(&minor)).then(|| format!("{major}.{minor}"))
     }
 }

@@ -77,8 +77,10 @@ pub(super) fn reasons(question: &Question<'_>, found: &Found, threads: u32) -> V
         }
     }
     let cpu = &machine.cpu;
-    reasons.push(if threads < machine.recommended_threads() {
-        format!("threads: {threads} fast cores of {}", cpu.physical_cores)
+    let fast = cpu.kinds.as_ref().map(|kinds| kinds.performance.count);
+    reasons.push(if threads < machine.recommended_threads() || fast == Some(threads) {
+        let cores = cpu.physical_cores;
+        format!("threads: {threads} fast cores of {cores}; the others would be waited for")
     } else if threads < cpu.usable_cores {
         format!("threads: the control group grants the time of {threads}")
     } else {

@@ -83,7 +83,7 @@ const MODELS: [&str; 6] = [
     "llama-3.3-70b-q4_k_m",
 ];
 
-const MACHINES: [&str; 9] = [
+const MACHINES: [&str; 10] = [
     "laptop",
     "raspberry-pi-5",
     "macbook-m2",
@@ -93,6 +93,7 @@ const MACHINES: [&str; 9] = [
     "jetson-orin-nano",
     "amx-vm",
     "workstation",
+    "two-sockets",
 ];
 
 fn asked(machine: &Hardware, model: &ModelFacts) -> Answer {
@@ -146,13 +147,28 @@ fn answers(name: &str) -> String {
 #[test]
 fn a_laptop_without_a_gpu() {
     insta::assert_snapshot!(answers("laptop"), @r"
-    qwen3-0.6b-q8_0: cpu, 2 x 32768, f16, 12 threads, 7.8/10.4 GiB, <= 140.7/s
-    llama-3.2-3b-q4_k_m: cpu, 2 x 32768, f16, 12 threads, 9.1/10.4 GiB, <= 44.6/s
-    llama-3.1-8b-q4_k_m: cpu, 1 x 32768, f16, 12 threads, 8.9/10.4 GiB, <= 19.6/s
-    gemma-3-12b-q4_k_m: cpu, 1 x 32768, f16, 12 threads, 9.6/10.4 GiB, <= 12.3/s
+    qwen3-0.6b-q8_0: cpu, 2 x 32768, f16, 4 threads, 7.8/10.4 GiB, <= 140.7/s
+    llama-3.2-3b-q4_k_m: cpu, 2 x 32768, f16, 4 threads, 9.1/10.4 GiB, <= 44.6/s
+    llama-3.1-8b-q4_k_m: cpu, 1 x 32768, f16, 4 threads, 8.9/10.4 GiB, <= 19.6/s
+    gemma-3-12b-q4_k_m: cpu, 1 x 32768, f16, 4 threads, 9.6/10.4 GiB, <= 12.3/s
     qwen3-30b-a3b-q4_k_m: at the very least it needs 17.4 GiB, and models may hold 10.4 GiB on cpu: 7.0 GiB are missing; in Q2_K it would fit, with about 9.3 GiB of weights: `pajamas convert` makes that
     llama-3.3-70b-q4_k_m: at the very least it needs 39.8 GiB, and models may hold 10.4 GiB on cpu: 29.4 GiB are missing; no precision of it would fit: take a smaller model, or free or add memory
     ");
+}
+
+#[test]
+fn slow_cores_are_left_alone_and_that_is_said() {
+    for name in ["laptop", "macbook-m2"] {
+        let Answer::Fits(found) = asked(&machine(name), &model("llama-3.2-3b-q4_k_m")) else { panic!() };
+        let cores = machine(name).cpu.physical_cores;
+        let reason = format!("threads: 4 fast cores of {cores}; the others would be waited for");
+        assert!(found.reasons.contains(&reason), "{:?}", found.reasons);
+    }
+    // A record of before cores were told apart has what is known of the chip.
+    let mut old = machine("macbook-m2");
+    old.cpu.kinds = None;
+    let Answer::Fits(found) = asked(&old, &model("llama-3.2-3b-q4_k_m")) else { panic!() };
+    assert_eq!((old.recommended_threads(), found.threads), (8, 4));
 }
 
 #[test]
@@ -201,6 +217,12 @@ fn a_server_with_a_gpu() {
     qwen3-30b-a3b-q4_k_m: cuda:0, 4 x 40960, f16, 26 threads, 32.5/78.6 GiB + 0.5/213.4 GiB, <= 1814.3/s
     llama-3.3-70b-q4_k_m: cuda:0, 3 x 32768, f16, 26 threads, 69.9/78.6 GiB + 1.3/213.4 GiB, <= 80.0/s
     ");
+}
+
+#[test]
+fn a_server_with_two_sockets() {
+    let told = answers("two-sockets");
+    assert!(told.lines().all(|line| line.contains(": cpu, 4 x ") && line.contains(" 64 threads")), "{told}");
 }
 
 #[test]

@@ -64,10 +64,10 @@ prop_compose! {
 prop_compose! {
     fn any_snapshot()(
         models in prop::collection::vec(model(), MODELS.len()),
-        devices in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(0..200u32)), 2),
+        devices in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(0..200u32), any::<bool>()), 2),
         affinity in prop::option::of(prop::sample::select(vec!["large", "small", "gone"])),
     ) -> Snapshot {
-        let device = |(budget, held, idle, temperature)| Device { budget, held, idle, temperature };
+        let device = |(budget, held, idle, temperature, throttled)| Device { budget, held, idle, temperature, throttled };
         Snapshot {
             time: 0,
             models: MODELS.iter().map(|(id, _)| (*id).to_owned()).zip(models).collect(),

@@ -21,7 +21,7 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
         change(snapshot.models.get_mut("large").unwrap())
     };
     let unloaded = |model: &mut Model| model.state = State::Unloaded;
-    let cases: [(&str, Change<'_>, &str); 9] = [
+    let cases: [(&str, Change<'_>, &str); 11] = [
         ("", &|s| large(s, &|m| m.unusable = Some(fault.clone())), "no such file [io]"),
         ("", &|s| large(s, &|m| m.state = State::Quarantined), "it panicked again and again"),
         ("", &|s| large(s, &|m| m.context = Some(64)), "the request has about 100 tokens, and it takes 64"),
@@ -49,7 +49,7 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
             "vram_headroom = \"12GiB\"",
             &|s| {
                 large(s, &|m| m.device = "cuda:0".to_owned());
-                let device = Device { budget: 8 * GIB, held: 4 * GIB, idle: 4 * GIB, temperature: None };
+                let device = Device { budget: 8 * GIB, held: 4 * GIB, idle: 4 * GIB, ..Device::default() };
                 s.devices.insert("cuda:0".to_owned(), device);
             },
             "it leaves 4096 MiB free on cuda:0 of a vram_headroom of 12288 MiB",
@@ -63,6 +63,25 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
             },
             "cuda:0 has 91 °C of a max_temperature of 80 °C",
         ),
+        (
+            "max_temperature = 80",
+            &|s| {
+                large(s, &|m| m.device = "cuda:0".to_owned());
+                let temperature = Some(71);
+                let device = Device { budget: 8 * GIB, temperature, throttled: true, ..Device::default() };
+                s.devices.insert("cuda:0".to_owned(), device);
+            },
+            "cuda:0 is slowed down by heat, and max_temperature is set",
+        ),
+        (
+            "max_temperature = 80",
+            &|s| {
+                large(s, &|m| m.device = "cuda:0".to_owned());
+                let device = Device { budget: 8 * GIB, throttled: true, ..Device::default() };
+                s.devices.insert("cuda:0".to_owned(), device);
+            },
+            "cuda:0 is slowed down by heat, and max_temperature is set",
+        ),
     ];
     for (policies, change, because) in cases {
         let rules = ladder(policies);
@@ -75,6 +94,36 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
         assert_eq!(words, format!("`chat` was asked for; in place of `large`: {because}"));
         assert_eq!(decision.degraded.unwrap().what, ["model"]);
     }
+}
+
+#[test]
+fn heat_breaks_one_policy_once_and_none_where_none_is_set() {
+    let mut snapshot = snapshot();
+    let cpu = snapshot.devices.get_mut("cpu").unwrap();
+    (cpu.temperature, cpu.throttled) = (Some(91), true);
+    let broken = |policies: &str, snapshot: &Snapshot| {
+        let decision = decide(&ladder(policies), &ladder_ask(), snapshot);
+        decision.breaks.iter().map(|reason| (reason.name(), reason.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(broken("", &snapshot), []);
+    let hot = ("max_temperature", "cpu has 91 °C of a max_temperature of 90 °C".to_owned());
+    assert_eq!(broken("max_temperature = 90", &snapshot), [hot]);
+    let slow = "cpu is slowed down by heat, and max_temperature is set".to_owned();
+    assert_eq!(broken("max_temperature = 91", &snapshot), [("max_temperature", slow)]);
+}
+
+#[test]
+fn what_is_nothing_of_a_devices_heat_is_not_written_and_old_records_are_read() {
+    let cool = snapshot();
+    let written = serde_json::to_string(&cool).unwrap();
+    assert!(!written.contains("throttled"), "{written}");
+    assert_eq!(serde_json::from_str::<Snapshot>(&written).unwrap(), cool);
+    let mut slow = cool;
+    slow.devices.get_mut("cpu").unwrap().throttled = true;
+    let written = serde_json::to_string(&slow).unwrap();
+    assert_eq!(serde_json::from_str::<Snapshot>(&written).unwrap(), slow);
+    let reason = Reason::Throttled { device: "cuda:0".to_owned() };
+    assert_eq!(serde_json::json!(reason), serde_json::json!({ "why": "throttled", "device": "cuda:0" }));
 }
 
 #[test]

@@ -52,7 +52,8 @@ fn snapshot() -> Snapshot {
         };
         ((*id).to_owned(), model)
     });
-    let device = Device { budget: 16 * GIB, held: 9 * GIB, idle: 9 * GIB, temperature: Some(50) };
+    let device =
+        Device { budget: 16 * GIB, held: 9 * GIB, idle: 9 * GIB, temperature: Some(50), throttled: false };
     Snapshot { models: models.collect(), devices: [("cpu".to_owned(), device)].into(), ..Snapshot::default() }
 }
 
