@@ -94,6 +94,6 @@ mod tests {
         let schema = Config::json_schema();
         assert!(all(&schema).into_iter().all(|value| !value.is_null() && value != "null"));
         assert_eq!(schema["$defs"]["Defaults"]["properties"]["chat"]["$ref"], "#/$defs/Id");
-        assert_eq!(schema["$defs"]["Model"]["properties"]["format"]["type"], "string");
+        assert_eq!(schema["$defs"]["Model"]["properties"]["description"]["type"], "string");
     }
 }

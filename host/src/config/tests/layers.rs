@@ -109,6 +109,7 @@ fn the_explanation_is_a_table() {
     memory.devices                 {}             built in
     memory.reserve                 "512MiB"       built in
     routing.intent.min_confidence  0.6            built in
+    routing.intent.steps           []             built in
     routing.otherwise              "best"         built in
     routing.record                 "facts"        built in
     routing.similar.min            0.75           built in

@@ -62,12 +62,13 @@ fn each_way_is_a_model_and_the_name_a_ladder_of_precisions() {
 
 #[test]
 fn what_is_different_about_one_way_is_found() {
-    let house = |precisions: &str| {
-        let toml = format!("[[models]]\nid = \"m\"\npath = \"chat.gguf\"\nprecision = {precisions}\n");
-        House::new(&toml).load().unwrap().with_ways()
-    };
-    let mut after = house("[\"q8_0\", \"q2_k\"]");
-    let changes = after.succeed(&house("[\"q8_0\", \"q4_k_m\"]")).unwrap();
+    let toml = "[[models]]\nid = \"m\"\npath = \"chat.gguf\"\nprecision = [\"q8_0\", \"q4_k_m\"]\n";
+    let house = House::new(toml);
+    let before = house.load().unwrap().with_ways();
+    let file = house.folder.path().join("pajamas.toml");
+    std::fs::write(file, toml.replace("q4_k_m", "q2_k")).unwrap();
+    let mut after = house.load().unwrap().with_ways();
+    let changes = after.succeed(&before).unwrap();
     assert_eq!(
         (changes.models.added, changes.models.removed),
         (vec!["m:q2_k".into()], vec!["m:q4_k_m".into()])
