@@ -6,4 +6,5 @@ pub mod fixtures;
 pub mod geometry;
 pub mod product;
 pub mod server;
+pub mod terminal;
 pub mod upstream;

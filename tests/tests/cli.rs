@@ -7,6 +7,8 @@ use std::path::Path;
 
 use pajamas_journeys::fixtures::{Packed, plugin, repository};
 use pajamas_journeys::product::{House, chat_entry, keys, run};
+#[cfg(target_os = "linux")]
+use pajamas_journeys::terminal::Terminal;
 use serde_json::Value;
 
 /// The one object that a command prints.
@@ -274,4 +276,31 @@ fn a_model_is_measured() {
     for step in ["image-decode", "letterbox", "model", "nms"] {
         assert!(vision.to_string().contains(step), "{step}: {vision}");
     }
+}
+
+/// What only happens where somebody types: a conversation, its commands, Ctrl-C and Ctrl-D.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_conversation_is_held_in_a_terminal() {
+    let house = House::new(&chat_entry("chat")).unwrap();
+    let program = pajamas_journeys::product::pajamas().unwrap().get_program().to_string_lossy().into_owned();
+    let line = format!("'{program}' --config '{}' chat --model chat -t 0", house.config().display());
+    let mut terminal = Terminal::start(&line).unwrap();
+    terminal.shows("/quit leaves.").unwrap();
+    terminal.shows("> ").unwrap();
+    terminal.types("/help\r").unwrap();
+    terminal.shows("Ctrl-C stops an answer").unwrap();
+    terminal.types("What is 2 plus 3?\r").unwrap();
+    terminal.shows("5").unwrap();
+    // What was begun and not sent is forgotten.
+    terminal.types("What is\u{3}").unwrap();
+    terminal.types("/history\r").unwrap();
+    terminal.shows("user: What is 2 plus 3?").unwrap();
+    assert!(terminal.shows("assistant: ").is_ok() && terminal.shows("5").is_ok());
+    terminal.types("/nonsense\r").unwrap();
+    terminal.shows("there is no command /nonsense").unwrap();
+    terminal.types("/reset\r").unwrap();
+    terminal.shows("(forgotten)").unwrap();
+    terminal.types("\u{4}").unwrap();
+    assert!(terminal.ends().unwrap());
 }

@@ -207,6 +207,27 @@ fn what_is_no_plugin_is_refused_with_its_own_code() {
     }
 }
 
+/// A library that needs another one, which is not there.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_plugin_that_lacks_a_library_is_refused_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let cc = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("cc");
+        command.current_dir(folder.path()).args(["-shared", "-x", "c", "/dev/null", "-x", "none"]);
+        assert!(command.args(arguments).status().unwrap().success());
+    };
+    cc(&["-o", "libgone.so"]);
+    cc(&["-o", "libneedy.so", "-Wl,--no-as-needed", "-L.", "-lgone"]);
+    fs::remove_file(folder.path().join("libgone.so")).unwrap();
+    let needy = Packed::new(&folder.path().join("libneedy.so"), "needy", "0.1.0").unwrap();
+    let (report, plugin) = load(needy.folder(), STRICT, Value::Null);
+    let failed = report.steps.last().unwrap();
+    assert!(plugin.is_none());
+    assert_eq!((failed.step, failed.code.as_deref()), (Step::Open, Some("plugin-open-failed")), "{report:?}");
+    assert!(failed.detail.contains("libgone.so"), "{report:?}");
+}
+
 #[test]
 fn a_panic_at_birth_refuses_the_plugin_and_spares_the_host() {
     for (entry, step, code) in [
