@@ -46,8 +46,11 @@ impl Stage for Intent {
     fn run(&self, mut inputs: Values) -> Result<Values> {
         let text = inputs.text("text")?.to_lowercase();
         assert!(!text.contains("break the stage"), "asked to break");
-        let found: Vec<usize> =
-            self.words.iter().map(|(_, words)| words.iter().filter(|w| text.contains(w.as_str())).count()).collect();
+        let found: Vec<usize> = self
+            .words
+            .iter()
+            .map(|(_, words)| words.iter().filter(|w| text.contains(w.as_str())).count())
+            .collect();
         let all = found.iter().sum::<usize>().max(1) as f32;
         let labels = (0..).zip(self.words.iter().zip(found)).map(|(class_id, ((name, _), found))| Label {
             class_id,
