@@ -5,6 +5,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::fixtures::Result;
 
+/// Seconds after which a command is ended that does not show what is waited for.
+const MOST: &str = "120";
+
 /// A command that runs in a terminal. Ended when it is dropped.
 pub struct Terminal {
     child: Child,
@@ -15,13 +18,15 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a command line in a terminal.
+    /// Starts a command line in a terminal that keeps what is typed until it is read, and where no line is drawn twice.
     ///
     /// # Errors
     /// Where there is no `script`.
     pub fn start(line: &str) -> Result<Self> {
-        let mut command = Command::new("script");
-        command.args(["--quiet", "--return", "--command", line, "/dev/null"]).env("TERM", "xterm");
+        let mut command = Command::new("timeout");
+        command
+            .args([MOST, "script", "--quiet", "--return", "--command", line, "/dev/null"])
+            .env("TERM", "dumb");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let keys = child.stdin.take().ok_or("the terminal has no keys")?;
         let screen = child.stdout.take().ok_or("the terminal has no screen")?;
