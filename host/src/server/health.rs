@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
-use crate::config::{Id, Task};
+use crate::config::{Id, Model, Task};
 use crate::host::Host;
 
 /// `GET /healthz`
@@ -27,7 +27,9 @@ pub async fn models(State(host): State<Arc<Host>>) -> Json<Value> {
             "description": description,
         })
     };
-    let models = config.models.iter().map(|m| entry(&m.id, host.task_of(m), m.description.as_deref()));
+    let model = |m: &Model| entry(&m.id, host.task_of(m), m.description.as_deref());
+    // The ways to run an entry are for who asks for one of them: its own name is what others look for.
+    let (ways, models): (Vec<&Model>, Vec<&Model>) = config.models.iter().partition(|m| m.way_of.is_some());
     // What else can be asked for does what the first of its models does.
     let task = |name: &str| {
         let first = config.steps(name).ok()?.into_iter().flatten().next()?;
@@ -35,6 +37,7 @@ pub async fn models(State(host): State<Arc<Host>>) -> Json<Value> {
     };
     let ladders = config.ladders.iter().map(|l| entry(&l.id, task(&l.id), l.description.as_deref()));
     let aliases = config.aliases.keys().map(|alias| entry(alias, task(alias), None));
-    let models: Vec<Value> = models.chain(ladders).chain(aliases).collect();
-    Json(json!({ "object": "list", "data": models }))
+    let models = models.into_iter().map(model).chain(ladders).chain(aliases);
+    let all: Vec<Value> = models.chain(ways.into_iter().map(model)).collect();
+    Json(json!({ "object": "list", "data": all }))
 }
