@@ -194,6 +194,12 @@ pub fn chat_entry(id: &str) -> String {
     model_entry(id, &model, "task = \"chat\"\noptions = { threads = 1 }")
 }
 
+/// A part of the header `x-pajamas-route`.
+pub fn part<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    let route = answer.route.as_deref()?;
+    route.split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+}
+
 /// A `logit_bias` against every token that ends an answer of [`chat_entry`]'s model `chat`.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
 use pajamas_journeys::fixtures::repository;
-use pajamas_journeys::product::{Answer, House, Server, chat_entry};
+use pajamas_journeys::product::{House, Server, chat_entry, part};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -14,12 +14,6 @@ fn server(toml: &str) -> Server {
 
 fn question(words: &str) -> Value {
     json!({ "temperature": 0, "max_tokens": 8, "messages": [{ "role": "user", "content": words }] })
-}
-
-/// A part of the header `x-pajamas-route`.
-fn part<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
-    let route = answer.route.as_deref()?;
-    route.split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use pajamas_journeys::fixtures::repository;
-use pajamas_journeys::product::{Answer, House, Server, chat_entry, never_end};
+use pajamas_journeys::product::{House, Server, chat_entry, never_end, part};
 use pajamas_journeys::upstream::{Does, Upstream, answer, entry, events};
 use serde_json::{Value, json};
 
@@ -26,12 +26,6 @@ fn question(model: &str) -> Value {
 fn with(mut body: Value, more: &Value) -> Value {
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
-}
-
-/// A part of the header `x-pajamas-route`.
-fn part<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
-    let route = answer.route.as_deref()?;
-    route.split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// What an answer says, without what differs from one answer to the next.

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use pajamas_journeys::fixtures::repository;
-use pajamas_journeys::product::{Answer, House, Server, chat_entry, model_entry, never_end};
+use pajamas_journeys::product::{Answer, House, Server, chat_entry, model_entry, never_end, part};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -28,12 +28,6 @@ fn question(model: Option<&str>, words: &str) -> Value {
 fn metric(server: &Server, line: &str) -> Option<f64> {
     let text = server.get("/metrics").unwrap().body;
     text.lines().find_map(|l| l.strip_prefix(line).map(|rest| rest.trim().parse().unwrap()))
-}
-
-/// A part of the header `x-pajamas-route`.
-fn part<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
-    let route = answer.route.as_deref()?;
-    route.split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Two models of one file, rules by words, a ladder, an alias, a default.

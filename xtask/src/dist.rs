@@ -75,10 +75,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     pack(&folder, &name, &archive)?;
     let packed = fs::metadata(&archive)?.len();
     println!("\n{} ({:.1} MB)", project.show(&archive), mb(packed));
-    if serving > limit {
-        bail!("{serving:.1} MB is more than the {limit:.0} MB that may ship to serve models");
-    }
-    Ok(())
+    within(serving, limit)
 }
 
 /// What the last build serves models with, with every CPU variant, in MB: the program with its stages, and the plugins.
@@ -93,11 +90,16 @@ pub fn serving_mb(project: &Project) -> Result<f64> {
             bytes += fs::metadata(&path)?.len();
         }
     }
-    let (serving, (limit, _)) = (mb(bytes), LIMITS_MB);
+    let (limit, _) = LIMITS_MB;
+    within(mb(bytes), limit)?;
+    Ok(mb(bytes))
+}
+
+fn within(serving: f64, limit: f64) -> Result<()> {
     if serving > limit {
         bail!("{serving:.1} MB is more than the {limit:.0} MB that may ship to serve models");
     }
-    Ok(serving)
+    Ok(())
 }
 
 fn chosen_plugins(names: &[String]) -> Result<Vec<&'static Plugin>> {

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 use super::session::Session;
 use super::{Global, output, pictures};
@@ -52,19 +53,19 @@ pub fn each_picture(
     let progress = pictures::progress(images.len());
     let (session, model, options) = (&session, &model, &options);
     std::thread::scope(|scope| {
-        let mut to_come = images.clone().into_iter();
+        let mut to_come = images.clone().into_iter().skip(1);
         let mut under_way = VecDeque::new();
-        each_file(global, images, "picture", |at, name| {
-            // The first one loads the model, and shows how far that is.
-            let most = if at == 1 { 1 } else { UNDER_WAY };
-            while under_way.len() < most
+        each_file(global, images, "picture", |_, name| {
+            let seen = match under_way.pop_front() {
+                Some(one) => ScopedJoinHandle::join(one).unwrap_or_else(|panic| resume_unwind(panic)),
+                // The first one loads the model, and shows how far that is.
+                None => look(session, task, model.clone(), name, options),
+            };
+            while under_way.len() < UNDER_WAY
                 && let Some(next) = to_come.next()
             {
                 under_way.push_back(scope.spawn(move || look(session, task, model.clone(), &next, options)));
             }
-            let first =
-                under_way.pop_front().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            let seen = first.unwrap_or_else(|| look(session, task, model.clone(), name, options));
             progress.inc(1);
             seen.and_then(|seen| progress.suspend(|| each(seen)).map_err(|error| error.within(name)))
         })

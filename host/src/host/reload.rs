@@ -126,9 +126,10 @@ impl Host {
         let ttls = next.config.ttls();
         self.current.exchange(next, || self.models.outdate(others, generation));
         self.models.set_ttls(ttls);
+        // What was pinned by hand stays so unless its entry is another now.
+        let config = self.config();
         for id in changes.models.all() {
-            // What was pinned by hand stays so unless its entry is another now.
-            self.models.pin(id, self.config().model(id).is_some_and(|model| model.pin));
+            self.models.pin(id, config.model(id).is_some_and(|model| model.pin));
         }
         if let Some(memory) = memory {
             self.models.limit(memory);
