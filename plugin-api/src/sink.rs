@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi_stable::std_types::RArc;
 
-use crate::{DType, PluginError, Result, TensorView, TensorViewMut};
+use crate::{DType, PluginError, Result, SharedTensor, TensorView, TensorViewMut};
 
 /// One generated token, or the text held back before the end of the stream.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,11 @@ pub trait TensorSink {
             }
             None => Err(PluginError::new(crate::codes::PROTOCOL, "the sink gave no memory for the output")),
         }
+    }
+
+    /// Gives one tensor away, memory and all: a sink that can keep memory of others saves the copy that this makes.
+    fn share(&mut self, name: &str, tensor: SharedTensor) -> Result<()> {
+        self.write(name, tensor.view()?)
     }
 }
 

@@ -1,5 +1,9 @@
 //! Tensors as they cross the boundary: described by value, their bytes borrowed and never copied.
 
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{PluginError, Result};
@@ -84,8 +88,8 @@ impl DType {
     }
 }
 
-impl std::fmt::Display for DType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
@@ -176,6 +180,65 @@ impl<'a> TensorView<'a> {
             ));
         }
         Ok(middle)
+    }
+}
+
+/// Memory that stays readable and unchanged until the last who holds it lets go.
+pub type SharedMemory = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A dense, row-major tensor in memory that outlives the call that wrote it.
+#[derive(Clone)]
+pub struct SharedTensor {
+    dtype: DType,
+    shape: Vec<u64>,
+    memory: SharedMemory,
+    place: Range<usize>,
+}
+
+impl SharedTensor {
+    /// The tensor that begins `start` bytes into `memory`.
+    ///
+    /// # Errors
+    /// `invalid-input` when it does not lie within.
+    pub fn new(dtype: DType, shape: Vec<u64>, memory: SharedMemory, start: usize) -> Result<Self> {
+        let length = byte_len(dtype, &shape)?;
+        let held = (*memory).as_ref().len();
+        match start.checked_add(length).filter(|end| *end <= held) {
+            Some(end) => Ok(Self { dtype, shape, memory, place: start..end }),
+            None => Err(PluginError::invalid_input(format!(
+                "a {dtype} tensor of shape {shape:?} does not lie at {start} of {held} bytes"
+            ))),
+        }
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The shape, outermost dimension first.
+    pub fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+
+    /// The elements' bytes, little-endian. Not necessarily aligned for the element type.
+    pub fn bytes(&self) -> &[u8] {
+        // An owner whose memory shrank breaks its promise; an empty slice fails where its length is looked at.
+        (*self.memory).as_ref().get(self.place.clone()).unwrap_or_default()
+    }
+
+    /// The tensor, borrowed.
+    ///
+    /// # Errors
+    /// `invalid-input` when its memory shrank.
+    pub fn view(&self) -> Result<TensorView<'_>> {
+        TensorView::new(self.dtype, &self.shape, self.bytes())
+    }
+}
+
+impl fmt::Debug for SharedTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedTensor({} {:?})", self.dtype, self.shape)
     }
 }
 

@@ -46,7 +46,7 @@ impl Work<'_> {
             let (shape, data) = vectors(&mut left)?.into_parts();
             size = shape.last().copied().unwrap_or(0);
             match data {
-                TensorData::F32(data) if shape == [batch.len() as u64, size] => rows.extend(data),
+                TensorData::F32(data) if shape == [batch.len() as u64, size] => rows.extend_from_slice(&data),
                 _ => {
                     let what = format!("`{EMBEDDING}` is {shape:?} for {} texts", batch.len());
                     return Err(Error::new("pipeline-incomplete", what));
@@ -54,7 +54,7 @@ impl Work<'_> {
             }
             add(&mut times, steps);
         }
-        let vectors = Tensor::new(vec![texts.len() as u64, size], TensorData::F32(rows))?;
+        let vectors = Tensor::new(vec![texts.len() as u64, size], TensorData::F32(rows.into()))?;
         Ok((Output::Embeddings(vectors, usage), times))
     }
 }

@@ -1,7 +1,7 @@
 //! Memory of the host that a session writes its outputs into.
 
 use pajamas_plugin_api::{
-    DType, OutputSpec, PluginError, Result, TensorSink, TensorViewMut, byte_len, codes,
+    DType, OutputSpec, PluginError, Result, SharedTensor, TensorSink, TensorViewMut, byte_len, codes,
 };
 
 use crate::value::Tensor;
@@ -28,6 +28,14 @@ impl Outputs {
     /// All outputs in the order in which they were first written.
     pub fn into_tensors(self) -> Vec<(String, Tensor)> {
         self.tensors
+    }
+
+    /// Keeps an output, in the place of an earlier one of its name.
+    fn keep(&mut self, name: &str, tensor: Tensor) {
+        match self.tensors.iter_mut().find(|(kept, _)| kept == name) {
+            Some(slot) => slot.1 = tensor,
+            None => self.tensors.push((name.to_owned(), tensor)),
+        }
     }
 
     #[cfg(test)]
@@ -71,11 +79,7 @@ impl TensorSink for Outputs {
             ));
         }
         for output in outputs {
-            let tensor = Tensor::zeroed(output.dtype, output.shape.to_vec())?;
-            match self.tensors.iter_mut().find(|(name, _)| name == output.name) {
-                Some(slot) => slot.1 = tensor,
-                None => self.tensors.push((output.name.to_owned(), tensor)),
-            }
+            self.keep(output.name, Tensor::zeroed(output.dtype, output.shape.to_vec())?);
         }
         let mut views: Vec<Option<TensorViewMut<'s>>> = outputs.iter().map(|_| None).collect();
         for (name, tensor) in &mut self.tensors {
@@ -86,10 +90,20 @@ impl TensorSink for Outputs {
         }
         Ok(views.into_iter().flatten().collect())
     }
+
+    fn share(&mut self, name: &str, tensor: SharedTensor) -> Result<()> {
+        self.check(&[OutputSpec { name, dtype: tensor.dtype(), shape: tensor.shape() }])?;
+        self.keep(name, Tensor::lent(tensor)?);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use pajamas_plugin_api::SharedMemory;
+
     use super::*;
 
     fn spec<'a>(name: &'a str, shape: &'a [u64]) -> OutputSpec<'a> {
@@ -105,6 +119,18 @@ mod tests {
         assert_eq!(outputs.take("a").unwrap().as_f32().unwrap(), [1.0, 0.0]);
         outputs.allocate(&[spec("b", &[3])]).unwrap();
         assert_eq!(outputs.held(), 12);
+    }
+
+    #[test]
+    fn what_is_lent_is_kept_as_it_is_within_the_same_limit() {
+        let memory: SharedMemory = Arc::new(vec![0u8; 2048]);
+        let lent = |bytes| SharedTensor::new(DType::U8, vec![bytes], Arc::clone(&memory), 0).unwrap();
+        let mut outputs = Outputs::new(1024);
+        assert_eq!(outputs.share("a", lent(1025)).unwrap_err().code, "output-too-large");
+        outputs.share("a", lent(1024)).unwrap();
+        assert_eq!(outputs.share("b", lent(1)).unwrap_err().code, "output-too-large");
+        assert_eq!(outputs.take("a").unwrap().bytes().as_ptr(), (*memory).as_ref().as_ptr());
+        assert_eq!(Arc::strong_count(&memory), 1);
     }
 
     #[test]

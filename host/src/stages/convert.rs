@@ -133,23 +133,23 @@ pub fn lift(value: wit::ValueResult) -> Result<Value, String> {
 
 fn lift_data(data: wit::TensorDataResult) -> Result<TensorData, String> {
     Ok(match data {
-        wit::TensorDataResult::F32(v) => TensorData::F32(v),
-        wit::TensorDataResult::F16(v) => TensorData::F16(v),
-        wit::TensorDataResult::F64(v) => TensorData::F64(v),
-        wit::TensorDataResult::I8(v) => TensorData::I8(v),
-        wit::TensorDataResult::U8(v) => TensorData::U8(v),
-        wit::TensorDataResult::I16(v) => TensorData::I16(v),
-        wit::TensorDataResult::U16(v) => TensorData::U16(v),
-        wit::TensorDataResult::I32(v) => TensorData::I32(v),
-        wit::TensorDataResult::U32(v) => TensorData::U32(v),
-        wit::TensorDataResult::I64(v) => TensorData::I64(v),
-        wit::TensorDataResult::U64(v) => TensorData::U64(v),
+        wit::TensorDataResult::F32(v) => TensorData::F32(v.into()),
+        wit::TensorDataResult::F16(v) => TensorData::F16(v.into()),
+        wit::TensorDataResult::F64(v) => TensorData::F64(v.into()),
+        wit::TensorDataResult::I8(v) => TensorData::I8(v.into()),
+        wit::TensorDataResult::U8(v) => TensorData::U8(v.into()),
+        wit::TensorDataResult::I16(v) => TensorData::I16(v.into()),
+        wit::TensorDataResult::U16(v) => TensorData::U16(v.into()),
+        wit::TensorDataResult::I32(v) => TensorData::I32(v.into()),
+        wit::TensorDataResult::U32(v) => TensorData::U32(v.into()),
+        wit::TensorDataResult::I64(v) => TensorData::I64(v.into()),
+        wit::TensorDataResult::U64(v) => TensorData::U64(v.into()),
         // Backends may take the bytes as they are: nothing but 0 and 1 is a boolean.
         wit::TensorDataResult::Boolean(v) if v.iter().any(|b| *b > 1) => {
             return Err("a boolean tensor holds bytes other than 0 and 1".into());
         }
-        wit::TensorDataResult::Boolean(v) => TensorData::Bool(v),
-        wit::TensorDataResult::Bf16(v) => TensorData::Bf16(v),
+        wit::TensorDataResult::Boolean(v) => TensorData::Bool(v.into()),
+        wit::TensorDataResult::Bf16(v) => TensorData::Bf16(v.into()),
     })
 }
 

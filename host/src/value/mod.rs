@@ -1,9 +1,11 @@
 //! What flows between stages and models. No I/O: types, their shapes, and how to look at them.
 
+mod elements;
 mod tensor;
 
 use serde::{Deserialize, Serialize};
 
+pub use elements::{Elements, Plain};
 pub use tensor::{Tensor, TensorData};
 
 /// What flows between stages and models.

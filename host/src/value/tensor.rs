@@ -1,20 +1,30 @@
-//! Owned tensors: typed vectors, so that they move in and out of WASM and into backends without a copy.
+//! Tensors: typed numbers, so that they move in and out of WASM and into backends without a copy.
 
-use pajamas_plugin_api::{DType, PluginError, TensorView, as_bytes, byte_len};
+use pajamas_plugin_api::{DType, PluginError, SharedTensor, TensorView, as_bytes, byte_len};
+
+use super::elements::Elements;
 
 macro_rules! tensor_data {
     ($($variant:ident($t:ty)),* $(,)?) => {
         /// The elements of a tensor, row-major. `F16` and `Bf16` hold the raw 16 bits; `Bool` one byte, 0 or 1.
         #[derive(Debug, Clone, PartialEq)]
         #[expect(missing_docs, reason = "the names are the documentation")]
-        pub enum TensorData { $($variant(Vec<$t>)),* }
+        pub enum TensorData { $($variant(Elements<$t>)),* }
 
         impl TensorData {
             /// Zeros.
             pub fn zeroed(dtype: DType, elements: usize) -> Result<Self, PluginError> {
                 match dtype {
-                    $(DType::$variant => Ok(TensorData::$variant(vec![Default::default(); elements])),)*
-                    other => Err(PluginError::invalid_input(format!("this host knows no tensors of {other}"))),
+                    $(DType::$variant => Ok(TensorData::$variant(vec![Default::default(); elements].into())),)*
+                    other => Err(unknown(other)),
+                }
+            }
+
+            /// Elements that someone else keeps.
+            fn lent(tensor: SharedTensor) -> Result<Self, PluginError> {
+                match tensor.dtype() {
+                    $(DType::$variant => Ok(TensorData::$variant(Elements::lent(tensor))),)*
+                    other => Err(unknown(other)),
                 }
             }
 
@@ -24,12 +34,12 @@ macro_rules! tensor_data {
             }
 
             /// Number of elements.
-            pub const fn len(&self) -> usize {
+            pub fn len(&self) -> usize {
                 match self { $(TensorData::$variant(v) => v.len()),* }
             }
 
             /// Whether there are none.
-            pub const fn is_empty(&self) -> bool {
+            pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
 
@@ -42,7 +52,8 @@ macro_rules! tensor_data {
             pub fn bytes_mut(&mut self) -> &mut [u8] {
                 match self {
                     $(TensorData::$variant(v) => {
-                        let len = std::mem::size_of_val(v.as_slice());
+                        let v = v.to_mut();
+                        let len = std::mem::size_of_val(v);
                         // SAFETY: plain numbers without padding, of which every bit pattern is valid; the
                         // borrow of `v` lasts as long as the slice.
                         unsafe { std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), len) }
@@ -69,6 +80,10 @@ tensor_data!(
     Bf16(u16),
 );
 
+fn unknown(dtype: DType) -> PluginError {
+    PluginError::invalid_input(format!("this host knows no tensors of {dtype}"))
+}
+
 /// A dense, row-major tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -92,6 +107,12 @@ impl Tensor {
     pub fn zeroed(dtype: DType, shape: Vec<u64>) -> Result<Self, PluginError> {
         let elements = byte_len(dtype, &shape)? / dtype.size();
         Ok(Self { shape, data: TensorData::zeroed(dtype, elements)? })
+    }
+
+    /// A tensor whose memory someone else keeps.
+    pub fn lent(tensor: SharedTensor) -> Result<Self, PluginError> {
+        let shape = tensor.shape().to_vec();
+        Self::new(shape, TensorData::lent(tensor)?)
     }
 
     /// The element type.
@@ -144,8 +165,8 @@ mod tests {
 
     #[test]
     fn shape_and_elements_must_agree() {
-        assert!(Tensor::new(vec![2, 3], TensorData::F32(vec![0.0; 6])).is_ok());
-        let error = Tensor::new(vec![2, 3], TensorData::F32(vec![0.0; 5])).unwrap_err();
+        assert!(Tensor::new(vec![2, 3], TensorData::F32(vec![0.0; 6].into())).is_ok());
+        let error = Tensor::new(vec![2, 3], TensorData::F32(vec![0.0; 5].into())).unwrap_err();
         assert_eq!(error.code, "invalid-input");
         assert!(Tensor::zeroed(DType::F32, vec![u64::MAX, 2]).is_err());
     }

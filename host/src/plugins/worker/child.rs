@@ -101,7 +101,7 @@ impl Worker {
         Self {
             sender,
             inputs: Mapped::default(),
-            written: Written::default(),
+            written: Written::zeroed(),
             calls: Mutex::default(),
             backend: OnceLock::new(),
             session: OnceLock::new(),
@@ -137,9 +137,12 @@ impl Worker {
                 }
             }
             Message::Release(slab) => {
-                for gone in self.written.released(slab) {
-                    self.later(crew, Message::Forget(gone));
-                }
+                let worker = Arc::clone(self);
+                crew.run(move || {
+                    for gone in worker.written.released(slab) {
+                        let _ = worker.sender.send(0, &Message::Forget(gone));
+                    }
+                });
             }
             Message::Forget(slab) => self.inputs.forget(slab),
             Message::Drop(extension) => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pajamas_plugin_api::{
     Backend, BackendInfo, Cancel, EmbedRequest, EventSink, Extension, FinishReason, GenerateRequest,
     GenerateSummary, InferRequest, LoadRequest, Memory, NamedTensor, OutputSpec, Probe, ProgressSink, Prompt,
-    Result, Session, Signature, TensorSink, Token, TokenSink, Usage,
+    Result, Session, SharedTensor, Signature, TensorSink, Token, TokenSink, Usage,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,6 +21,10 @@ use crate::config::Patience;
 
 /// How often a call that waits looks whether it was cancelled.
 const POLL: Duration = Duration::from_millis(10);
+
+/// Bytes of an output that is not copied. Small ones may be kept for long, and would keep a whole piece of the worker's
+/// memory.
+const WORTH_SHARING: usize = 64 << 10;
 
 /// What a worker is made from.
 #[derive(Debug, Clone)]
@@ -327,28 +331,25 @@ impl Worker {
         }
     }
 
-    /// From shared memory into the caller's.
+    /// Outputs from the worker's memory to the caller: large ones as they lie there, small ones copied.
     fn write(
         &self,
         tensors: &Tensors,
         file: Option<std::os::fd::OwnedFd>,
         sinks: &mut Sinks<'_>,
     ) -> Result<()> {
-        let Some(map) = self.link.outputs().of(tensors, file)? else { return Ok(()) };
-        let written = (|| {
-            let views = tensors.parts.iter().map(|part| map.tensor(part)).collect::<Result<Vec<_>>>()?;
-            let sink = sinks.outputs()?;
-            let mut places = sink.allocate(&specs(&tensors.parts))?;
-            if places.len() != views.len() {
-                return Err(broken("the sink gave another number of places than asked for".to_owned()));
+        let Some(loan) = self.link.outputs(tensors, file)?.map(Arc::new) else { return Ok(()) };
+        let sink = sinks.outputs()?;
+        for part in &tensors.parts {
+            let view = loan.tensor(part)?;
+            if view.bytes().len() < WORTH_SHARING {
+                sink.write(&part.name, view)?;
+            } else {
+                let (shape, memory) = (part.shape.clone(), loan.clone());
+                sink.share(&part.name, SharedTensor::new(part.dtype, shape, memory, part.offset as usize)?)?;
             }
-            for (place, view) in places.iter_mut().zip(views) {
-                place.bytes().copy_from_slice(view.bytes());
-            }
-            Ok(())
-        })();
-        self.link.tell(0, &Message::Release(tensors.slab));
-        written
+        }
+        Ok(())
     }
 }
 

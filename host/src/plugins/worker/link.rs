@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pajamas_plugin_api::{PluginError, Result};
+use pajamas_plugin_api::{PluginError, Result, TensorView};
 
 use super::outputs::Written;
 use super::process::{Process, how};
-use super::protocol::{Message, broken};
-use super::shared::{Mapped, Slab};
+use super::protocol::{Message, Part, Tensors, broken};
+use super::shared::{Mapped, Mapping, Slab};
 use super::wire::{Incoming, Receiver, Sender, Silence};
 use crate::config::Patience;
 
@@ -52,6 +52,13 @@ struct Shared {
     closing: AtomicBool,
     inputs: Written,
     outputs: Mapped,
+}
+
+/// Outputs that the worker wrote, in its memory: its again when this is dropped, wherever that is.
+pub struct Loan {
+    shared: Arc<Shared>,
+    map: Arc<Mapping>,
+    slab: u64,
 }
 
 /// A call under way. Dropping it means that nobody listens to it any more.
@@ -103,9 +110,13 @@ impl Link {
         &self.shared.inputs
     }
 
-    /// The worker's memory, with outputs.
-    pub fn outputs(&self) -> &Mapped {
-        &self.shared.outputs
+    /// The worker's memory that outputs lie in; `None` when there are none.
+    ///
+    /// # Errors
+    /// `plugin-protocol` when it is not what the worker says.
+    pub fn outputs(&self, tensors: &Tensors, file: Option<OwnedFd>) -> Result<Option<Loan>> {
+        let map = self.shared.outputs.of(tensors, file)?;
+        Ok(map.map(|map| Loan { shared: Arc::clone(&self.shared), map, slab: tensors.slab }))
     }
 
     /// Whether it can take calls.
@@ -165,6 +176,29 @@ impl Drop for Link {
             // It does not panic, and waits for the process.
             let _ = listener.join();
         }
+    }
+}
+
+impl Loan {
+    /// The tensor that a part describes.
+    ///
+    /// # Errors
+    /// As [`Mapping::tensor`].
+    pub fn tensor<'m>(&'m self, part: &'m Part) -> Result<TensorView<'m>> {
+        self.map.tensor(part)
+    }
+}
+
+impl AsRef<[u8]> for Loan {
+    fn as_ref(&self) -> &[u8] {
+        self.map.all()
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        // A worker that is gone needs nothing back.
+        let _ = self.shared.sender.send(0, &Message::Release(self.slab));
     }
 }
 

@@ -13,6 +13,11 @@ pub struct Written {
 }
 
 impl Written {
+    /// Pieces that are zeroed for who writes to them.
+    pub fn zeroed() -> Self {
+        Self { pool: Pool::zeroed(), lent: Mutex::default() }
+    }
+
     /// Where pieces come from.
     pub const fn pool(&self) -> &Pool {
         &self.pool

@@ -45,7 +45,8 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
-    fn all(&self) -> &[u8] {
+    /// All of it.
+    pub fn all(&self) -> &[u8] {
         // SAFETY: mapped and readable over its whole length for as long as `self` lives.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length.get()) }
     }
@@ -84,8 +85,6 @@ pub struct Slab {
     pub file: Option<OwnedFd>,
     /// How much of it is spoken for.
     used: u64,
-    /// Whether nothing was ever written to it.
-    clean: bool,
     map: Mapping,
 }
 
@@ -103,18 +102,14 @@ impl Slab {
         Some(offset)
     }
 
-    /// The bytes of tensors that were reserved one after the other, zeroed where they were used before.
+    /// The bytes of tensors that were reserved one after the other.
     pub fn pieces(&mut self, places: &[(u64, u64)]) -> Vec<&mut [u8]> {
-        let clean = self.clean;
         let mut rest = self.map.all_mut();
         let mut begins = 0;
         let mut pieces = Vec::with_capacity(places.len());
         for (offset, bytes) in places {
             let (_, after) = rest.split_at_mut((offset - begins) as usize);
             let (piece, after) = after.split_at_mut(*bytes as usize);
-            if !clean {
-                piece.fill(0);
-            }
             pieces.push(piece);
             rest = after;
             begins = offset + bytes;
@@ -128,9 +123,16 @@ impl Slab {
 pub struct Pool {
     idle: Mutex<Vec<Slab>>,
     made: AtomicU64,
+    /// Whether who takes a piece finds zeros in it.
+    zeroed: bool,
 }
 
 impl Pool {
+    /// A pool of zeroed pieces, for who may leave some of it as it is.
+    pub fn zeroed() -> Self {
+        Self { zeroed: true, ..Self::default() }
+    }
+
     /// A piece with room for so many bytes.
     ///
     /// # Errors
@@ -152,12 +154,17 @@ impl Pool {
         let file = create(size).map_err(|error| no_memory(size, &error.to_string()))?;
         let map = Mapping::new(&file, size)?;
         let id = 1 + self.made.fetch_add(1, Ordering::Relaxed);
-        Ok(Slab { id, file: Some(file), used: 0, clean: true, map })
+        Ok(Slab { id, file: Some(file), used: 0, map })
     }
 
     /// Takes a piece back. Gives the numbers of those that are not kept, for the other side to forget.
     pub fn give_back(&self, mut slab: Slab) -> Vec<u64> {
-        (slab.used, slab.clean) = (0, false);
+        if self.zeroed {
+            // Now, and not when somebody waits for it.
+            let used = slab.used as usize;
+            slab.map.all_mut()[..used].fill(0);
+        }
+        slab.used = 0;
         let mut idle = self.idle();
         idle.push(slab);
         let mut gone = Vec::new();
@@ -327,7 +334,7 @@ mod tests {
 
     #[test]
     fn memory_that_was_used_is_zeroed_for_the_next_and_little_is_kept() {
-        let pool = Pool::default();
+        let pool = Pool::zeroed();
         let mut slab = pool.take(8).unwrap();
         let place = (slab.reserve(8).unwrap(), 8);
         slab.pieces(&[place])[0].fill(7);

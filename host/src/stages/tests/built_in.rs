@@ -4,7 +4,7 @@ use super::*;
 use crate::value::{Detection, Image, Kind, Label, Tensor, TensorData};
 
 fn f32s(shape: &[u64], data: &[f32]) -> Value {
-    Value::Tensor(Tensor::new(shape.to_vec(), TensorData::F32(data.to_vec())).unwrap())
+    Value::Tensor(Tensor::new(shape.to_vec(), TensorData::F32(data.to_vec().into())).unwrap())
 }
 
 fn elements<'v>(values: &'v Values, name: &str) -> &'v [f32] {
