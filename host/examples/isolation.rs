@@ -58,10 +58,10 @@ fn measure() -> Result<(), Box<dyn Error>> {
     }
     let [here, there] = times.map(median);
     let copy = median((0..ROUNDS).map(|_| copied(tensor.bytes())).collect());
+    let (by, than) = if there > here { (there - here, "more") } else { (here - there, "less") };
     println!(
-        "5 MB in, 5 MB out, median of {ROUNDS}: {here:.2?} in the host, {there:.2?} in a worker: {:.2?} more; one copy of \
-         5 MB takes {copy:.2?}",
-        there.saturating_sub(here)
+        "5 MB in, 5 MB out, median of {ROUNDS}: {here:.2?} in the host, {there:.2?} in a worker: {by:.2?} {than}; one copy \
+         of 5 MB takes {copy:.2?}"
     );
     Ok(())
 }

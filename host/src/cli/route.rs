@@ -195,7 +195,7 @@ fn in_words(decision: &Decision, ask: &Ask) -> String {
         let reasons = one.reasons();
         let reasons =
             if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", and ")) };
-        let mark = match (rejected, decision.chosen.as_ref() == Some(model)) {
+        let mark = match (rejected, decision.chosen.as_deref() == Some(&**model)) {
             (_, true) => "taken",
             (Some(_), _) => "cannot",
             (None, _) if breaks.is_empty() => "could",
@@ -275,7 +275,7 @@ impl Side {
         self.predicted.extend(decision.predicted.map(|predicted| predicted.total));
         self.degraded += u32::from(decision.degraded.is_some());
         self.refused += u32::from(decision.chosen.is_none());
-        let chosen = decision.candidates.iter().find(|one| Some(&one.model) == decision.chosen.as_ref());
+        let chosen = decision.candidates.iter().find(|one| Some(&*one.model) == decision.chosen.as_deref());
         // A score is above the prediction where others have to give way.
         self.evicting += u32::from(chosen.is_some_and(|one| one.score > one.predicted.total));
     }

@@ -197,7 +197,7 @@ impl Routed {
             reason: decision.reason(request.task),
             by: decision.by.name(),
             rule: decision.rule.clone(),
-            degraded_from: degraded.map(|degraded| degraded.from.clone()),
+            degraded_from: degraded.map(|degraded| degraded.from.to_string()),
             degraded: degraded.iter().flat_map(|d| d.what.iter().map(ToString::to_string)).collect(),
             breaks: decision.breaks.iter().map(|reason| reason.name().to_owned()).collect(),
             trace: request.params.hints.trace.then(|| json!(decision)),

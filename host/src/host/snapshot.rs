@@ -24,7 +24,7 @@ pub(super) struct Facts {
     task: Option<Task>,
     source: String,
     context: Option<u32>,
-    device: String,
+    device: router::Name,
     /// What it would hold on its device.
     memory: Option<u64>,
     unusable: Option<Fault>,
@@ -53,7 +53,7 @@ impl Host {
         let mut known = BTreeMap::new();
         for model in &setup.config.models {
             let facts = self.look(model, true).unwrap_or_default();
-            let budget = devices.get(&facts.device).map(|device| device.budget);
+            let budget = devices.get(&*facts.device).map(|device| device.budget);
             let memory = budget.zip(facts.memory);
             let leaves = memory.and_then(|(budget, needs)| budget.checked_sub(needs));
             let too_large = memory.filter(|(budget, needs)| needs > budget);
@@ -98,8 +98,8 @@ impl Host {
                 precision: spec.and_then(|spec| spec.precision.clone()),
                 context: facts.context,
                 device: facts.device.clone(),
-                memory: held.get(&facts.device).copied().or(facts.memory),
-                gave_back: gave_back.get(&facts.device).copied().unwrap_or(0),
+                memory: held.get(&*facts.device).copied().or(facts.memory),
+                gave_back: gave_back.get(&*facts.device).copied().unwrap_or(0),
                 inside: inside.get(&id).copied().unwrap_or(0),
                 // Until it was asked for the first time, what its entry says.
                 slots: if slots == 0 {
@@ -178,12 +178,13 @@ impl Host {
         facts.spec = Some(Arc::clone(&spec));
         match self.plugins.choose(spec.asked()) {
             Ok(choice) => {
-                facts.device = choice.device.map_or_else(String::new, |device| device.id.clone());
+                facts.device =
+                    choice.device.map(|device| router::Name::from(&*device.id)).unwrap_or_default();
                 if estimate {
                     let runner = choice.backend.runner(spec.isolation)?;
                     let estimate = runner.estimate(&spec.asked().request(choice.device));
                     match estimate {
-                        Ok(memory) => facts.memory = by_device(&memory).get(&facts.device).copied(),
+                        Ok(memory) => facts.memory = by_device(&memory).get(&*facts.device).copied(),
                         Err(error) => facts.unusable = Some(Fault::from(&Error::from(error))),
                     }
                 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::ask::Ask;
 use super::decision::{Considered, Degraded, Fault, Reason};
+use super::name::Name;
 use super::predict::{Prediction, predict, waiting};
 use super::rules::Plan;
 use super::snapshot::{Model, Snapshot};
@@ -29,7 +30,7 @@ pub(super) fn choose(ask: &Ask, snapshot: &Snapshot, plan: &Plan, policies: &Rou
     let alone = matches!(plan.as_slice(), [step] if step.len() == 1);
     let mut considered: Vec<Considered> = Vec::with_capacity(plan.iter().map(Vec::len).sum());
     for (step, models) in (0..).zip(plan) {
-        considered.extend(models.iter().map(|id| match snapshot.models.get(id) {
+        considered.extend(models.iter().map(|id| match snapshot.models.get(&**id) {
             Some(model) => consider(ask, snapshot, policies, alone, step, id, model),
             None => missing(step, id),
         }));
@@ -56,16 +57,16 @@ fn best(
     let of_step = || considered.iter().enumerate().filter(|(_, one)| one.step == step && good(one));
     let (_, first) = of_step().min_by_key(|(place, one)| (one.score, *place))?;
     let as_fast = first.score.saturating_add(first.score / AS_FAST);
-    let cost = |one: &Considered| snapshot.models.get(&one.model).map_or(0, |model| model.cost);
+    let cost = |one: &Considered| snapshot.models.get(&*one.model).map_or(0, |model| model.cost);
     let (best, _) = of_step()
         .filter(|(_, one)| one.score <= as_fast)
         .min_by_key(|(place, one)| (cost(one), one.score, *place))?;
     let loyal = of_step().find(|(_, one)| {
         // One that slept has its caches no more.
         let has_caches = |model: &Model| matches!(model.state, State::Ready | State::Busy);
-        let warm = snapshot.models.get(&one.model).is_some_and(has_caches);
+        let warm = snapshot.models.get(&*one.model).is_some_and(has_caches);
         let went = policies.affinity.and_then(|affinity| snapshot.affinity.get(&affinity));
-        warm && went == Some(&one.model)
+        warm && went.is_some_and(|went| one.model == **went)
     });
     match loyal {
         Some((place, one)) if one.score <= first.score.saturating_mul(LOYALTY) => Some(place),
@@ -85,13 +86,13 @@ fn consider(
     policies: &Routing,
     alone: bool,
     step: u32,
-    id: &str,
+    id: &Name,
     model: &Model,
 ) -> Considered {
     let predicted = predict(ask, model);
     let room = Room::of(snapshot, model);
     Considered {
-        model: id.to_owned(),
+        model: id.clone(),
         step,
         rejected: rejected(ask, model, &room, alone).or_else(|| late(ask, &predicted)),
         breaks: breaks(policies, snapshot, model, &room, &predicted, alone),
@@ -101,11 +102,11 @@ fn consider(
 }
 
 /// A model that the snapshot does not know: it was taken under another configuration.
-fn missing(step: u32, id: &str) -> Considered {
+fn missing(step: u32, id: &Name) -> Considered {
     let message = "nothing is known of it in this snapshot".to_owned();
     let fault = Fault { code: "model-not-found".to_owned(), message, help: String::new() };
     Considered {
-        model: id.to_owned(),
+        model: id.clone(),
         step,
         rejected: Some(Reason::Unusable { fault }),
         breaks: Vec::new(),
@@ -126,7 +127,7 @@ struct Room {
 
 impl Room {
     fn of(snapshot: &Snapshot, model: &Model) -> Self {
-        let Some(device) = snapshot.devices.get(&model.device) else {
+        let Some(device) = snapshot.devices.get(&*model.device) else {
             return Self { needs: None, free: u64::MAX, evicts: false };
         };
         let there = model.state.is_in_memory() || model.state == State::Loading;
@@ -211,7 +212,7 @@ fn breaks(
     if let Some(most) = policies.max_cost.map(Cost::get).filter(|most| model.cost > *most) {
         breaks.push(Reason::Dear { cost: model.cost, most });
     }
-    if let (Some(most), Some(known)) = (policies.max_temperature, snapshot.devices.get(&model.device)) {
+    if let (Some(most), Some(known)) = (policies.max_temperature, snapshot.devices.get(&*model.device)) {
         match known.temperature.filter(|temperature| *temperature > most) {
             Some(temperature) => breaks.push(Reason::Hot { device: device(), temperature, most }),
             // It is as slow as one that is too hot: its own limit is lower, or another part of it is hotter.

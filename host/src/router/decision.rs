@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::intent::Intent;
+use super::name::Name;
 use super::predict::Prediction;
 use super::similar::Similar;
 use crate::config::{Cost, Task};
@@ -71,39 +71,11 @@ impl By {
     }
 }
 
-/// The id of a rule, shared by all decisions that looked at it: each looks at many.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleId(Arc<str>);
-
-impl From<&str> for RuleId {
-    fn from(id: &str) -> Self {
-        Self(id.into())
-    }
-}
-
-impl fmt::Display for RuleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl Serialize for RuleId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for RuleId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(String::deserialize(deserializer)?.into()))
-    }
-}
-
 /// A rule that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Its id.
-    pub rule: RuleId,
+    pub rule: Name,
     /// The condition that the request does not meet; the rule applied when there is none.
     pub failed: Option<Cow<'static, str>>,
     /// How near the request is to the rule's examples, where everything else about it held.
@@ -115,7 +87,7 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Considered {
     /// Its id.
-    pub model: String,
+    pub model: Name,
     /// Its step: 0 for the best, each later one is a degradation.
     pub step: u32,
     /// Why it cannot take the request.
@@ -147,7 +119,7 @@ pub enum Reason {
     /// It is larger than the device.
     TooLarge {
         /// The device.
-        device: String,
+        device: Name,
         /// Bytes that it needs.
         needs: u64,
         /// Bytes that models may hold there.
@@ -170,7 +142,7 @@ pub enum Reason {
     /// Requests that run keep the memory that it needs.
     NoRoom {
         /// The device.
-        device: String,
+        device: Name,
         /// Bytes that it needs.
         needs: u64,
         /// Bytes that are free, or would be made free.
@@ -191,7 +163,7 @@ pub enum Reason {
     /// It leaves too little memory free.
     Headroom {
         /// The device.
-        device: String,
+        device: Name,
         /// Bytes that it would leave.
         leaves: u64,
         /// Bytes that must stay.
@@ -214,7 +186,7 @@ pub enum Reason {
     /// Its device is too hot.
     Hot {
         /// The device.
-        device: String,
+        device: Name,
         /// Its temperature in degrees Celsius.
         temperature: u32,
         /// The highest that it may have.
@@ -223,7 +195,7 @@ pub enum Reason {
     /// Its device is not too hot by its temperature, and yet slowed down by heat.
     Throttled {
         /// The device.
-        device: String,
+        device: Name,
     },
 }
 
@@ -313,7 +285,7 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Degraded {
     /// The first of the models.
-    pub from: String,
+    pub from: Name,
     /// What is another than with that one.
     pub what: Vec<Cow<'static, str>>,
     /// Why it was not the first.

@@ -10,6 +10,7 @@ mod ask;
 mod choose;
 mod decision;
 mod intent;
+mod name;
 mod predict;
 mod record;
 mod rules;
@@ -20,8 +21,9 @@ mod tests;
 mod words;
 
 pub use ask::Ask;
-pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, RuleId, Step};
+pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, Step};
 pub use intent::{Classifier, Intent};
+pub use name::Name;
 pub use predict::{Prediction, predict};
 pub use record::{Ended, Record};
 pub use rules::Rules;
@@ -79,7 +81,7 @@ pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
     decision.degraded = choice.degraded;
     match choice.chosen.and_then(|place| decision.candidates.get(place)) {
         Some(chosen) => {
-            decision.chosen = Some(chosen.model.clone());
+            decision.chosen = Some(chosen.model.to_string());
             decision.predicted = Some(chosen.predicted);
             decision.breaks.clone_from(&chosen.breaks);
         }
@@ -90,7 +92,7 @@ pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
 
 /// The models of a request that no rule is for.
 fn unruled(rules: &Rules, ask: &Ask, snapshot: &Snapshot, decision: &mut Decision) -> Result<Plan, Fault> {
-    let alone = |id: &str| vec![vec![id.to_owned()]];
+    let alone = |id: &str| vec![vec![Name::from(id)]];
     let mut of = |name: &str, by: By| {
         decision.by = by;
         match rules.named(name)? {

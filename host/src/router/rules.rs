@@ -7,16 +7,17 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::ask::Ask;
-use super::decision::{Decision, RuleId, Step};
+use super::decision::{Decision, Step};
 use super::fingerprint;
 use super::intent::{Classifier, Intent, Sense};
+use super::name::Name;
 use super::similar::{Comparison, Similar};
 use super::words::Words;
 use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When, suggest};
 use crate::error::{Error, Result};
 
 /// Models to choose among: steps, the best first, each of models that are equally good.
-pub(super) type Plan = Vec<Vec<String>>;
+pub(super) type Plan = Vec<Vec<Name>>;
 
 /// What a name stands for that models are asked for by, if it leads somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct Rules {
 
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
-    pub(super) id: RuleId,
+    pub(super) id: Name,
     when: When,
     /// What a record calls the conditions that look at words.
     keywords: Option<String>,
@@ -95,7 +96,7 @@ impl Rules {
 
     fn compiled(config: &Config, sense: Option<Sense>) -> Result<Self> {
         let plan = |steps: Steps<'_>| -> Plan {
-            steps.into_iter().map(|step| step.into_iter().map(ToString::to_string).collect()).collect()
+            steps.into_iter().map(|step| step.into_iter().map(|id| Name::from(&**id)).collect()).collect()
         };
         let mut names: BTreeMap<String, Named> = BTreeMap::new();
         for name in config.names() {
@@ -110,7 +111,7 @@ impl Rules {
             .routes
             .iter()
             .map(|rule| Compiled {
-                id: RuleId::from(&*rule.id),
+                id: Name::from(&*rule.id),
                 keywords: rule.when.keywords.as_ref().map(|words| format!("keywords {}", words.join(", "))),
                 regex: rule.when.regex.as_ref().map(|regex| format!("regex {regex}")),
                 least: rule.when.min_confidence.unwrap_or(config.routing.intent.min_confidence).get(),
@@ -180,7 +181,7 @@ impl Rules {
     /// Whether a model is one of several that are compared, so that its size has to be known before it is loaded.
     pub fn compare(&self, model: &str) -> bool {
         let several = |plan: &Plan| {
-            plan.iter().map(Vec::len).sum::<usize>() > 1 && plan.iter().flatten().any(|id| id == model)
+            plan.iter().map(Vec::len).sum::<usize>() > 1 && plan.iter().flatten().any(|id| **id == *model)
         };
         let headroom = |policies: &Routing| policies.vram_headroom.is_some();
         headroom(&self.policies)

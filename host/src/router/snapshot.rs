@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::decision::Fault;
+use super::name::Name;
 use crate::config::{Affinity, Task};
 use crate::models::State;
 
@@ -40,7 +41,7 @@ pub struct Model {
     /// The longest text it takes, in tokens, where somebody said.
     pub context: Option<u32>,
     /// The device it runs on, or would run on.
-    pub device: String,
+    pub device: Name,
     /// What it holds on its device, or would hold as its backend estimates.
     pub memory: Option<u64>,
     /// What it holds less on its device while it sleeps, and needs again.

@@ -39,10 +39,15 @@ impl Words {
         let mut found = vec![false; self.conditions];
         let Some(finder) = &self.finder else { return found };
         let text = text.to_lowercase();
+        // Several conditions may have the same keyword.
+        let mut last = (0..0, false);
         for hit in finder.find_overlapping_iter(&text) {
             let owner = self.owners[hit.pattern().as_usize()];
             if !found[owner] {
-                found[owner] = stands_alone(&text, hit.start(), hit.end());
+                if last.0 != hit.range() {
+                    last = (hit.range(), stands_alone(&text, hit.start(), hit.end()));
+                }
+                found[owner] = last.1;
             }
         }
         found

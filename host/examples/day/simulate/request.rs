@@ -36,7 +36,7 @@ impl Day<'_> {
             if self.queue(request, model) {
                 let ended = &mut self.outcome.ended[request];
                 ended.model = model.id.to_owned();
-                ended.instead_of = decision.degraded.map(|degraded| degraded.from);
+                ended.instead_of = decision.degraded.map(|degraded| degraded.from.to_string());
                 return self.call(model);
             }
             if !has_others(&decision, model) {

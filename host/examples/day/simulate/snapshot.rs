@@ -20,7 +20,7 @@ impl Day<'_> {
                 format: "gguf".to_owned(),
                 precision: Some(model.precision.to_owned()),
                 context: Some(CONTEXT),
-                device: DEVICE.to_owned(),
+                device: DEVICE.into(),
                 memory: Some(model.memory()),
                 inside: self.queues.get(model.id).map_or(0, |queue| queue.inside()),
                 slots,

@@ -49,7 +49,7 @@ prop_compose! {
         Model {
             task, state, context, memory, inside, slots, remote, cost,
             gave_back: memory.map_or(0, |memory| memory / 2),
-            device: device.to_owned(),
+            device: device.into(),
             unusable: broken.then_some(fault),
             observed: Observed {
                 load, service, answer, wake: between,

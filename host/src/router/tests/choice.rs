@@ -48,7 +48,7 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
         (
             "vram_headroom = \"12GiB\"",
             &|s| {
-                large(s, &|m| m.device = "cuda:0".to_owned());
+                large(s, &|m| m.device = "cuda:0".into());
                 let device = Device { budget: 8 * GIB, held: 4 * GIB, idle: 4 * GIB, ..Device::default() };
                 s.devices.insert("cuda:0".to_owned(), device);
             },
@@ -57,7 +57,7 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
         (
             "max_temperature = 80",
             &|s| {
-                large(s, &|m| m.device = "cuda:0".to_owned());
+                large(s, &|m| m.device = "cuda:0".into());
                 let device = Device { budget: 8 * GIB, temperature: Some(91), ..Device::default() };
                 s.devices.insert("cuda:0".to_owned(), device);
             },
@@ -66,7 +66,7 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
         (
             "max_temperature = 80",
             &|s| {
-                large(s, &|m| m.device = "cuda:0".to_owned());
+                large(s, &|m| m.device = "cuda:0".into());
                 let temperature = Some(71);
                 let device = Device { budget: 8 * GIB, temperature, throttled: true, ..Device::default() };
                 s.devices.insert("cuda:0".to_owned(), device);
@@ -76,7 +76,7 @@ fn a_step_that_cannot_or_breaks_a_policy_gives_way_and_says_why() {
         (
             "max_temperature = 80",
             &|s| {
-                large(s, &|m| m.device = "cuda:0".to_owned());
+                large(s, &|m| m.device = "cuda:0".into());
                 let device = Device { budget: 8 * GIB, throttled: true, ..Device::default() };
                 s.devices.insert("cuda:0".to_owned(), device);
             },
@@ -122,7 +122,7 @@ fn what_is_nothing_of_a_devices_heat_is_not_written_and_old_records_are_read() {
     slow.devices.get_mut("cpu").unwrap().throttled = true;
     let written = serde_json::to_string(&slow).unwrap();
     assert_eq!(serde_json::from_str::<Snapshot>(&written).unwrap(), slow);
-    let reason = Reason::Throttled { device: "cuda:0".to_owned() };
+    let reason = Reason::Throttled { device: "cuda:0".into() };
     assert_eq!(serde_json::json!(reason), serde_json::json!({ "why": "throttled", "device": "cuda:0" }));
 }
 

@@ -44,7 +44,7 @@ fn snapshot() -> Snapshot {
             task: Some(if *task == "chat" { Task::Chat } else { Task::Detect }),
             state: State::Ready,
             source: (*id).to_owned(),
-            device: "cpu".to_owned(),
+            device: "cpu".into(),
             memory: Some(size * GIB),
             slots: 1,
             observed,
