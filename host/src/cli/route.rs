@@ -183,8 +183,8 @@ fn in_words(decision: &Decision, ask: &Ask) -> String {
             None => format!("intent {label}, {:.1} % sure{took}", f64::from(*share) / 10.0),
         });
     }
-    for Step { rule, failed, similar } in &decision.steps {
-        let near = similar.as_ref().map(nearness).unwrap_or_default();
+    for Step { rule, failed, similar } in decision.steps.iter() {
+        let near = similar.map(nearness).unwrap_or_default();
         lines.push(match failed {
             Some(condition) => format!("rule {rule:<24} does not apply: {condition}{near}"),
             None => format!("rule {rule:<24} applies{near}"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::intent::Intent;
 use super::name::Name;
 use super::predict::Prediction;
-use super::similar::Similar;
+use super::steps::Steps;
 use crate::config::{Cost, Task};
 use crate::error::Error;
 use crate::models::State;
@@ -38,7 +38,7 @@ pub struct Decision {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
     /// The rules that were looked at, in order.
-    pub steps: Vec<Step>,
+    pub steps: Steps,
     /// The models among which was chosen, in order.
     pub candidates: Vec<Considered>,
     /// Why the request is refused.
@@ -69,18 +69,6 @@ impl By {
             Self::Only => "only",
         }
     }
-}
-
-/// A rule that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// Its id.
-    pub rule: Name,
-    /// The condition that the request does not meet; the rule applied when there is none.
-    pub failed: Option<Cow<'static, str>>,
-    /// How near the request is to the rule's examples, where everything else about it held.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub similar: Option<Similar>,
 }
 
 /// A model that was considered.

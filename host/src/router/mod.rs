@@ -16,12 +16,13 @@ mod record;
 mod rules;
 mod similar;
 mod snapshot;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use ask::Ask;
-pub use decision::{By, Considered, Decision, Degraded, Fault, Reason, Step};
+pub use decision::{By, Considered, Decision, Degraded, Fault, Reason};
 pub use intent::{Classifier, Intent};
 pub use name::Name;
 pub use predict::{Prediction, predict};
@@ -29,6 +30,7 @@ pub use record::{Ended, Record};
 pub use rules::Rules;
 pub use similar::{Comparison, Similar, nearest};
 pub use snapshot::{Average, Device, Model, Observed, Snapshot};
+pub use steps::{Condition, Step, Steps};
 
 use sha2::{Digest, Sha256};
 
@@ -50,7 +52,7 @@ pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
     let mut decision = Decision {
         chosen: None,
         by: By::Rule,
-        rule: rule.map(|rule| rule.id.to_string()),
+        rule: rule.and(steps.iter().last()).map(|step| step.rule.to_string()),
         name: None,
         degraded: None,
         breaks: Vec::new(),

@@ -1,19 +1,20 @@
 //! The rules of a configuration, made ready to be asked often.
 
-use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::ask::Ask;
-use super::decision::{Decision, Step};
+use super::decision::Decision;
 use super::fingerprint;
 use super::intent::{Classifier, Intent, Sense};
 use super::name::Name;
 use super::similar::{Comparison, Similar};
+use super::steps::{Condition, Step, Steps};
 use super::words::Words;
-use crate::config::{Config, Id, OneOrMany, Pattern, Routing, Steps, Task, When, suggest};
+use crate::config::{self, Config, Id, OneOrMany, Pattern, Routing, Task, When, suggest};
 use crate::error::{Error, Result};
 
 /// Models to choose among: steps, the best first, each of models that are equally good.
@@ -32,6 +33,8 @@ pub(super) enum Named {
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     rules: Vec<Compiled>,
+    /// Of each rule its id.
+    ids: Arc<[Name]>,
     names: BTreeMap<String, Named>,
     defaults: BTreeMap<Task, String>,
     /// The policies where no rule applies.
@@ -44,7 +47,6 @@ pub struct Rules {
 
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
-    pub(super) id: Name,
     when: When,
     /// What a record calls the conditions that look at words.
     keywords: Option<String>,
@@ -95,7 +97,7 @@ impl Rules {
     }
 
     fn compiled(config: &Config, sense: Option<Sense>) -> Result<Self> {
-        let plan = |steps: Steps<'_>| -> Plan {
+        let plan = |steps: config::Steps<'_>| -> Plan {
             steps.into_iter().map(|step| step.into_iter().map(|id| Name::from(&**id)).collect()).collect()
         };
         let mut names: BTreeMap<String, Named> = BTreeMap::new();
@@ -111,7 +113,6 @@ impl Rules {
             .routes
             .iter()
             .map(|rule| Compiled {
-                id: Name::from(&*rule.id),
                 keywords: rule.when.keywords.as_ref().map(|words| format!("keywords {}", words.join(", "))),
                 regex: rule.when.regex.as_ref().map(|regex| format!("regex {regex}")),
                 least: rule.when.min_confidence.unwrap_or(config.routing.intent.min_confidence).get(),
@@ -142,6 +143,7 @@ impl Rules {
             defaults: defaults.collect(),
             policies: config.routing.clone(),
             rules,
+            ids: config.routes.iter().map(|rule| Name::from(&*rule.id)).collect(),
             names,
             words,
             sense,
@@ -249,7 +251,7 @@ impl Rules {
     }
 
     /// The first rule that applies, all that were looked at, and what the text wants, if one of them asked for that.
-    pub(super) fn first(&self, ask: &Ask) -> (Option<&Compiled>, Vec<Step>, Option<Intent>) {
+    pub(super) fn first(&self, ask: &Ask) -> (Option<&Compiled>, Steps, Option<Intent>) {
         let intent = OnceCell::new();
         let similar = |comparison: &Comparison| ask.similar.get(&comparison.name).cloned();
         let (rule, steps) = self.walk(ask, &|| intent.get_or_init(|| self.intent_of(ask)).clone(), &similar);
@@ -263,9 +265,9 @@ impl Rules {
         ask: &Ask,
         intent: &dyn Fn() -> Option<Intent>,
         similar: &dyn Fn(&'r Comparison) -> Option<Similar>,
-    ) -> (Option<&'r Compiled>, Vec<Step>) {
+    ) -> (Option<&'r Compiled>, Steps) {
         let found = OnceCell::new();
-        let mut steps = Vec::with_capacity(self.rules.len());
+        let mut steps = Steps::new(&self.ids);
         for (index, rule) in self.rules.iter().enumerate() {
             let mut failed = rule.failed(
                 ask,
@@ -279,10 +281,9 @@ impl Rules {
             let comparison = rule.similar.as_ref().filter(|_| failed.is_none());
             let near = comparison.and_then(similar);
             if comparison.is_some_and(|one| !near.as_ref().is_some_and(|near| one.holds(near))) {
-                failed = Some("similar");
+                failed = Some(Condition::Similar);
             }
-            let step = Step { rule: rule.id.clone(), failed: failed.map(Cow::Borrowed), similar: near };
-            steps.push(step);
+            steps.push(failed, near);
             if failed.is_none() {
                 return (Some(rule), steps);
             }
@@ -292,17 +293,17 @@ impl Rules {
 
     /// Whether a rule may have been passed over only because the ask no longer has its words, or was never compared with the
     /// rule's examples.
-    pub fn unsure(&self, ask: &Ask, steps: &[Step]) -> bool {
+    pub fn unsure(&self, ask: &Ask, steps: &Steps) -> bool {
         let wordless = ask.text.is_none();
         let missing = |name: &Option<String>| name.as_ref().is_some_and(|name| !ask.words.contains_key(name));
-        let may_apply = |(rule, step): (&Compiled, &Step)| match step.failed.as_deref() {
-            Some("keywords") => wordless && missing(&rule.keywords),
-            Some("regex") => wordless && missing(&rule.regex),
-            Some("intent") => wordless && self.wants_intent(ask),
-            Some("similar") => step.similar.is_none(),
+        let may_apply = |(rule, step): (&Compiled, Step<'_>)| match step.failed {
+            Some(Condition::Keywords) => wordless && missing(&rule.keywords),
+            Some(Condition::Regex) => wordless && missing(&rule.regex),
+            Some(Condition::Intent) => wordless && self.wants_intent(ask),
+            Some(Condition::Similar) => step.similar.is_none(),
             _ => false,
         };
-        self.rules.iter().zip(steps).any(may_apply)
+        self.rules.iter().zip(steps.iter()).any(may_apply)
     }
 
     /// The ask without its words, but with what the rules that this decision looked at found in them: it stays the same.
@@ -333,7 +334,7 @@ impl Compiled {
         ask: &Ask,
         keywords: impl FnOnce() -> Option<bool>,
         intent: &dyn Fn() -> Option<Intent>,
-    ) -> Option<&'static str> {
+    ) -> Option<Condition> {
         let When {
             model,
             task,
@@ -356,41 +357,43 @@ impl Compiled {
                       given: &dyn Fn(&str) -> Option<String>| {
             wanted.iter().all(|(name, values)| given(name).is_some_and(|value| values.contains(&value)))
         };
-        let checks: [(&'static str, &dyn Fn() -> bool); 10] = [
-            ("model", &|| match model {
+        let checks: [(Condition, &dyn Fn() -> bool); 10] = [
+            (Condition::Model, &|| match model {
                 Some(names) => is_one(names, ask.model.as_deref()),
                 None => named.is_none(),
             }),
-            ("task", &|| task.as_ref().is_none_or(|tasks| tasks.contains(&ask.task))),
-            ("min_tokens", &|| min_tokens.is_none_or(|least| ask.tokens >= least)),
-            ("max_tokens", &|| max_tokens.is_none_or(|most| ask.tokens <= most)),
-            ("has", &|| has.as_ref().is_none_or(|all| all.iter().all(|one| ask.has.contains(one)))),
-            ("hours", &|| hours.is_none_or(|hours| hours.holds(ask.minute))),
-            ("key", &|| key.as_ref().is_none_or(|names| is_one(names, ask.key.as_deref()))),
-            ("language", &|| {
+            (Condition::Task, &|| task.as_ref().is_none_or(|tasks| tasks.contains(&ask.task))),
+            (Condition::MinTokens, &|| min_tokens.is_none_or(|least| ask.tokens >= least)),
+            (Condition::MaxTokens, &|| max_tokens.is_none_or(|most| ask.tokens <= most)),
+            (Condition::Has, &|| has.as_ref().is_none_or(|all| all.iter().all(|one| ask.has.contains(one)))),
+            (Condition::Hours, &|| hours.is_none_or(|hours| hours.holds(ask.minute))),
+            (Condition::Key, &|| key.as_ref().is_none_or(|names| is_one(names, ask.key.as_deref()))),
+            (Condition::Language, &|| {
                 let speaks = |wanted: &String| {
                     ask.language.as_ref().is_some_and(|language| language.eq_ignore_ascii_case(wanted))
                 };
                 language.as_ref().is_none_or(|languages| languages.iter().any(speaks))
             }),
-            ("metadata", &|| all_in(metadata, &|name| ask.metadata.get(name).cloned())),
-            ("header", &|| all_in(header, &|name| ask.headers.get(&name.to_ascii_lowercase()).cloned())),
+            (Condition::Metadata, &|| all_in(metadata, &|name| ask.metadata.get(name).cloned())),
+            (Condition::Header, &|| {
+                all_in(header, &|name| ask.headers.get(&name.to_ascii_lowercase()).cloned())
+            }),
         ];
-        if let Some((name, _)) = checks.iter().find(|(_, holds)| !holds()) {
-            return Some(name);
+        if let Some((failed, _)) = checks.iter().find(|(_, holds)| !holds()) {
+            return Some(*failed);
         }
         let recorded = |name: &Option<String>| name.as_ref().and_then(|name| ask.words.get(name)).copied();
         if self.keywords.is_some() && keywords().or_else(|| recorded(&self.keywords)) != Some(true) {
-            return Some("keywords");
+            return Some(Condition::Keywords);
         }
         let matches = |regex: &Pattern| ask.text.as_deref().map(|text| regex.is_in(text));
         let found = |regex: &Pattern| matches(regex).or_else(|| recorded(&self.regex)) == Some(true);
         if regex.as_ref().is_some_and(|regex| !found(regex)) {
-            return Some("regex");
+            return Some(Condition::Regex);
         }
         let is_one = |wanted: &OneOrMany<String>| {
             intent().is_some_and(|intent| intent.share >= self.least && wanted.contains(&intent.label))
         };
-        self.when.intent.as_ref().is_some_and(|wanted| !is_one(wanted)).then_some("intent")
+        self.when.intent.as_ref().is_some_and(|wanted| !is_one(wanted)).then_some(Condition::Intent)
     }
 }

@@ -41,8 +41,8 @@ fn what_a_prompt_wants_is_found_out_once_and_only_where_a_rule_asks() {
     assert_eq!(rule(&said("chat", 999)), None);
     assert_eq!(rule(&said("translation", 1000)).as_deref(), Some("sure"));
     let steps = decide(&rules, &said("chat", 999), &snapshot()).steps;
-    let failed: Vec<_> = steps.iter().map(|step| step.failed.as_deref().unwrap()).collect();
-    assert_eq!(failed, ["min_tokens", "intent", "intent"]);
+    let failed: Vec<_> = steps.iter().map(|step| step.failed.unwrap()).collect();
+    assert_eq!(failed, [Condition::MinTokens, Condition::Intent, Condition::Intent]);
     // What has no words wants nothing.
     let silent = Ask { text: None, ..maths };
     assert_eq!((decide(&rules, &silent, &snapshot()).intent, rule(&silent)), (None, None));

@@ -79,12 +79,12 @@ fn the_first_rule_that_applies_decides_and_each_says_what_it_lacks() {
         minute: 23 * 60,
         ..chat("Some SQL for 7 rows")
     };
-    let failed = |ask: &Ask| decide(&rules, ask, &snapshot()).steps[0].failed.clone();
+    let failed = |ask: &Ask| decide(&rules, ask, &snapshot()).steps.iter().next().unwrap().failed;
     assert_eq!(failed(&good), None);
     let change = |change: &dyn Fn(&mut Ask)| {
         let mut ask = good.clone();
         change(&mut ask);
-        failed(&ask).unwrap_or_default().into_owned()
+        failed(&ask).map(|failed| failed.to_string()).unwrap_or_default()
     };
     assert_eq!(change(&|ask| ask.model = Some("large".to_owned())), "model");
     assert_eq!(change(&|ask| ask.task = Task::Embed), "task");

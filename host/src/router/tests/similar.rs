@@ -63,9 +63,12 @@ fn a_text_is_compared_once_and_only_where_a_rule_that_may_apply_asks() {
     let mut near = ask.clone();
     wanted(&rules, &mut near, &scored(600));
     let steps = decide(&rules, &near, &snapshot()).steps;
-    let said: Vec<_> = steps.iter().map(|step| (step.failed.as_deref(), step.similar.as_ref())).collect();
+    let said: Vec<_> = steps.iter().map(|step| (step.failed, step.similar)).collect();
     let score = scored(600);
-    assert_eq!(said, [(Some("keywords"), None), (Some("similar"), Some(&score)), (None, Some(&score))]);
+    assert_eq!(
+        said,
+        [(Some(Condition::Keywords), None), (Some(Condition::Similar), Some(&score)), (None, Some(&score))]
+    );
     // A decision asks no model: what nobody found out does not hold, and other rules may be for it.
     let decision = decide(&rules, &ask, &snapshot());
     assert_eq!((decision.rule.as_deref(), rules.unsure(&ask, &decision.steps)), (None, true));
@@ -81,7 +84,7 @@ fn a_rule_whose_model_cannot_be_asked_is_passed_over_and_says_why() {
     let decision = decide(&rules, &ask, &snapshot());
     assert_eq!(decision.rule, None);
     let codes: Vec<_> =
-        decision.steps.iter().map(|step| step.similar.as_ref().and_then(|s| s.code.as_deref())).collect();
+        decision.steps.iter().map(|step| step.similar.and_then(|s| s.code.as_deref())).collect();
     assert_eq!(codes, [None, Some("queue-full"), Some("queue-full"), Some("queue-full")]);
     assert_eq!(decide(&rules, &rules.without_words(ask, &decision), &snapshot()), decision);
 }
