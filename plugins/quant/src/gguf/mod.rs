@@ -114,10 +114,7 @@ enum Making<'a> {
 fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result<T>) -> Result<T> {
     let options = &Options::read(&request.options)?;
     let file_type: FileType = request.precision.parse()?;
-    if !request.source.exists() {
-        let what = format!("{}: no such file or folder", request.source.display());
-        return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
-    }
+    error::must_exist(&request.source)?;
     let importance = options.imatrix.as_deref().map(Importance::open).transpose()?;
     let calibration = importance.as_ref().and_then(|importance| importance.calibration.clone());
     let quantizing = quantize::Options {
