@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use pajamas_plugin_api::{
     Cancel, Extension, HostContext, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport,
-    QuantizeRequest, Quantizer, QuantizerInfo, Result, codes,
+    QuantizeRequest, Quantizer, QuantizerInfo, Result,
 };
 use serde_json::{Value, json};
 
