@@ -23,8 +23,10 @@ fn plugin(host: HostContext) -> Result<Plugin> {
         vendor: "pajamas".into(),
         description: "Does what a plugin must not do".into(),
     };
-    let plugin =
-        Plugin::new(info).backend(trouble::Trouble { panic }).quantizer(scribbler::Scribbler::default());
+    // What panics at birth has nothing else to offer.
+    let is_born = panic.is_empty();
+    let plugin = Plugin::new(info).backend(trouble::Trouble { panic });
+    let plugin = if is_born { plugin.quantizer(scribbler::Scribbler::default()) } else { plugin };
     Ok(match settings["careless"].as_bool() {
         Some(true) => plugin.backend(careless::Careless::default()).quantizer(careless::Careless::default()),
         _ => plugin,

@@ -81,6 +81,12 @@ struct TroubleSession {
     model: PathBuf,
 }
 
+impl TroubleSession {
+    fn infers(&self) -> bool {
+        !self.word.starts_with("embed-")
+    }
+}
+
 impl Drop for TroubleSession {
     fn drop(&mut self) {
         assert!(self.word != "drop-panic", "told to panic in drop");
@@ -95,15 +101,17 @@ impl Session for TroubleSession {
             dtype: DType::F32,
             shape: vec![Dim::Dynamic("n".into()), Dim::Fixed(columns)],
         };
+        let mut capabilities =
+            vec![capability::GENERATE.into(), capability::EMBED.into(), capability::TOKENIZE.into()];
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        if self.infers() {
+            capabilities.push(capability::INFER.into());
+            (inputs, outputs) = (vec![port("x", 2)], vec![port("y", 2)]);
+        }
         Signature {
-            capabilities: vec![
-                capability::INFER.into(),
-                capability::GENERATE.into(),
-                capability::EMBED.into(),
-                capability::TOKENIZE.into(),
-            ],
-            inputs: vec![port("x", 2)],
-            outputs: vec![port("y", 2)],
+            capabilities,
+            inputs,
+            outputs,
             text: Some(TextSignature {
                 architecture: "trouble".into(),
                 vocab_size: 256,
@@ -127,6 +135,9 @@ impl Session for TroubleSession {
         outputs: &mut dyn TensorSink,
         cancel: &Cancel,
     ) -> Result<()> {
+        if !self.infers() {
+            return Err(PluginError::unsupported("this model", capability::INFER));
+        }
         cancel.check()?;
         self.signature().check_inputs(inputs)?;
         let shape = inputs[0].tensor.shape();

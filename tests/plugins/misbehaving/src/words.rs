@@ -33,6 +33,8 @@ const WORDS: &[&str] = &[
     "generate-babble",
     "generate-flood",
     "generate-lie",
+    // What embeds does not infer: otherwise the host would want a pipeline for it.
+    "embed-good",
     "embed-panic",
     "embed-deaf",
     "embed-stubborn",
