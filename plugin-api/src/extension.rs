@@ -35,7 +35,7 @@ pub(crate) fn ask<T: DeserializeOwned>(extension: &dyn Extension, name: &str, in
 }
 
 /// The answer is the call's result: it streams nothing.
-struct NoEvents;
+pub(crate) struct NoEvents;
 
 impl EventSink for NoEvents {
     fn event(&mut self, _name: &str, _payload: &[u8]) -> ControlFlow<()> {
@@ -44,7 +44,7 @@ impl EventSink for NoEvents {
 }
 
 /// Nor does it write tensors.
-struct NoTensors;
+pub(crate) struct NoTensors;
 
 impl TensorSink for NoTensors {
     fn allocate<'s>(&'s mut self, _outputs: &[OutputSpec<'_>]) -> Result<Vec<TensorViewMut<'s>>> {

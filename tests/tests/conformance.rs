@@ -55,6 +55,33 @@ fn the_shipped_plugins_conform() {
             "{report}"
         );
     }
+    let models = ["chat/hf", "chat/model.gguf"].map(|model| repository().join("models").join(model)).to_vec();
+    let report = check(&plugins.join("quant"), &CheckOptions { models, ..CheckOptions::default() });
+    assert!(report.passed(), "{report}");
+    for subject in
+        ["quantizer gguf, source hf", "quantizer gguf, source model.gguf", "quantizer mlx, source hf"]
+    {
+        assert_eq!(
+            outcome(&report, subject, "stops when cancelled in the middle").0,
+            Outcome::Passed,
+            "{report}"
+        );
+    }
+    let offered = ["pajamas.describe/1", "pajamas.calibrate/1", "pajamas.evaluate/1"];
+    for name in offered {
+        let (found, detail) = outcome(&report, "quantizer gguf", &format!("{name} refuses nonsense"));
+        assert_eq!(found, Outcome::Passed, "{detail}");
+    }
+}
+
+#[test]
+fn a_quantizer_without_a_source_is_not_run() {
+    let plugins = target().unwrap().with_file_name("release").join("plugins");
+    let report = check(&plugins.join("quant"), &CheckOptions::default());
+    assert!(report.passed(), "{report}");
+    let (found, reason) = outcome(&report, "quantizer gguf", "plans, and writes nothing");
+    assert_eq!(found, Outcome::Skipped);
+    assert!(reason.contains("huggingface, gguf"), "{reason}");
 }
 
 /// Runs the kit on `misbehaving`, with one model that holds `word`.
@@ -73,8 +100,10 @@ fn misbehaving(word: &str, settings: Value) -> (ConformanceReport, String) {
 
 #[test]
 fn a_backend_that_behaves_passes() {
-    let (report, _) = misbehaving("good", Value::Null);
-    assert!(report.passed(), "{report}");
+    for word in ["good", "embed-good"] {
+        let (report, _) = misbehaving(word, Value::Null);
+        assert!(report.passed(), "{report}");
+    }
 }
 
 #[test]
@@ -96,12 +125,55 @@ fn every_fault_of_a_model_is_found() {
         ("generate-panic", "generates a few tokens", "told to panic"),
         ("generate-deaf", "generates a few tokens", "has not returned"),
         ("generate-babble", "generates a few tokens", "at most 8 were asked for"),
+        ("generate-lie", "generates a few tokens", "at most 8 were asked for"),
+        ("embed-panic", "embeds", "told to panic"),
+        ("embed-wrong-shape", "embeds", "[2, 4] was expected"),
+        ("embed-wrong-type", "embeds", "no f32 tensor"),
+        ("embed-nothing", "embeds", "no f32 tensor"),
+        ("embed-deaf", "does not embed once cancelled", "it still runs"),
+        ("embed-stubborn", "does not embed once cancelled", "succeeded"),
+        ("extension-any", "knows no extension of a nonsense name", "does not exist"),
+        ("extension-panic", "infers from zeros", "session-poisoned"),
+        ("extension-obliging", "pajamas.chat/1 refuses nonsense", "succeeded"),
+        ("extension-broken", "pajamas.chat/1 refuses nonsense", "told to panic"),
     ] {
         let (report, subject) = misbehaving(word, Value::Null);
         let (found, detail) = outcome(&report, &subject, name);
         assert_eq!(found, Outcome::Failed, "{word}: {detail}\n{report}");
         assert!(detail.contains(words), "{word}: {detail:?} lacks {words:?}");
         assert!(!report.passed());
+    }
+}
+
+#[test]
+fn every_fault_of_a_quantizer_is_found() {
+    for (word, name, words) in [
+        ("plan-panic", "plans, and writes nothing", "told to panic"),
+        ("plan-fickle", "plans, and writes nothing", "another one"),
+        ("plan-nothing", "plans, and writes nothing", "no files"),
+        ("plan-elsewhere", "plans, and writes nothing", "not lie below"),
+        ("plan-writes", "plans, and writes nothing", "draft"),
+        ("plan-anything", "refuses an unknown precision", "succeeded"),
+        ("plan-leak", "gives its memory back", "grew by"),
+        ("run-panic", "writes what it planned", "told to panic"),
+        ("run-other-size", "writes what it planned", "of 14 bytes was planned, but not written"),
+        ("run-surplus", "writes what it planned", "was written, but not planned"),
+        ("run-backwards", "writes what it planned", "goes back"),
+        ("run-replaces", "leaves a file alone where its folder should be", "succeeded"),
+        ("run-deaf", "does not quantize once cancelled", "it still runs"),
+        ("run-deaf", "stops when cancelled in the middle", "it still runs"),
+        ("run-stubborn", "does not quantize once cancelled", "succeeded"),
+        ("run-stubborn", "stops when cancelled in the middle", "succeeded"),
+        ("run-stubborn", "stops when progress says so", "succeeded"),
+        ("run-half", "stops when cancelled in the middle", "one.part"),
+        ("run-half", "stops when progress says so", "one.part"),
+        ("cut-down", "survives a source cut in half", "half a word"),
+    ] {
+        let (report, subject) = misbehaving(word, Value::Null);
+        let subject = subject.replace("backend trouble, model", "quantizer scribbler, source");
+        let (found, detail) = outcome(&report, &subject, name);
+        assert_eq!(found, Outcome::Failed, "{word}: {detail}\n{report}");
+        assert!(detail.contains(words), "{word}: {detail:?} lacks {words:?}");
     }
 }
 
@@ -117,6 +189,19 @@ fn every_breach_of_the_contract_is_found() {
         ["describes itself", "probes alike twice", "refuses a missing model", "refuses a model of noise"]
     {
         assert_eq!(outcome(&report, backend, name).0, Outcome::Failed, "{name}\n{report}");
+    }
+    for (subject, name) in [
+        (backend, "knows no extension of a nonsense name"),
+        (backend, "pajamas.fitness/1 refuses nonsense"),
+        ("quantizer Care Less", "describes itself"),
+        ("quantizer Care Less", "refuses a missing source"),
+        ("quantizer Care Less", "refuses an empty folder"),
+        ("quantizer Care Less", "refuses a source of noise"),
+        ("quantizer Care Less", "knows no extension of a nonsense name"),
+        ("quantizer Care Less", "pajamas.describe/1 refuses nonsense"),
+        ("quantizer Care Less, source any.careless", "plans, and writes nothing"),
+    ] {
+        assert_eq!(outcome(&report, subject, name).0, Outcome::Failed, "{subject}: {name}\n{report}");
     }
     let model = "backend Care Less, model any.careless";
     for name in [

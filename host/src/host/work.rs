@@ -35,7 +35,9 @@ impl Work<'_> {
         let (session, signature) = (&*self.lease.session, &self.lease.signature);
         let most = self.setup.config.stages.limits.output.get();
         match self.task {
-            Task::Generate | Task::Chat => text::generate(session, signature, input, params, events, cancel),
+            Task::Generate | Task::Chat => {
+                text::generate(session, signature, input, params, most, events, cancel)
+            }
             Task::Embed if signature.inputs.is_empty() => {
                 text::embed(session, signature, input, params, most, cancel)
             }

@@ -2,6 +2,7 @@
 
 pub mod encode;
 mod request;
+mod room;
 mod run;
 mod tensors;
 pub mod text;

@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use pajamas_plugin_api::{
-    Cancel, EmbedRequest, EventSink, GenerateRequest, PluginError, Prompt, Session, Signature, TextSignature,
-    TokenEvent, TokenSink, Usage, capability, codes,
+    Cancel, DType, EmbedRequest, EventSink, GenerateRequest, PluginError, Prompt, Session, Signature,
+    TextSignature, TokenEvent, TokenSink, Usage, capability, codes,
 };
 use serde::de::DeserializeOwned;
 
 use super::request::{Event, Input, Output, Params, StepTime};
+use super::room::Room;
 use super::tensors::Outputs;
 use crate::chat::native::{self, Question, Said};
 use crate::chat::{self, Conversation, Part, Reader};
@@ -22,6 +23,7 @@ pub fn generate(
     signature: &Signature,
     input: Input,
     params: &Params,
+    output_limit: u64,
     events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     cancel: &Cancel,
 ) -> Result<(Output, Vec<StepTime>)> {
@@ -43,7 +45,9 @@ pub fn generate(
         }
         Input::Conversation(conversation) if answers_itself(signature) => {
             let question = Question::new(&conversation, request);
-            return answer(session, &question, params.logprobs.is_some(), events, cancel);
+            let room = Room::new(None, None, output_limit);
+            let told = Told { events, with_logprob: params.logprobs.is_some(), unreadable: None, room };
+            return answer(session, &question, told, cancel);
         }
         Input::Conversation(conversation) => {
             let answer = chat::begin(text(signature)?, &conversation, params.constraint.is_some())?;
@@ -59,15 +63,14 @@ pub fn generate(
         }
     };
     let started = Instant::now();
-    // The end's own token may bring what was held back.
-    let left = request.max_tokens.map(|most| u64::from(most) + 2);
-    let mut tokens = Tokens { events, with_logprob: params.logprobs.is_some(), reader, left };
-    let summary = session.generate(&request, &mut tokens, cancel)?;
-    if tokens.left == Some(0) {
-        let most = request.max_tokens.unwrap_or_default();
-        let why = format!("the backend wrote more than the {most} tokens that it was asked for");
-        return Err(PluginError::new(codes::PROTOCOL, why).into());
-    }
+    let context = signature.text.as_ref().map(|text| text.context_length);
+    let room = Room::new(request.max_tokens, context, output_limit);
+    let mut tokens = Tokens { events, with_logprob: params.logprobs.is_some(), reader, room };
+    let summary = session.generate(&request, &mut tokens, cancel);
+    // Asked to stop, it may say that it was cancelled: here is why.
+    tokens.room.check()?;
+    let summary = summary?;
+    tokens.room.check_usage(&summary.usage)?;
     tokens.finish();
     Ok((Output::Text(summary), vec![StepTime { step: "model".into(), time: started.elapsed() }]))
 }
@@ -81,8 +84,7 @@ fn answers_itself(signature: &Signature) -> bool {
 fn answer(
     session: &dyn Session,
     question: &Question,
-    with_logprob: bool,
-    events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    mut told: Told<'_>,
     cancel: &Cancel,
 ) -> Result<(Output, Vec<StepTime>)> {
     let protocol = |what: &str| PluginError::new(codes::PROTOCOL, format!("{}: {what}", native::EXTENSION));
@@ -91,8 +93,9 @@ fn answer(
         .ok_or_else(|| protocol("the session has the capability and not the extension"))?;
     let started = Instant::now();
     let input = serde_json::to_vec(question).map_err(|error| protocol(&error.to_string()))?;
-    let mut told = Told { events, with_logprob, unreadable: None };
-    let summary = extension.call(&input, &[], &mut told, &mut Outputs::new(0), cancel)?;
+    let summary = extension.call(&input, &[], &mut told, &mut Outputs::new(0), cancel);
+    told.room.check()?;
+    let summary = summary?;
     if let Some(what) = told.unreadable {
         return Err(protocol(&what).into());
     }
@@ -106,6 +109,7 @@ struct Told<'e> {
     with_logprob: bool,
     /// What could not be read.
     unreadable: Option<String>,
+    room: Room,
 }
 
 impl Told<'_> {
@@ -116,6 +120,9 @@ impl Told<'_> {
 
 impl EventSink for Told<'_> {
     fn event(&mut self, name: &str, payload: &[u8]) -> ControlFlow<()> {
+        if !self.room.take(payload.len()) {
+            return ControlFlow::Break(());
+        }
         match name {
             native::TOKEN => {
                 let Some(Said { text, logprob, extras }) = self.read(payload) else {
@@ -170,7 +177,7 @@ pub fn embed(
     }
     let request =
         EmbedRequest { inputs: texts(input)?, pooling: params.pooling.clone(), normalize: params.normalize };
-    let (embeddings, usage, step) = vectors(session, &request, "embeddings", output_limit, cancel)?;
+    let (embeddings, usage, step) = vectors(session, &request, ("embeddings", 2), output_limit, cancel)?;
     Ok((Output::Embeddings(embeddings, usage), vec![step]))
 }
 
@@ -187,7 +194,7 @@ pub fn rerank(
             .help("choose a model that was trained to rerank"));
     }
     let request = EmbedRequest { inputs: texts(input)?, pooling: Some("rank".into()), normalize: false };
-    let (scores, usage, step) = vectors(session, &request, "scores", output_limit, cancel)?;
+    let (scores, usage, step) = vectors(session, &request, ("scores", 1), output_limit, cancel)?;
     Ok((Output::Scores(scores.as_f32().unwrap_or_default().to_vec(), usage), vec![step]))
 }
 
@@ -199,10 +206,11 @@ fn texts(input: Input) -> Result<Vec<Prompt>> {
     }
 }
 
+/// One row for each text, in an output of this name and of so many dimensions.
 fn vectors(
     session: &dyn Session,
     request: &EmbedRequest,
-    name: &str,
+    (name, dimensions): (&str, usize),
     output_limit: u64,
     cancel: &Cancel,
 ) -> Result<(Tensor, Usage, StepTime)> {
@@ -211,7 +219,12 @@ fn vectors(
     let usage = session.embed(request, &mut outputs, cancel)?;
     let tensor = outputs
         .take(name)
-        .ok_or_else(|| PluginError::new("plugin-protocol", format!("the backend wrote no `{name}`")))?;
+        .ok_or_else(|| PluginError::new(codes::OUTPUT_MISSING, format!("the backend wrote no `{name}`")))?;
+    let (shape, count) = (tensor.shape(), request.inputs.len() as u64);
+    if tensor.dtype() != DType::F32 || shape.len() != dimensions || shape[0] != count {
+        let why = format!("the backend wrote `{name}` as {} {shape:?} for {count} text(s)", tensor.dtype());
+        return Err(PluginError::new(codes::OUTPUT_MISMATCH, why).into());
+    }
     Ok((tensor, usage, StepTime { step: "model".into(), time: started.elapsed() }))
 }
 
@@ -221,17 +234,13 @@ struct Tokens<'e> {
     with_logprob: bool,
     /// Reads the answer to a conversation.
     reader: Option<Reader>,
-    /// How many may come, and one: the last is too much.
-    left: Option<u64>,
+    room: Room,
 }
 
 impl TokenSink for Tokens<'_> {
     fn token(&mut self, event: TokenEvent<'_>) -> ControlFlow<()> {
-        if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                return ControlFlow::Break(());
-            }
+        if !self.room.take(event.text.len() + event.extras.len()) {
+            return ControlFlow::Break(());
         }
         (self.events)(Event::Token {
             id: event.id,

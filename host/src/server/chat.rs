@@ -179,7 +179,7 @@ async fn whole(running: Vec<Awaited>, limit: Duration) -> Result<Response> {
 fn add(total: &mut Usage, answer: Usage) {
     total.prompt_tokens = answer.prompt_tokens;
     total.cached_tokens = total.cached_tokens.max(answer.cached_tokens);
-    total.completion_tokens += answer.completion_tokens;
+    total.completion_tokens = total.completion_tokens.saturating_add(answer.completion_tokens);
 }
 
 /// The assistant's turn.

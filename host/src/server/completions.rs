@@ -224,11 +224,12 @@ struct Total {
 
 impl Total {
     fn add(&mut self, index: usize, answer: Usage) {
+        let add = |total: &mut u32, more: u32| *total = total.saturating_add(more);
         if index.is_multiple_of(self.answers) {
-            self.usage.prompt_tokens += answer.prompt_tokens;
-            self.usage.cached_tokens += answer.cached_tokens;
+            add(&mut self.usage.prompt_tokens, answer.prompt_tokens);
+            add(&mut self.usage.cached_tokens, answer.cached_tokens);
         }
-        self.usage.completion_tokens += answer.completion_tokens;
+        add(&mut self.usage.completion_tokens, answer.completion_tokens);
     }
 }
 

@@ -1,17 +1,14 @@
 //! Checks that need no model: how a backend describes itself, and how it refuses.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::model;
 use super::runner::{Finding, Runner, passed, refused, skipped};
-use crate::host::{LoadedBackend, LoadedPlugin, LoadedQuantizer};
-use crate::{
-    Backend, BackendInfo, Cancel, LoadRequest, PluginInfo, QuantizeRequest, Result, Session, capability,
-    codes,
-};
+use super::scratch::Scratch;
+use super::{extension, model};
+use crate::host::{LoadedBackend, LoadedPlugin};
+use crate::{Backend, BackendInfo, Cancel, LoadRequest, PluginInfo, Result, Session, capability, codes};
 
 /// The ids of all backends and quantizers.
 pub(super) fn ids(plugin: &LoadedPlugin) -> Vec<String> {
@@ -54,12 +51,7 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedBackend) {
         runner.run(name, move || bad_model(&*backend, &info, &content, expected));
     }
     let backend = Arc::clone(&loaded.backend);
-    runner.run("knows no extension of a nonsense name", move || {
-        match backend.extension("pajamas.no-such-extension/1") {
-            None => passed(""),
-            Some(_) => Err("it offers an extension that does not exist".into()),
-        }
-    });
+    extension::check(runner, extension::OF_BACKENDS, move |name| backend.extension(name));
     for path in runner.options.models.clone() {
         if let Some(format) = model::format_for(&loaded.info, &path) {
             model::check(runner, loaded, &path, &format);
@@ -88,11 +80,7 @@ fn description(info: &BackendInfo) -> Finding {
             return Err(format!("`BackendInfo::{what}` is empty"));
         }
     }
-    match &info.options_schema {
-        Value::Null => {}
-        Value::Object(schema) if schema.get("properties").is_some_and(Value::is_object) => {}
-        _ => return Err("`options_schema` must be a JSON Schema object with `properties`, or null".into()),
-    }
+    options_schema(&info.options_schema)?;
     let known = [capability::INFER, capability::GENERATE, capability::EMBED, capability::TOKENIZE];
     let other: Vec<&str> =
         info.capabilities.iter().map(String::as_str).filter(|c| !known.contains(c)).collect();
@@ -100,6 +88,15 @@ fn description(info: &BackendInfo) -> Finding {
         true => format!("formats {}", info.formats.join(", ")),
         false => format!("capabilities unknown to this version: {}", other.join(", ")),
     })
+}
+
+/// Whether options can be read off a schema.
+pub(super) fn options_schema(schema: &Value) -> std::result::Result<(), String> {
+    match schema {
+        Value::Null => Ok(()),
+        Value::Object(schema) if schema.get("properties").is_some_and(Value::is_object) => Ok(()),
+        _ => Err("`options_schema` must be a JSON Schema object with `properties`, or null".into()),
+    }
 }
 
 fn probe(backend: &dyn Backend) -> Finding {
@@ -145,7 +142,7 @@ pub(super) fn load(
 }
 
 /// Bytes that are no model of any format, the same every time.
-fn noise() -> Vec<u8> {
+pub(super) fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = |_| {
         state ^= state << 13;
@@ -154,47 +151,4 @@ fn noise() -> Vec<u8> {
         (state >> 32) as u8
     };
     (0..4096).map(next).collect()
-}
-
-/// A folder that goes away with this value.
-pub(super) struct Scratch(pub(super) std::path::PathBuf);
-
-impl Scratch {
-    pub(super) fn new() -> std::io::Result<Self> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("pajamas-check-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Left behind at worst: the system empties its temporary folder.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// All checks of one quantizer.
-pub(super) fn check_quantizer(runner: &mut Runner, loaded: &LoadedQuantizer) {
-    runner.subject(format!("quantizer {}", loaded.info.id));
-    let info = loaded.info.clone();
-    runner.run("describes itself", move || {
-        if info.sources.is_empty() || info.target.is_empty() || info.precisions.is_empty() {
-            return Err("`sources`, `target` or `precisions` is empty".into());
-        }
-        passed(format!("{} to {}", info.sources.join(", "), info.target))
-    });
-    let (quantizer, precision) = (Arc::clone(&loaded.quantizer), loaded.info.precisions.first().cloned());
-    runner.run("refuses a missing source", move || {
-        let request = QuantizeRequest {
-            source: Path::new("no-such-folder").join("model"),
-            output: std::env::temp_dir(),
-            precision: precision.unwrap_or_default(),
-            options: Value::Null,
-        };
-        refused(quantizer.plan(&request), &[codes::MODEL_NOT_FOUND])
-    });
 }

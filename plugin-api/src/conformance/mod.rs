@@ -1,19 +1,24 @@
 //! The conformance kit (feature `host`): what a plugin author runs on a dylib before anybody else does.
 //!
 //! [`check`] opens a plugin as a host does, calls every entry with good and with bad input, and reports what
-//! kept the contract of the traits and what did not. Without models it can only check how a backend describes
-//! itself and refuses; with them it also checks inference, generation, cancelling, threads and leaks.
+//! kept the contract of the traits and what did not. Without models it can only check how backends and quantizers
+//! describe themselves and refuse; with them it also checks inference, generation, what quantizers write and leave,
+//! cancelling, threads and leaks.
 //!
 //! Everything runs in this process and on threads of its own. A call that does not return is reported and left
 //! behind, so a process that has found one should end soon.
 
 mod backend;
+mod extension;
 mod infer;
 mod model;
+mod quantizer;
 mod report;
 mod runner;
+mod scratch;
 mod sink;
 mod sleep;
+mod source;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -28,7 +33,8 @@ use runner::Runner;
 /// What to check, and how patiently.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
-    /// Model files to load. Each goes to the backends whose formats hold its extension.
+    /// Models to load and to quantize. A file goes to the backends whose formats, and to the quantizers whose sources,
+    /// hold its extension; a folder with a `config.json` to the quantizers that read `huggingface`.
     pub models: Vec<PathBuf>,
     /// The operator's settings for the plugin, as JSON.
     pub settings: serde_json::Value,
@@ -75,12 +81,14 @@ pub fn check(path: &Path, options: &CheckOptions) -> ConformanceReport {
             backend::check(&mut runner, loaded);
         }
         for loaded in &plugin.quantizers {
-            backend::check_quantizer(&mut runner, loaded);
+            quantizer::check(&mut runner, loaded);
         }
         runner.subject("models");
         for model in &options.models {
-            if !plugin.backends.iter().any(|b| model::format_for(&b.info, model).is_some()) {
-                let reason = format!("{}: no backend of the plugin takes this format", model.display());
+            let taken = plugin.backends.iter().any(|b| model::format_for(&b.info, model).is_some())
+                || plugin.quantizers.iter().any(|q| quantizer::reads(&q.info, model));
+            if !taken {
+                let reason = format!("{}: nothing in the plugin takes this format", model.display());
                 runner.skip("loads", &reason);
             }
         }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::backend::{Scratch, load};
+use super::backend::load;
 use super::runner::{Finding, Runner, fault, is_fault, passed, refused, refused_somehow, skipped, within};
-use super::{infer, sleep, text};
+use super::scratch::Scratch;
+use super::sink::orderly;
+use super::{extension, infer, sleep, text};
 use crate::host::LoadedBackend;
 use crate::{
     Backend, BackendInfo, Cancel, InferRequest, LoadRequest, Memory, Prompt, Session, Signature, capability,
@@ -81,6 +83,8 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedBackend, path: &Path, fo
     runner.run("uses the memory it estimated", move || memory(&*backend, &wanted, &a));
     let a = subject.clone();
     runner.run("refuses what it does not offer", move || unsupported(&a));
+    let a = subject.clone();
+    extension::check(runner, extension::OF_SESSIONS, move |name| a.session.extension(name));
     infer::check(runner, &subject);
     text::check(runner, &subject);
     sleep::check(runner, &subject);
@@ -156,12 +160,7 @@ fn progress(backend: &dyn Backend, request: &LoadRequest) -> Finding {
         ControlFlow::Continue(())
     };
     backend.load(request, &mut listen, &Cancel::new()).map_err(fault("load"))?;
-    if let Some(wrong) = reports.iter().find(|f| !(0.0..=1.0).contains(*f)) {
-        return Err(format!("progress of {wrong} is outside 0..=1"));
-    }
-    if let Some(back) = reports.windows(2).find(|w| w[1] < w[0]) {
-        return Err(format!("progress goes back from {} to {}", back[0], back[1]));
-    }
+    orderly(&reports)?;
     passed(format!("{} report(s)", reports.len()))
 }
 
@@ -240,29 +239,34 @@ fn unsupported(subject: &Subject) -> Finding {
 
 /// Loads and unloads; the process must not grow by more than a little.
 fn leaks(backend: &dyn Backend, request: &LoadRequest, cycles: u32) -> Finding {
-    const NOISE: u64 = 16 << 20;
-    let mut used = 0;
-    let mut cycle = || -> std::result::Result<(), String> {
+    growth("loads", cycles, || {
         let session = load(backend, request, &Cancel::new()).map_err(fault("load"))?;
-        used = total(&session.usage());
-        drop(session);
-        Ok(())
-    };
-    // Allocators and runtimes keep what the first loads needed.
+        Ok(total(&session.usage()))
+    })
+}
+
+/// Repeats what says how many bytes it needs; the process must not grow by more than a little.
+pub(super) fn growth(
+    what: &str,
+    cycles: u32,
+    cycle: impl Fn() -> std::result::Result<u64, String>,
+) -> Finding {
+    const NOISE: u64 = 16 << 20;
+    // Allocators and runtimes keep what the first rounds needed.
     cycle()?;
-    cycle()?;
+    let used = cycle()?;
     let before = resident();
     for _ in 0..cycles {
         cycle()?;
     }
     let (Some(before), Some(after)) = (before, resident()) else {
-        return skipped(format!("loaded {cycles} times; resident memory is only measured on Linux"));
+        return skipped(format!("{cycles} {what}; resident memory is only measured on Linux"));
     };
     let grown = after.saturating_sub(before);
     if grown > NOISE + used / 10 {
-        return Err(format!("the process grew by {grown} bytes over {cycles} loads of {used} bytes"));
+        return Err(format!("the process grew by {grown} bytes over {cycles} {what} of {used} bytes"));
     }
-    passed(format!("the process grew by {grown} bytes over {cycles} loads"))
+    passed(format!("the process grew by {grown} bytes over {cycles} {what}"))
 }
 
 /// Bytes of this process that are in memory.

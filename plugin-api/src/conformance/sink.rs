@@ -116,6 +116,17 @@ impl TokenSink for Tokens {
     }
 }
 
+/// Requires reports of progress that stay between their ends and never go back.
+pub(super) fn orderly(reports: &[f32]) -> std::result::Result<(), String> {
+    if let Some(wrong) = reports.iter().find(|f| !(0.0..=1.0).contains(*f)) {
+        return Err(format!("progress of {wrong} is outside 0..=1"));
+    }
+    match reports.windows(2).find(|w| w[1] < w[0]) {
+        Some(back) => Err(format!("progress goes back from {} to {}", back[0], back[1])),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,6 +64,13 @@ pub(super) fn check(runner: &mut Runner, subject: &Subject) {
             let request = EmbedRequest { pooling: Some("no-such-pooling".into()), ..embedding(&["a"]) };
             refused_somehow(a.session.embed(&request, &mut Tensors::new(1 << 30), &Cancel::new()))
         });
+        let (a, patience) = (subject.clone(), runner.options.patience);
+        runner.run("does not embed once cancelled", move || {
+            let cancel = Cancel::new();
+            cancel.cancel();
+            let run = move || a.session.embed(&embedding(&["a", "b"]), &mut Tensors::new(1 << 30), &cancel);
+            refused(within(patience, run).ok_or("it still runs")?, &[codes::CANCELLED])
+        });
     } else {
         runner.skip("embeds", "the session does not offer it");
     }
@@ -113,6 +120,10 @@ fn few(subject: &Subject) -> Finding {
     let usage = summary.usage;
     if usage.completion_tokens > MOST {
         return Err(format!("{} tokens; at most {MOST} were asked for", usage.completion_tokens));
+    }
+    // Beside its tokens an answer has at most the text held back.
+    if tokens.count > usage.completion_tokens.saturating_add(1) {
+        return Err(format!("{} tokens came; usage says {}", tokens.count, usage.completion_tokens));
     }
     if usage.prompt_tokens == 0 {
         return Err("`prompt_tokens` is 0".into());

@@ -43,10 +43,7 @@ impl Extension for Describe {
 /// # Errors
 /// `model-not-found`, `model-invalid`; those of [`Source::open`] and [`Facts::of`].
 pub(crate) fn of(path: &Path) -> Result<Value> {
-    if !path.exists() {
-        let what = format!("{}: no such file or folder", path.display());
-        return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
-    }
+    error::must_exist(path)?;
     let (facts, mut more) = if path.is_file() { of_file(path)? } else { of_folder(path)? };
     more["advice"] = serde_json::to_value(Advice::of(&facts, more["file_bytes"].as_u64().unwrap_or(0)))
         .map_err(|e| PluginError::new(codes::INTERNAL, e.to_string()))?;

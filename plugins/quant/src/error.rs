@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pajamas_plugin_api::PluginError;
 pub use pajamas_plugin_api::Result;
+use pajamas_plugin_api::codes::MODEL_NOT_FOUND;
 
 /// Codes of this crate's own, beside those of [`pajamas_plugin_api::codes`].
 pub mod codes {
@@ -77,6 +78,14 @@ pub mod codes {
 /// An error about a file.
 pub(crate) fn at(code: &str, path: &Path, what: impl std::fmt::Display) -> PluginError {
     PluginError::new(code, format!("{}: {what}", path.display()))
+}
+
+/// Refuses a model that is not there at all.
+pub(crate) fn must_exist(model: &Path) -> Result<()> {
+    if model.exists() {
+        return Ok(());
+    }
+    Err(at(MODEL_NOT_FOUND, model, "no such file or folder").help("check the path"))
 }
 
 /// A file that cannot be read.

@@ -132,6 +132,6 @@ fn usage(usage: Usage) -> Value {
         "input_tokens_details": { "cached_tokens": usage.cached_tokens },
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": { "reasoning_tokens": 0 },
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens.saturating_add(usage.completion_tokens),
     })
 }

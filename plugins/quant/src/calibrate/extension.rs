@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Calibration, Coverage, domains};
+use crate::error;
 use crate::imatrix::{Matrix, Statistics};
 
 /// The extension's name.
@@ -110,10 +111,7 @@ impl Collect {
         if self.threads.is_some_and(|n| !(1..=MOST).contains(&(n as usize))) {
             return Err(invalid("threads are 1 to 1024"));
         }
-        if !self.source.exists() {
-            let what = format!("{}: no such file or folder", self.source.display());
-            return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
-        }
+        error::must_exist(&self.source)?;
         Ok(Calibration {
             source: self.source,
             texts: self.texts,

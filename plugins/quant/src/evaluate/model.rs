@@ -135,10 +135,7 @@ pub(super) fn refused(error: Error) -> PluginError {
 }
 
 fn open_header(path: &Path) -> Result<Header> {
-    if !path.exists() {
-        let what = format!("{}: no such file or folder", path.display());
-        return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
-    }
+    error::must_exist(path)?;
     let header = whole_header(path)?;
     header.check_model().map_err(|e| error::at(codes::MODEL_INVALID, path, e))?;
     let causal = header.architecture().map(|a| format!("{a}.attention.causal"));

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use pajamas_plugin_api::{
     Cancel, Extension, HostContext, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport,
-    QuantizeRequest, Quantizer, QuantizerInfo, Result, codes,
+    QuantizeRequest, Quantizer, QuantizerInfo, Result,
 };
 use serde_json::{Value, json};
 
@@ -114,10 +114,7 @@ enum Making<'a> {
 fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result<T>) -> Result<T> {
     let options = &Options::read(&request.options)?;
     let file_type: FileType = request.precision.parse()?;
-    if !request.source.exists() {
-        let what = format!("{}: no such file or folder", request.source.display());
-        return Err(PluginError::new(codes::MODEL_NOT_FOUND, what).help("check the path"));
-    }
+    error::must_exist(&request.source)?;
     let importance = options.imatrix.as_deref().map(Importance::open).transpose()?;
     let calibration = importance.as_ref().and_then(|importance| importance.calibration.clone());
     let quantizing = quantize::Options {

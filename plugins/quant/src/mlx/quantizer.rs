@@ -7,6 +7,7 @@ use pajamas_plugin_api::{
 };
 
 use super::{MlxConversion, PRECISIONS, Recipe, recipe};
+use crate::error;
 use crate::source::Source;
 
 /// Makes MLX folders, on any system: nothing of MLX is needed for it.
@@ -27,6 +28,7 @@ impl Quantizer for MlxQuantizer {
 
     fn plan(&self, request: &QuantizeRequest) -> Result<QuantizePlan> {
         let recipe = Recipe::new(&request.precision, &request.options)?;
+        error::must_exist(&request.source)?;
         let source = Source::open(&request.source)?;
         let conversion = MlxConversion::plan(&source, &recipe)?;
         Ok(QuantizePlan {
@@ -44,6 +46,7 @@ impl Quantizer for MlxQuantizer {
     ) -> Result<QuantizeReport> {
         let started = Instant::now();
         let recipe = Recipe::new(&request.precision, &request.options)?;
+        error::must_exist(&request.source)?;
         let source = Source::open(&request.source)?;
         let conversion = MlxConversion::plan(&source, &recipe)?;
         conversion.write(&request.output, cancel, &mut |done, total, tensor| {

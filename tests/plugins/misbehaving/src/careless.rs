@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pajamas_plugin_api::{
-    Backend, BackendInfo, Cancel, DType, Dim, InferRequest, LoadRequest, Memory, NamedTensor, OutputSpec,
-    Probe, ProgressSink, Result, Session, Signature, TensorSink, TensorSpec,
+    Backend, BackendInfo, Cancel, DType, Dim, Extension, InferRequest, LoadRequest, Memory, NamedTensor,
+    OutputSpec, Probe, ProgressSink, QuantizePlan, QuantizeReport, QuantizeRequest, Quantizer, QuantizerInfo,
+    Result, Session, Signature, TensorSink, TensorSpec,
 };
+
+use crate::extension::{Broken, Obliging};
 
 /// Accepts everything, promises anything.
 #[derive(Default)]
@@ -45,6 +48,40 @@ impl Backend for Careless {
         _cancel: &Cancel,
     ) -> Result<Box<dyn Session>> {
         Ok(Box::new(CarelessSession))
+    }
+
+    fn extension(&self, _name: &str) -> Option<Box<dyn Extension>> {
+        Some(Box::new(Obliging))
+    }
+}
+
+impl Quantizer for Careless {
+    fn describe(&self) -> QuantizerInfo {
+        QuantizerInfo {
+            id: "Care Less".into(),
+            description: String::new(),
+            sources: vec!["careless".into()],
+            target: "careless".into(),
+            precisions: vec!["any".into()],
+            options_schema: serde_json::Value::Null,
+        }
+    }
+
+    fn plan(&self, _request: &QuantizeRequest) -> Result<QuantizePlan> {
+        Ok(QuantizePlan::default())
+    }
+
+    fn run(
+        &self,
+        _request: &QuantizeRequest,
+        _progress: &mut dyn ProgressSink,
+        _cancel: &Cancel,
+    ) -> Result<QuantizeReport> {
+        Ok(QuantizeReport::default())
+    }
+
+    fn extension(&self, _name: &str) -> Option<Box<dyn Extension>> {
+        Some(Box::new(Broken))
     }
 }
 

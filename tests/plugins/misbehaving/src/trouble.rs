@@ -1,70 +1,21 @@
 //! Models of the format `trouble`: one word that says what goes wrong.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
 use pajamas_plugin_api::{
-    Backend, BackendInfo, Cancel, DType, DeviceInfo, Dim, EmbedRequest, FinishReason, GenerateRequest,
-    GenerateSummary, InferRequest, LoadRequest, Memory, NamedTensor, OutputSpec, PluginError, Probe,
-    ProgressSink, Prompt, Result, Session, Signature, TensorSink, TensorSpec, TensorView, TextSignature,
-    Timings, Token, TokenEvent, TokenSink, Usage, as_bytes, capability, codes,
+    Backend, BackendInfo, Cancel, DType, DeviceInfo, Dim, EmbedRequest, Extension, FinishReason,
+    GenerateRequest, GenerateSummary, InferRequest, LoadRequest, Memory, NamedTensor, OutputSpec,
+    PluginError, Probe, ProgressSink, Prompt, Result, Session, Signature, TensorSink, TensorSpec, TensorView,
+    TextSignature, Timings, Token, TokenEvent, TokenSink, Usage, as_bytes, capability, codes,
 };
+
+use crate::extension::{Broken, Obliging};
+use crate::words::{abort, deaf, hang, word};
 
 /// Sound in itself; its models are not.
 pub struct Trouble {
     /// The method that panics, from the operator's settings.
     pub panic: String,
-}
-
-/// Every word a model may hold.
-const WORDS: [&str; 24] = [
-    "good",
-    "load-panic",
-    "load-hang",
-    "load-deaf",
-    "load-fail",
-    "load-abort",
-    "signature-panic",
-    "leak",
-    "drop-panic",
-    "infer-panic",
-    "infer-abort",
-    "infer-deaf",
-    "infer-wrong-shape",
-    "infer-wrong-type",
-    "infer-surplus",
-    "infer-nothing",
-    "infer-too-much",
-    "infer-misuse",
-    "generate-panic",
-    "generate-abort",
-    "generate-abort-late",
-    "generate-hang",
-    "generate-deaf",
-    "generate-babble",
-];
-
-/// Spins until a file beside the model says to go on: deaf to the cancel flag, yet bounded.
-fn deaf(model: &Path) {
-    let go = model.with_extension("go");
-    let end = Instant::now() + Duration::from_secs(20);
-    while !go.exists() && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Ends the process, as an assertion in C++ does.
-fn abort() -> ! {
-    eprintln!("GGML_ASSERT(told to abort) failed");
-    std::process::abort()
-}
-
-/// Waits for the cancel flag, as a long computation that tests it does.
-fn hang(cancel: &Cancel) -> PluginError {
-    while !cancel.is_cancelled() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    PluginError::cancelled()
 }
 
 impl Backend for Trouble {
@@ -96,7 +47,7 @@ impl Backend for Trouble {
 
     fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
         request.check(&self.describe(), &self.probe())?;
-        word(request)?;
+        word(&request.path)?;
         Ok(vec![Memory { device: "cpu".into(), weights: 1, ..Memory::default() }])
     }
 
@@ -108,7 +59,7 @@ impl Backend for Trouble {
     ) -> Result<Box<dyn Session>> {
         cancel.check()?;
         request.check(&self.describe(), &self.probe())?;
-        let word = word(request)?;
+        let word = word(&request.path)?;
         if progress.progress(0.0, "reading the word").is_break() {
             return Err(PluginError::cancelled());
         }
@@ -125,22 +76,15 @@ impl Backend for Trouble {
     }
 }
 
-fn word(request: &LoadRequest) -> Result<&'static str> {
-    let path = request.path.display();
-    let text = std::fs::read_to_string(&request.path).map_err(|e| {
-        let missing = e.kind() == std::io::ErrorKind::NotFound;
-        let code = if missing { codes::MODEL_NOT_FOUND } else { codes::MODEL_INVALID };
-        PluginError::new(code, format!("{path}: {e}"))
-    })?;
-    WORDS
-        .into_iter()
-        .find(|w| *w == text.trim())
-        .ok_or_else(|| PluginError::new(codes::MODEL_INVALID, format!("{path}: no word of trouble")))
-}
-
 struct TroubleSession {
     word: &'static str,
     model: PathBuf,
+}
+
+impl TroubleSession {
+    fn infers(&self) -> bool {
+        !self.word.starts_with("embed-")
+    }
 }
 
 impl Drop for TroubleSession {
@@ -157,15 +101,17 @@ impl Session for TroubleSession {
             dtype: DType::F32,
             shape: vec![Dim::Dynamic("n".into()), Dim::Fixed(columns)],
         };
+        let mut capabilities =
+            vec![capability::GENERATE.into(), capability::EMBED.into(), capability::TOKENIZE.into()];
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        if self.infers() {
+            capabilities.push(capability::INFER.into());
+            (inputs, outputs) = (vec![port("x", 2)], vec![port("y", 2)]);
+        }
         Signature {
-            capabilities: vec![
-                capability::INFER.into(),
-                capability::GENERATE.into(),
-                capability::EMBED.into(),
-                capability::TOKENIZE.into(),
-            ],
-            inputs: vec![port("x", 2)],
-            outputs: vec![port("y", 2)],
+            capabilities,
+            inputs,
+            outputs,
             text: Some(TextSignature {
                 architecture: "trouble".into(),
                 vocab_size: 256,
@@ -189,6 +135,9 @@ impl Session for TroubleSession {
         outputs: &mut dyn TensorSink,
         cancel: &Cancel,
     ) -> Result<()> {
+        if !self.infers() {
+            return Err(PluginError::unsupported("this model", capability::INFER));
+        }
         cancel.check()?;
         self.signature().check_inputs(inputs)?;
         let shape = inputs[0].tensor.shape();
@@ -256,7 +205,10 @@ impl Session for TroubleSession {
                 abort();
             }
             count += 1;
-            let text = char::from(byte).to_string();
+            let text = match self.word {
+                "generate-flood" => "text ".repeat(1 << 20),
+                _ => char::from(byte).to_string(),
+            };
             let flow =
                 tokens.token(TokenEvent { id: byte.into(), text: &text, logprob: f32::NAN, extras: "" });
             if flow.is_break() && !babbles {
@@ -264,23 +216,37 @@ impl Session for TroubleSession {
                 break;
             }
         }
-        Ok(GenerateSummary {
-            finish_reason,
-            stop_string: None,
-            usage: Usage { prompt_tokens: prompt.len() as u32, completion_tokens: count, cached_tokens: 0 },
-            timings: Timings::default(),
-        })
+        let usage = match self.word {
+            "generate-lie" => {
+                Usage { prompt_tokens: u32::MAX, completion_tokens: u32::MAX, cached_tokens: u32::MAX }
+            }
+            _ => Usage { prompt_tokens: prompt.len() as u32, completion_tokens: count, cached_tokens: 0 },
+        };
+        Ok(GenerateSummary { finish_reason, stop_string: None, usage, timings: Timings::default() })
     }
 
     fn embed(&self, request: &EmbedRequest, outputs: &mut dyn TensorSink, cancel: &Cancel) -> Result<Usage> {
-        cancel.check()?;
+        match self.word {
+            "embed-panic" => panic!("told to panic in embed"),
+            "embed-deaf" if cancel.is_cancelled() => deaf(&self.model),
+            "embed-stubborn" => {}
+            _ => cancel.check()?,
+        }
         if let Some(pooling) = request.pooling.as_deref().filter(|p| !["mean", "cls", "last"].contains(p)) {
             return Err(PluginError::invalid_input(format!("there is no pooling `{pooling}`")));
         }
         let prompts = request.inputs.iter().map(ids).collect::<Result<Vec<_>>>()?;
-        let shape = [prompts.len() as u64, 4];
-        let unit = vec![0.5f32; 4 * prompts.len()];
-        outputs.write("embeddings", TensorView::new(DType::F32, &shape, as_bytes(&unit))?)?;
+        let rows = prompts.len() + usize::from(self.word == "embed-wrong-shape");
+        let shape = [rows as u64, 4];
+        let unit = vec![0.5f32; 4 * rows];
+        match self.word {
+            "embed-nothing" => {}
+            "embed-wrong-type" => {
+                let whole = vec![1i64; 4 * rows];
+                outputs.write("embeddings", TensorView::new(DType::I64, &shape, as_bytes(&whole))?)?;
+            }
+            _ => outputs.write("embeddings", TensorView::new(DType::F32, &shape, as_bytes(&unit))?)?,
+        }
         let prompt_tokens = prompts.iter().map(|p| p.len() as u32).sum();
         Ok(Usage { prompt_tokens, ..Usage::default() })
     }
@@ -294,6 +260,16 @@ impl Session for TroubleSession {
         let bytes =
             ids(&Prompt::Tokens(tokens.to_vec()))?.into_iter().map(|id| id as u8).collect::<Vec<u8>>();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
+        match (self.word, name) {
+            ("extension-panic", _) => panic!("told to panic in extension"),
+            ("extension-any", _) => Some(Box::new(Obliging)),
+            ("extension-obliging", "pajamas.chat/1") => Some(Box::new(Obliging)),
+            ("extension-broken", "pajamas.chat/1") => Some(Box::new(Broken)),
+            _ => None,
+        }
     }
 }
 
