@@ -97,11 +97,9 @@ impl Reference {
     pub fn compare(&self, library: &Library, candidate: &Path, cancel: &Cancel) -> Result<Comparison> {
         let loaded = Loaded::open(library, candidate, Path::new(""), "candidate", cancel)?;
         let length = self.windows.first().map_or(0, Vec::len);
-        let mut run =
-            Windows::new(loaded.model.clone(), length as u32, self.threads).map_err(refused)?;
-        let lost = |e: io::Error| {
-            PluginError::new(codes::INTERNAL, format!("{}: {e}", self.logits.display()))
-        };
+        let mut run = Windows::new(loaded.model.clone(), length as u32, self.threads).map_err(refused)?;
+        let lost =
+            |e: io::Error| PluginError::new(codes::INTERNAL, format!("{}: {e}", self.logits.display()));
         let mut file = BufReader::with_capacity(BUFFER, File::open(&self.logits).map_err(lost)?);
         let abort = || cancel.is_cancelled();
         let mut comparer = Comparer::default();
@@ -137,7 +135,5 @@ fn each_step(
 ) -> Result<()> {
     let first = window.len() / 2;
     let last = window.len().saturating_sub(1);
-    (first..last)
-        .step_by(step.max(1))
-        .try_for_each(|from| each(from == first, from..(from + step).min(last)))
+    (first..last).step_by(step.max(1)).try_for_each(|from| each(from == first, from..(from + step).min(last)))
 }

@@ -111,8 +111,8 @@ pub(super) fn schema() -> Value {
                 "description": "solve: windows of text to measure on; 8 by default"
             },
             "sensitivity": {
-                "enum": ["every", "one"],
-                "description": "solve: whether every type of every tensor is measured, or one of each and the others estimated; by the model's size by default"
+                "enum": ["every", "one"], "default": "one",
+                "description": "solve: whether every type of every tensor is measured, or one of each and the others estimated"
             }
         }
     })
@@ -230,9 +230,8 @@ impl<'a> Reader<'a> {
             (None, None) => Goal::Preset,
         };
         let every = match self.text("sensitivity")? {
-            None => None,
-            Some("every") => Some(true),
-            Some("one") => Some(false),
+            None | Some("one") => false,
+            Some("every") => true,
             Some(other) => return Err(wrong("sensitivity", &other.into(), "`every` or `one`")),
         };
         Ok(Settings {

@@ -47,7 +47,9 @@ pub(crate) fn rounded(
             let square = |(now, before): (&f32, &f32)| f64::from(now - before).powi(2);
             let squares = now.iter().zip(before).map(square);
             error += match means {
-                Some(means) => squares.zip(means).map(|(square, mean)| square * f64::from(*mean)).sum::<f64>(),
+                Some(means) => {
+                    squares.zip(means).map(|(square, mean)| square * f64::from(*mean)).sum::<f64>()
+                }
                 None => squares.sum(),
             };
         }

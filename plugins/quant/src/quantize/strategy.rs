@@ -54,7 +54,8 @@ impl Strategy {
     pub fn named(name: &str) -> Result<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, strategy)| *strategy).ok_or_else(|| {
             let what = format!("there is no strategy `{}`", name.escape_debug());
-            PluginError::new(codes::INVALID_OPTION, what).help("strategies are preset, architecture and solve")
+            PluginError::new(codes::INVALID_OPTION, what)
+                .help("strategies are preset, architecture and solve")
         })
     }
 }

@@ -7,6 +7,7 @@
 
 mod judge;
 mod knapsack;
+mod room;
 mod search;
 mod sensitivity;
 
@@ -15,15 +16,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pajamas_llama_cpp::Library;
-use pajamas_llama_cpp::gguf::{DEFAULT_ALIGNMENT, TensorType};
-use pajamas_plugin_api::{Cancel, HostContext, PluginError, Result, codes};
+use pajamas_llama_cpp::gguf::TensorType;
+use pajamas_plugin_api::{Cancel, HostContext, PluginError, Result};
 use serde_json::{Value, json};
 
 use crate::calibrate::{Part, Text};
 use crate::error::{self, codes as own};
 use crate::evaluate::{self, Estimate, Pieces, Reference};
-use crate::quantize::{FileType, Options, Original, Quantization, ladders};
+use crate::quantize::{FileType, Options, Original, Quantization};
 use judge::{Kept, judge};
+use room::Room;
 use search::{Method, Search};
 
 /// The text where none is named: a domain that the plugin brings along.
@@ -60,8 +62,8 @@ pub(crate) struct Settings {
     pub domains: Vec<String>,
     /// Windows to measure on.
     pub windows: Option<usize>,
-    /// Whether every type of every tensor is measured, or one of each; by the model's size without.
-    pub every: Option<bool>,
+    /// Whether every type of every tensor is measured, or one of each.
+    pub every: bool,
     pub threads: usize,
 }
 
@@ -135,10 +137,9 @@ impl Solve<'_> {
     /// Those of planning; `target-unreachable`.
     pub fn most_bytes(&self) -> Result<u64> {
         let preset = self.preset(self.file_type)?;
-        let room = self.room(&preset)?;
+        let room = Room::of(self, &preset)?;
         Ok(match self.settings.goal {
             Goal::Preset => preset.bytes()?,
-            Goal::Bytes(bytes) if bytes < room.constant + room.least => return Err(room.unreachable(bytes)),
             Goal::Bytes(bytes) => bytes.min(room.constant + room.most),
             Goal::Divergence(_) => room.constant + room.most,
         })
@@ -173,11 +174,8 @@ impl Solve<'_> {
         told(READ, "")?;
 
         let preset = self.preset(self.file_type)?;
-        let room = self.room(&preset)?;
+        let room = Room::of(self, &preset)?;
         let bench = Bench { scratch: &scratch, library, held_out: &held_out, cancel };
-        let every = self.settings.every.unwrap_or_else(|| {
-            search::is_small(self.original, &room.ladders, reference.tokens())
-        });
         let mut patient = sensitivity::Copy::open(
             self.original,
             self.options.importance,
@@ -187,17 +185,17 @@ impl Solve<'_> {
             cancel,
         )?;
         let budget = most.saturating_sub(room.constant);
-        let method = if every { Method::Every } else { Method::One };
+        let method = if self.settings.every { Method::Every } else { Method::One };
         let mut search = Search::new(self.original, &room.ladders, &mut patient, method);
         let share = MEASURED - READ;
         search.measure(&mut |done, what| told(READ + share * done, what))?;
-        let (solved, limit) = match self.settings.goal {
-            Goal::Divergence(goal) => self.meet(goal, budget, &search, &preset, &bench, told)?,
+        let (solved, limit, predicted) = match self.settings.goal {
+            Goal::Divergence(goal) => self.meet(goal, &search, (&preset, &room), &bench, told)?,
             _ => {
                 let types = search.within(budget, &mut |done, what| told(READ + share * done, what))?;
                 told(MEASURED, "what was solved")?;
-                let made = self.make(&self.with(&preset, &room.ladders, &types), self.file_type, "solved", &bench)?;
-                (made, most)
+                let made = self.make(&room.with(&preset, &types), self.file_type, "solved", &bench)?;
+                (made, most, search.predicted())
             }
         };
 
@@ -241,6 +239,7 @@ impl Solve<'_> {
                 Goal::Divergence(kld) => json!({ "kld": kld }),
                 _ => json!({ "bytes": most }),
             },
+            "predicted_kld": predicted,
             "measured_kld": verdict.measured_kld,
             "preset": of_preset.zip(rival).map(|(made, of)| json!({
                 "precision": of.name(), "bytes": made.bytes, "kld": made.kld,
@@ -248,6 +247,7 @@ impl Solve<'_> {
             "sensitivity": search.method().name(),
             "measurements": search.measurements(),
             "rounds": search.rounds(),
+            "sensitivities": search.sensitivities(self.original),
             "text": {
                 "name": train.name, "sha256": train.sha256, "tokens": reference.tokens(),
                 "held_out_sha256": judging.sha256, "held_out_tokens": held_out.tokens(),
@@ -272,44 +272,6 @@ impl Solve<'_> {
         Ok((part(Part::Train)?, part(Part::HeldOut)?))
     }
 
-    /// What there is to choose.
-    fn room(&self, preset: &Quantization<'_>) -> Result<Room> {
-        let all = ladders(self.original, preset.chosen(), self.file_type, self.options, None);
-        if all.is_empty() {
-            let what = format!("{} leaves no tensor whose type could be solved for", self.file_type.name());
-            return Err(PluginError::new(codes::INVALID_OPTION, what)
-                .help("take a precision of blocks, such as Q4_K_M, with fewer overrides"));
-        }
-        let tensors = self.original.tensors();
-        let bytes = |at: usize, to: TensorType| padded(to, &tensors[at].dimensions);
-        let of_preset: u64 = all.iter().map(|l| bytes(l.tensor, preset.chosen()[l.tensor])).sum();
-        let constant = preset.bytes()?.saturating_sub(of_preset);
-        let elements: u64 = all.iter().map(|l| tensors[l.tensor].elements()).sum();
-        let bits = |bytes: u64| bytes as f64 * 8.0 / elements.max(1) as f64;
-        let average = match self.settings.goal {
-            Goal::Preset => Some(bits(of_preset)),
-            Goal::Bytes(goal) => Some(bits(goal.saturating_sub(constant))),
-            Goal::Divergence(_) => None,
-        };
-        let near = ladders(self.original, preset.chosen(), self.file_type, self.options, average);
-        let sum = |of: fn(&[TensorType]) -> Option<&TensorType>| -> u64 {
-            all.iter().filter_map(|l| of(&l.types).map(|to| bytes(l.tensor, *to))).sum()
-        };
-        Ok(Room { constant, least: sum(|t| t.first()), most: sum(|t| t.last()), ladders: near })
-    }
-
-    /// The types of all tensors, those of the free ones as they were chosen.
-    fn with(
-        &self,
-        preset: &Quantization<'_>,
-        ladders: &[crate::quantize::Ladder],
-        types: &[TensorType],
-    ) -> Vec<TensorType> {
-        let mut all = preset.chosen().to_vec();
-        ladders.iter().zip(types).for_each(|(ladder, to)| all[ladder.tensor] = *to);
-        all
-    }
-
     /// Makes a file of these types, and measures it.
     fn make(&self, types: &[TensorType], of: FileType, name: &str, bench: &Bench<'_>) -> Result<Made> {
         let options = Options { types: Some(types.to_vec()), ..self.options.clone() };
@@ -326,30 +288,30 @@ impl Solve<'_> {
         })
     }
 
-    /// The smallest file that a few tries find whose measured divergence is within the goal, and its size: what is asked
-    /// of the prediction is moved by how far it was off.
+    /// The smallest file that a few tries find whose measured divergence is within the goal, and its size: what is asked of
+    /// the prediction is moved by how far it was off.
     fn meet(
         &self,
         goal: f64,
-        budget: u64,
         search: &Search<'_>,
-        preset: &Quantization<'_>,
+        (preset, room): (&Quantization<'_>, &Room),
         bench: &Bench<'_>,
         told: &mut Told<'_>,
-    ) -> Result<(Made, u64)> {
-        let (mut asked, mut best): (f64, Option<Made>) = (goal, None);
+    ) -> Result<(Made, u64, Option<f64>)> {
+        let (mut asked, mut best): (f64, Option<(Made, f64)>) = (goal, None);
         let mut closest = f64::INFINITY;
         for number in 0..TRIES {
             told(MEASURED, &format!("try {} of {TRIES}", number + 1))?;
-            let types = search.losing(asked).or_else(|| search.within_once(budget));
-            let Some(types) = types else { break };
-            let types = self.with(preset, search.ladders(), &types);
-            let name = format!("solved-{number}");
-            let made = self.make(&types, self.file_type, &name, bench)?;
+            // Where nothing loses as little, what loses least may do all the same.
+            let types = search.losing(asked).or_else(|| search.best());
+            let types = types.unwrap_or_default();
+            let predicted = search.loss(&types);
+            let types = room.with(preset, &types);
+            let made = self.make(&types, self.file_type, &format!("solved-{number}"), bench)?;
             let kld = made.kld.value;
             closest = closest.min(kld);
-            if kld <= goal && best.as_ref().is_none_or(|best| made.bytes < best.bytes) {
-                best = Some(made);
+            if kld <= goal && best.as_ref().is_none_or(|(best, _)| made.bytes < best.bytes) {
+                best = Some((made, predicted));
             } else {
                 let _ = fs::remove_file(&made.path);
             }
@@ -363,8 +325,14 @@ impl Solve<'_> {
             }
             asked = next;
         }
-        best.map(|made| { let bytes = made.bytes; (made, bytes) }).ok_or_else(|| {
-            let what = format!("no types of this model's tensors come to a KL divergence of {goal}: the closest have {closest:.6}");
+        let of_size = |(made, predicted): (Made, f64)| {
+            let bytes = made.bytes;
+            (made, bytes, Some(predicted))
+        };
+        best.map(of_size).ok_or_else(|| {
+            let what = format!(
+                "no types that were tried come to a KL divergence of {goal}: the closest have {closest:.6}"
+            );
             PluginError::new(own::TARGET_UNREACHABLE, what).help("allow a larger one with `target_kld`")
         })
     }
@@ -379,30 +347,6 @@ impl Solve<'_> {
         let fitting = FileType::all().filter_map(|of| Some((bytes(of).filter(|b| *b <= limit)?, of)));
         Ok(fitting.max_by_key(|(bytes, _)| *bytes).map(|(_, of)| of))
     }
-}
-
-/// What there is to choose, in bytes.
-struct Room {
-    /// What the file has beside the tensors whose types are free.
-    constant: u64,
-    /// The least and the most that these can have.
-    least: u64,
-    most: u64,
-    ladders: Vec<crate::quantize::Ladder>,
-}
-
-impl Room {
-    fn unreachable(&self, bytes: u64) -> PluginError {
-        let least = self.constant + self.least;
-        let what = format!("a file of {bytes} bytes: the smallest of this model has {least}");
-        PluginError::new(own::TARGET_UNREACHABLE, what)
-            .help("allow more with `target_size`, or give an importance matrix: it allows types of fewer bits")
-    }
-}
-
-/// What a tensor takes in a file.
-fn padded(to: TensorType, dimensions: &[u64]) -> u64 {
-    to.tensor_bytes(dimensions).unwrap_or(u64::MAX / 4).next_multiple_of(DEFAULT_ALIGNMENT)
 }
 
 fn notes(verdict: &judge::Verdict, rival: Option<FileType>, held_out: &Reference) -> Vec<String> {

@@ -3,14 +3,14 @@
 use pajamas_llama_cpp::gguf::TensorType;
 use pajamas_plugin_api::{PluginError, Result, codes};
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::Told;
 use super::knapsack::{Choice, Table};
+use super::room::padded;
 use super::sensitivity::{self, Patient};
-use super::{Told, padded};
 use crate::quantize::{Ladder, Original};
 
-/// Up to so many numbers of weights times tokens, every type of every tensor is measured.
-const SMALL: f64 = 1e14;
 /// The most rounds.
 const ROUNDS: usize = 3;
 
@@ -42,13 +42,6 @@ pub(super) struct Round {
     pub measured_kld: f64,
 }
 
-/// Whether every type can be measured in reasonable time, of so many tokens each.
-pub(super) fn is_small(original: &dyn Original, ladders: &[Ladder], tokens: usize) -> bool {
-    let weights: u64 = original.tensors().iter().map(|tensor| tensor.elements()).sum();
-    let measurements: usize = ladders.iter().map(|ladder| ladder.types.len()).sum();
-    weights as f64 * tokens as f64 * (measurements * ROUNDS) as f64 <= SMALL
-}
-
 /// A search for types of the free tensors.
 pub(super) struct Search<'a> {
     ladders: &'a [Ladder],
@@ -58,6 +51,8 @@ pub(super) struct Search<'a> {
     choices: Vec<Vec<Choice>>,
     measurements: usize,
     rounds: Vec<Round>,
+    /// What each type loses alone.
+    alone: Vec<Vec<f64>>,
 }
 
 impl<'a> Search<'a> {
@@ -74,7 +69,7 @@ impl<'a> Search<'a> {
             loss: 0.0,
         };
         let choices = ladders.iter().map(|l| l.types.iter().map(|to| choice(l, to)).collect()).collect();
-        Self { ladders, patient, method, choices, measurements: 0, rounds: Vec::new() }
+        Self { ladders, patient, method, choices, measurements: 0, rounds: Vec::new(), alone: Vec::new() }
     }
 
     /// Measures what types lose, each alone.
@@ -83,7 +78,10 @@ impl<'a> Search<'a> {
     /// Those of the measurements and of `told`.
     pub fn measure(&mut self, told: &mut Told<'_>) -> Result<()> {
         let plain = vec![TensorType::F32; self.ladders.len()];
-        self.around(&plain, 0.0, told)
+        self.around(&plain, 0.0, told)?;
+        let losses = |choices: &Vec<Choice>| choices.iter().map(|choice| choice.loss).collect();
+        self.alone = self.choices.iter().map(losses).collect();
+        Ok(())
     }
 
     /// The types that lose least within so many bytes, together.
@@ -122,9 +120,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The types that lose least within so many bytes, by what was measured before; `None` where nothing fits.
-    pub fn within_once(&self, bytes: u64) -> Option<Vec<TensorType>> {
-        Some(self.types(&Table::new(&self.choices, bytes).within(bytes)?))
+    /// The types that lose least of all, by what was measured before.
+    pub fn best(&self) -> Option<Vec<TensorType>> {
+        Some(self.types(&Table::new(&self.choices, u64::MAX).within(u64::MAX)?))
     }
 
     /// The cheapest types that lose no more than `kld`, by what was measured before; `None` where none do.
@@ -132,9 +130,29 @@ impl<'a> Search<'a> {
         Some(self.types(&Table::new(&self.choices, u64::MAX).losing(kld)?))
     }
 
-    /// The tensors whose types are searched.
-    pub fn ladders(&self) -> &'a [Ladder] {
-        self.ladders
+    /// What types lose together, by what was measured before.
+    pub fn loss(&self, types: &[TensorType]) -> f64 {
+        let all = self.ladders.iter().zip(&self.choices).zip(types);
+        let one = |((ladder, choices), to): ((&Ladder, &Vec<Choice>), &TensorType)| {
+            ladder.types.iter().zip(choices).find(|(of, _)| *of == to).map_or(0.0, |(_, choice)| choice.loss)
+        };
+        all.map(one).sum()
+    }
+
+    /// What the types of the best round promised.
+    pub fn predicted(&self) -> Option<f64> {
+        let best = self.rounds.iter().min_by(|a, b| a.measured_kld.total_cmp(&b.measured_kld));
+        best.map(|round| round.predicted_kld)
+    }
+
+    /// What each type of each tensor loses alone, by their names.
+    pub fn sensitivities(&self, original: &dyn Original) -> Value {
+        let tensors = original.tensors();
+        let of = |(ladder, losses): (&Ladder, &Vec<f64>)| {
+            let types = ladder.types.iter().zip(losses).map(|(to, loss)| (to.name().to_owned(), json!(loss)));
+            (tensors[ladder.tensor].name.clone(), Value::Object(types.collect()))
+        };
+        Value::Object(self.ladders.iter().zip(&self.alone).map(of).collect())
     }
 
     /// How it was measured.
@@ -167,12 +185,13 @@ impl<'a> Search<'a> {
         let mut step = || {
             done += 1;
             let part = done as f32 / all.max(1) as f32;
-            told((before as f32 + part) / rounds as f32, &format!("measurement {done} of {all}, round {}", before + 1))
+            told(
+                (before as f32 + part) / rounds as f32,
+                &format!("measurement {done} of {all}, round {}", before + 1),
+            )
         };
         let losses = match self.method {
-            Method::Every => {
-                sensitivity::measured(self.patient, self.ladders, base, of_base, &mut step)?
-            }
+            Method::Every => sensitivity::measured(self.patient, self.ladders, base, of_base, &mut step)?,
             Method::One => sensitivity::estimated(self.patient, self.ladders, &mut step)?,
         };
         self.measurements += done;
@@ -180,5 +199,57 @@ impl<'a> Search<'a> {
             choices.iter_mut().zip(losses).for_each(|(choice, loss)| choice.loss = loss);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::Tensor;
+    use crate::solve::sensitivity::tests::{Nothing, Paper};
+
+    fn model(weights: &[f64]) -> (Nothing, Vec<Ladder>) {
+        let types = vec![TensorType::Q2_K, TensorType::Q4_K, TensorType::Q8_0];
+        let tensor = |at: usize| Tensor {
+            name: format!("blk.{at}.ffn_up.weight"),
+            tensor_type: TensorType::F32,
+            dimensions: vec![256, 256],
+        };
+        let ladder = |tensor: usize| Ladder { tensor, types: types.clone() };
+        (Nothing((0..weights.len()).map(tensor).collect()), (0..weights.len()).map(ladder).collect())
+    }
+
+    #[test]
+    fn bits_go_where_they_were_measured_to_matter() {
+        let weights = [1.0, 1e4, 1.0, 10.0];
+        let (original, ladders) = model(&weights);
+        let budget = 4 * padded(TensorType::Q4_K, &[256, 256]);
+        for (method, least) in [(Method::One, 5), (Method::Every, 13)] {
+            let mut paper = Paper::of(&weights);
+            let mut search = Search::new(&original, &ladders, &mut paper, method);
+            search.measure(&mut |_, _| Ok(())).unwrap();
+            let types = search.within(budget, &mut |_, _| Ok(())).unwrap();
+            assert_eq!(types[1], TensorType::Q8_0, "{types:?}");
+            assert!(types.contains(&TensorType::Q2_K));
+            assert!(search.measurements() >= least);
+            // In this world every tensor is on its own: what is predicted is what is measured.
+            let round = &search.rounds()[0];
+            assert!((round.predicted_kld - round.measured_kld).abs() < 1e-12, "{round:?}");
+            assert_eq!(search.predicted(), Some(round.predicted_kld));
+        }
+    }
+
+    #[test]
+    fn a_divergence_is_met_in_fewer_bytes_than_everything_has() {
+        let (original, ladders) = model(&[1.0, 100.0]);
+        let mut paper = Paper::of(&[1.0, 100.0]);
+        let mut search = Search::new(&original, &ladders, &mut paper, Method::One);
+        search.measure(&mut |_, _| Ok(())).unwrap();
+        assert_eq!(search.best().unwrap(), [TensorType::Q8_0; 2]);
+        let loose = search.losing(10.0).unwrap();
+        assert_eq!(loose, [TensorType::Q2_K; 2]);
+        let types = search.losing(search.loss(&loose) / 10.0).unwrap();
+        assert_eq!(types[0], TensorType::Q2_K, "{types:?}");
+        assert_eq!(search.losing(0.0), None);
     }
 }

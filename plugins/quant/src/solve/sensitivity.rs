@@ -152,7 +152,41 @@ impl Patient for Copy<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::ops::Range;
+
+    use pajamas_llama_cpp::gguf::{Value, Writer};
+
     use super::*;
+    use crate::quantize::Tensor;
+
+    /// Tensors without numbers.
+    pub struct Nothing(pub Vec<Tensor>);
+
+    impl Original for Nothing {
+        fn metadata(&self) -> &Writer {
+            unreachable!("nothing of it is written")
+        }
+
+        fn value(&self, _: &str) -> Option<&Value> {
+            None
+        }
+
+        fn family(&self) -> &str {
+            "llama"
+        }
+
+        fn tensors(&self) -> &[Tensor] {
+            &self.0
+        }
+
+        fn floats(&self, _: usize, _: Range<u64>, _: &mut Vec<f32>) -> Result<()> {
+            unreachable!("it has no numbers")
+        }
+
+        fn copy(&self, _: usize, _: bool, _: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+            unreachable!("it has no bytes")
+        }
+    }
 
     /// A model whose divergence is the sum of the squared errors of its tensors, each as bad as its weight says.
     pub struct Paper {
@@ -187,8 +221,7 @@ pub(super) mod tests {
     fn where_errors_are_small_the_estimate_is_what_is_measured() {
         let (mut paper, plain) = (Paper::of(&[1.0, 50.0]), [TensorType::F32; 2]);
         let mut count = 0;
-        let measured =
-            measured(&mut paper, &ladders(), &plain, 0.0, &mut || Ok(count += 1)).unwrap();
+        let measured = measured(&mut paper, &ladders(), &plain, 0.0, &mut || Ok(count += 1)).unwrap();
         assert_eq!((count, &paper.errors), (6, &vec![0.0; 2]), "the model is what it was");
         let estimated = estimated(&mut paper, &ladders(), &mut || Ok(count += 1)).unwrap();
         assert_eq!((count, &paper.errors), (8, &vec![0.0; 2]));
