@@ -152,6 +152,7 @@ impl Patient for Copy<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::cell::Cell;
     use std::ops::Range;
 
     use pajamas_llama_cpp::gguf::{Value, Writer};
@@ -220,11 +221,15 @@ pub(super) mod tests {
     #[test]
     fn where_errors_are_small_the_estimate_is_what_is_measured() {
         let (mut paper, plain) = (Paper::of(&[1.0, 50.0]), [TensorType::F32; 2]);
-        let mut count = 0;
-        let measured = measured(&mut paper, &ladders(), &plain, 0.0, &mut || Ok(count += 1)).unwrap();
-        assert_eq!((count, &paper.errors), (6, &vec![0.0; 2]), "the model is what it was");
-        let estimated = estimated(&mut paper, &ladders(), &mut || Ok(count += 1)).unwrap();
-        assert_eq!((count, &paper.errors), (8, &vec![0.0; 2]));
+        let count = Cell::new(0);
+        let mut told = || {
+            count.set(count.get() + 1);
+            Ok(())
+        };
+        let measured = measured(&mut paper, &ladders(), &plain, 0.0, &mut told).unwrap();
+        assert_eq!((count.get(), &paper.errors), (6, &vec![0.0; 2]), "the model is what it was");
+        let estimated = estimated(&mut paper, &ladders(), &mut told).unwrap();
+        assert_eq!((count.get(), &paper.errors), (8, &vec![0.0; 2]));
         for (a, b) in measured.iter().flatten().zip(estimated.iter().flatten()) {
             assert!((a - b).abs() < 1e-12, "{a} is not {b}");
         }
@@ -234,8 +239,8 @@ pub(super) mod tests {
     #[test]
     fn around_types_that_were_chosen_fewer_bits_add_and_more_take_away() {
         let (mut paper, base) = (Paper::of(&[1.0, 50.0]), [TensorType::Q4_K; 2]);
-        for tensor in 0..2 {
-            paper.round(tensor, base[tensor]).unwrap();
+        for (tensor, to) in base.iter().enumerate() {
+            paper.round(tensor, *to).unwrap();
         }
         let of_base = paper.divergence().unwrap();
         let added = measured(&mut paper, &ladders(), &base, of_base, &mut || Ok(())).unwrap();
