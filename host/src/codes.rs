@@ -235,6 +235,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
     // measuring what was quantized
     ("validation-failed", Class::Unmet, "a form is further from the original than the limits allow"),
     ("text-too-short", Class::Invalid, "the text has fewer tokens than two windows"),
+    (
+        "target-unreachable",
+        Class::Invalid,
+        "no types of the model's tensors come to the size or the divergence that is asked for",
+    ),
     ("vocabulary-mismatch", Class::Invalid, "the tokens of two models that were to be compared differ"),
     // quantizing: the quant plugin
     ("source-not-found", Class::NotFound, "a source model's folder lacks a file, or a file cannot be read"),

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::session::cancel_on_interrupt;
+use super::solving::Solving;
 use super::watcher::Watcher;
 use super::{Global, output};
 use crate::error::{Error, Result};
@@ -48,9 +49,19 @@ pub struct Convert {
     #[arg(long, value_name = "FILE")]
     imatrix: Option<String>,
     /// What decides on the types of tensors: `preset`, llama.cpp's mixtures, or, with the same bytes, `architecture`, how
-    /// the model is built
+    /// the model is built, or `solve`, what is measured to matter, which is kept only if it measures better than the preset
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
+    #[command(flatten)]
+    solving: Solving,
+    /// With `--strategy solve`: a text file to measure on, of which the last fifth judges what comes out; may be given
+    /// several times
+    #[arg(long = "text", value_name = "FILE")]
+    texts: Vec<PathBuf>,
+    /// With `--strategy solve`: texts that the plugin brings along to measure on; `pajamas calibrate --domains` names them
+    /// [default: general, unless a text is named]
+    #[arg(long = "domain", value_name = "NAME,…", value_delimiter = ',')]
+    of_domains: Vec<String>,
     /// Convert weights that are not finite, too
     #[arg(long)]
     allow_nan: bool,
@@ -65,9 +76,11 @@ pub struct Convert {
 impl Convert {
     pub fn run(self, global: &Global) -> Result<()> {
         let plugins = Plugins::load(&global.config()?.plugins);
+        let mut options = self.options()?;
+        self.solving.into_options(&self.texts, &self.of_domains, &mut options);
         let job = Job {
             forms: quantize::forms(&self.formats, &self.precision)?,
-            options: self.options()?,
+            options,
             source: self.model,
             output: self.output,
         };

@@ -9,6 +9,7 @@ use super::Global;
 use super::calibrate::{TextOptions, run as calibrate, show_made as show_calibrated};
 use super::convert::show_made;
 use super::session::cancel_on_interrupt;
+use super::solving::{SOLVE, Solving};
 use super::watcher::Watcher;
 use crate::error::Result;
 use crate::plugins::Plugins;
@@ -29,9 +30,12 @@ pub struct Iq {
     /// The artifact's folder; forms that it has already stay
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// What decides on the types of tensors: `preset`, llama.cpp's mixtures, or `architecture`, how the model is built
+    /// What decides on the types of tensors: `preset`, llama.cpp's mixtures, `architecture`, how the model is built, or
+    /// `solve`, what is measured to matter, on the same text
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
+    #[command(flatten)]
+    solving: Solving,
 }
 
 impl Iq {
@@ -42,12 +46,13 @@ impl Iq {
         }
         let file = format!("{FOLDER}/{}.gguf", name(&self.text));
         let matrix = self.output.join(&file);
-        let job = Job {
-            source: self.model.clone(),
-            output: self.output,
-            forms: forms(&self.precision),
-            options: options(&matrix, self.text.threads, self.strategy),
-        };
+        let solves = self.strategy.as_deref() == Some(SOLVE);
+        let mut options = options(&matrix, self.text.threads, self.strategy);
+        let (texts, domains): (&[_], &[_]) =
+            if solves { (&self.text.texts, &self.text.of_domains) } else { (&[], &[]) };
+        self.solving.into_options(texts, domains, &mut options);
+        let job =
+            Job { source: self.model.clone(), output: self.output, forms: forms(&self.precision), options };
         // A precision that does not exist is not worth hours of calibrating.
         job.check(&plugins)?;
         let cancel = cancel_on_interrupt();

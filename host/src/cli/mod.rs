@@ -24,6 +24,7 @@ mod route;
 mod serve;
 mod session;
 mod shell;
+mod solving;
 mod stages;
 mod text_options;
 mod tokenize;

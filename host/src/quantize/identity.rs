@@ -42,9 +42,14 @@ pub(super) fn of(request: &QuantizeRequest, quantizer: &ActiveQuantizer) -> Resu
         text(&name);
         text(&fingerprint(&path)?);
     }
-    // An option that names a file means what is in it.
-    let named = options.as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str());
-    for path in named.map(Path::new).filter(|path| path.is_file()) {
+    // An option that names a file, or several, means what is in them.
+    let texts = |value: &Value| match value {
+        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        other => other.as_str().map(str::to_owned).into_iter().collect::<Vec<_>>(),
+    };
+    let named: Vec<String> =
+        options.as_object().into_iter().flatten().flat_map(|(_, value)| texts(value)).collect();
+    for path in named.iter().map(Path::new).filter(|path| path.is_file()) {
         text(&fingerprint(path)?);
     }
     Ok(hex(hash))

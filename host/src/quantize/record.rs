@@ -16,6 +16,8 @@ use crate::plugins::ActiveQuantizer;
 
 /// The record's name in the form's folder.
 const METADATA: &str = "metadata.json";
+/// What the manifest says of a form whose types were solved for.
+const SOLVED: [&str; 6] = ["kept", "why", "goal", "predicted_kld", "measured_kld", "preset"];
 
 /// How a form was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -158,6 +160,12 @@ fn entry(record: &Record, model: Option<&Map<String, Value>>) -> FormatEntry {
     let mut other = Map::new();
     if let Some(bits) = record.report.get("bits_per_weight") {
         other.insert("bits_per_weight".into(), bits.clone());
+    }
+    // What was solved for is kept for a reason; the types one by one stay in the form's own record.
+    if let Some(solved) = record.report.get("solve").and_then(Value::as_object) {
+        let about = solved.iter().filter(|(key, _)| SOLVED.contains(&key.as_str()));
+        let about: Map<String, Value> = about.map(|(key, value)| (key.clone(), value.clone())).collect();
+        other.insert("solve".into(), about.into());
     }
     // Forms of one artifact may have been calibrated with different texts: each says its own.
     if calibration(record).is_some() {

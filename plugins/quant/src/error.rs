@@ -69,6 +69,8 @@ pub mod codes {
     pub const QUANTIZE_FAILED: &str = "quantize-failed";
     /// A text has fewer tokens than are needed.
     pub const TEXT_TOO_SHORT: &str = "text-too-short";
+    /// No types of a model's tensors come to the size or the divergence that is asked for.
+    pub const TARGET_UNREACHABLE: &str = "target-unreachable";
     /// Two models whose tokens do not mean the same.
     pub const VOCABULARY_MISMATCH: &str = "vocabulary-mismatch";
     /// A file cannot be written.

@@ -6,7 +6,8 @@
 //!
 //! From the ground up: `source` reads models, `architecture` says what they are, `convert` makes GGUF files of plain
 //! numbers and `quantize` of blocks; `imatrix` says which columns matter, and `calibrate` finds that out; each quantizer of
-//! the plugin (`gguf`, …) puts them behind the plugin API; `evaluate` measures what was made.
+//! the plugin (`gguf`, …) puts them behind the plugin API; `evaluate` measures what was made, and
+//! `solve` chooses types by such measurements.
 
 pub mod architecture;
 pub mod calibrate;
@@ -20,6 +21,7 @@ mod hash;
 pub mod imatrix;
 pub mod mlx;
 pub mod quantize;
+mod solve;
 pub mod source;
 pub mod tokenizer;
 

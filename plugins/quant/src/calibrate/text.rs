@@ -43,19 +43,45 @@ impl Text {
     /// # Errors
     /// `model-not-found` and `importance-invalid` about a file; `domain-not-found`.
     pub fn gather(files: &[PathBuf], domains: &[String]) -> Result<Self> {
+        Self::of(files, domains, Part::Train, |text| text)
+    }
+
+    /// A part of the same: of domains it is their documents, of files the lines before the last fifth, or this fifth.
+    ///
+    /// # Errors
+    /// As for [`Text::gather`].
+    pub fn part(files: &[PathBuf], domains: &[String], part: Part) -> Result<Self> {
+        Self::of(files, domains, part, |text| {
+            let (before, last) = text.split_at(last_part(&text));
+            if part == Part::Train { before.to_owned() } else { last.to_owned() }
+        })
+    }
+
+    fn of(
+        files: &[PathBuf],
+        domains: &[String],
+        part: Part,
+        of_file: impl Fn(String) -> String,
+    ) -> Result<Self> {
         let mut parts: Vec<(String, String)> = Vec::new();
         for name in domains {
             let (name, text) = domain(name)?;
-            parts.push((name.to_owned(), documents(text, Part::Train)));
+            parts.push((name.to_owned(), documents(text, part)));
         }
         for path in files {
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            parts.push((name, read(path)?));
+            parts.push((name, of_file(read(path)?)));
         }
         let (names, texts): (Vec<String>, Vec<String>) = parts.into_iter().unzip();
         let text = texts.join("\n\n");
         Ok(Self { name: names.join("+"), sha256: hash::of(&[text.as_bytes()]), text })
     }
+}
+
+/// Where the last fifth of a text begins: with a line, or a character where lines are long.
+fn last_part(text: &str) -> usize {
+    let least = text.floor_char_boundary(text.len() / HELD_OUT * (HELD_OUT - 1));
+    text[least..].find('\n').map(|end| least + end + 1).filter(|at| *at < text.len()).unwrap_or(least)
 }
 
 /// The names of the domains.
@@ -128,6 +154,20 @@ mod tests {
         assert!(!train.contains("document 5") && !train.contains("-----"));
         // A line that only looks alike is part of its document; empty documents are none.
         assert_eq!(documents("a\n------\nb\n-----\n\n-----\n", Part::Train), "a\n------\nb");
+    }
+
+    #[test]
+    fn the_last_fifth_of_a_file_is_held_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let lines: Vec<String> = (0..100).map(|n| format!("line {n:02} ä\n")).collect();
+        fs::write(&path, lines.concat()).unwrap();
+        let of = |part| Text::part(std::slice::from_ref(&path), &[], part).unwrap().text;
+        let (train, held_out) = (of(Part::Train), of(Part::HeldOut));
+        assert_eq!(format!("{train}{held_out}"), lines.concat());
+        assert!(held_out.starts_with("line ") && (15..=20).contains(&held_out.lines().count()), "{held_out}");
+        fs::write(&path, "ä".repeat(100)).unwrap();
+        assert_eq!(of(Part::HeldOut).chars().count(), 20, "a text of one line");
     }
 
     #[test]

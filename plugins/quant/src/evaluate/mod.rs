@@ -7,6 +7,7 @@
 mod compare;
 mod generation;
 mod model;
+mod reference;
 mod run;
 
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use compare::{Comparison, Distribution, Estimate};
 pub use generation::Generation;
 pub use model::TensorBits;
+pub(crate) use model::library;
+pub(crate) use reference::{Pieces, Reference};
 
 /// The extension's name.
 pub(crate) const NAME: &str = "pajamas.evaluate/1";

@@ -98,7 +98,7 @@ impl Loaded {
 ///
 /// # Errors
 /// `backend-unavailable`.
-pub(super) fn library(host: &HostContext) -> Result<&'static Library> {
+pub(crate) fn library(host: &HostContext) -> Result<&'static Library> {
     let log = host.clone();
     let opened = Library::open(&host.plugin_dir().join(LIBRARY_FOLDER), move |level, line| {
         // What fails is said by the call's own error.

@@ -99,11 +99,7 @@ impl Bench<'_> {
         let (first, step) = (length / 2, original.step().min(candidate.step()));
         let mut comparer = Comparer::default();
         for (number, chunk) in tokens.chunks_exact(length).take(chunks).enumerate() {
-            // Each window begins like a text of its own.
-            let mut chunk = chunk.to_vec();
-            if let (Some(bos), Some(start)) = (bos, chunk.first_mut()) {
-                *start = bos;
-            }
+            let chunk = as_text(chunk, bos);
             for model in [&mut original, &mut candidate] {
                 model.begin();
                 model.skip(&chunk[..first], &abort).map_err(refused)?;
@@ -185,7 +181,16 @@ fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-fn window(asked: Option<u32>, trained: u32) -> Result<u32> {
+/// Tokens out of the middle of a text, that begin like a text of their own.
+pub(super) fn as_text(tokens: &[Token], bos: Option<Token>) -> Vec<Token> {
+    let mut tokens = tokens.to_vec();
+    if let (Some(bos), Some(start)) = (bos, tokens.first_mut()) {
+        *start = bos;
+    }
+    tokens
+}
+
+pub(super) fn window(asked: Option<u32>, trained: u32) -> Result<u32> {
     // A model that does not say what it was trained with is taken at its word nowhere else, either.
     let most = if trained == 0 { u32::MAX } else { trained };
     let window = asked.unwrap_or(WINDOW.min(most));
@@ -238,12 +243,6 @@ fn prompts(
     }
     let bos = original.model.bos().filter(|_| original.model.adds_bos());
     let length = PROMPT_TOKENS.min(window as usize / 2);
-    let begin = |chunk: usize| {
-        let mut prompt = tokens[chunk * window as usize..][..length].to_vec();
-        if let (Some(bos), Some(start)) = (bos, prompt.first_mut()) {
-            *start = bos;
-        }
-        prompt
-    };
+    let begin = |chunk: usize| as_text(&tokens[chunk * window as usize..][..length], bos);
     Ok((0..chunks).step_by(chunks.div_ceil(PROMPTS)).map(begin).collect())
 }

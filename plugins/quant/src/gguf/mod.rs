@@ -19,7 +19,8 @@ use crate::describe::{self, Describe};
 use crate::error;
 use crate::evaluate::{self, Evaluate};
 use crate::imatrix::Identity;
-use crate::quantize::{self, FileType, Folder, GgufFile, Importance, Quantization};
+use crate::quantize::{self, FileType, Folder, GgufFile, Importance, Original, Quantization, Strategy};
+use crate::solve::{Solve, Solved};
 use crate::source::Source;
 use options::Options;
 
@@ -50,10 +51,16 @@ impl Quantizer for GgufQuantizer {
 
     fn plan(&self, request: &QuantizeRequest) -> Result<QuantizePlan> {
         with_work(request, |work| {
+            let solve = work.solve(&self.host);
+            let (bytes, mut notes) = match &solve {
+                Some(solve) => (solve.most_bytes()?, vec![SOLVED_WHEN_RUN.to_owned()]),
+                None => (work.bytes()?, Vec::new()),
+            };
+            notes.extend_from_slice(work.notes());
             Ok(QuantizePlan {
-                files: vec![OutputFile { path: work.file.clone(), bytes: work.bytes()? }],
+                files: vec![OutputFile { path: work.file.clone(), bytes }],
                 peak_memory: work.peak_memory(),
-                notes: work.notes().to_vec(),
+                notes,
             })
         })
     }
@@ -73,8 +80,22 @@ impl Quantizer for GgufQuantizer {
                 ControlFlow::Continue(()) => Ok(()),
                 ControlFlow::Break(()) => Err(PluginError::cancelled()),
             };
-            let bytes = work.write(&request.output.join(&work.file), cancel, &mut report)?;
-            let mut metadata = work.metadata();
+            let path = request.output.join(&work.file);
+            let solved = match work.solve(&self.host) {
+                Some(solve) => {
+                    let mut told = |fraction: f32, what: &str| {
+                        cancel.check()?;
+                        report(what, (f64::from(fraction) * STEPS) as u64, STEPS as u64)
+                    };
+                    Some(solve.run(&path, &mut told, cancel)?)
+                }
+                None => None,
+            };
+            let bytes = match &solved {
+                Some(solved) => solved.bytes,
+                None => work.write(&path, cancel, &mut report)?,
+            };
+            let mut metadata = work.metadata(solved.as_ref());
             metadata["seconds"] = json!(started.elapsed().as_secs_f64());
             Ok(QuantizeReport { files: vec![OutputFile { path: work.file.clone(), bytes }], metadata })
         })
@@ -90,9 +111,17 @@ impl Quantizer for GgufQuantizer {
     }
 }
 
+/// Steps in which progress is told that is a share and no number of bytes.
+const STEPS: f64 = 1e6;
+/// What a plan says that cannot say more.
+const SOLVED_WHEN_RUN: &str = "solve: types are measured and chosen when it runs; the size is the most that it can be. The run needs room for four bytes a weight and for logits beside the output";
+
 /// What a request comes to.
 struct Work<'a> {
     making: Making<'a>,
+    /// What is quantized.
+    original: Option<&'a dyn Original>,
+    quantizing: &'a quantize::Options<'a>,
     /// The name of the file.
     file: PathBuf,
     file_type: FileType,
@@ -117,9 +146,10 @@ fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result
     error::must_exist(&request.source)?;
     let importance = options.imatrix.as_deref().map(Importance::open).transpose()?;
     let calibration = importance.as_ref().and_then(|importance| importance.calibration.clone());
-    let quantizing = quantize::Options {
+    let quantizing = &quantize::Options {
         strategy: options.strategy,
         wishes: options.wishes.clone(),
+        types: None,
         importance: importance.as_ref(),
         importance_name: options.imatrix.as_deref().map(file_name).unwrap_or_default(),
         requantize: options.allow_requantize,
@@ -127,15 +157,15 @@ fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result
     };
     // What cannot be described in the manifest's words can be quantized all the same.
     let facts = describe::of(&request.source).unwrap_or(Value::Null);
-    let work = |making, name: &str| {
+    let with = |making, original, name: &str| {
         let file = PathBuf::from(format!("{}-{}.gguf", plain(name), file_type.name()));
-        Work { making, file, file_type, options, facts, calibration }
+        Work { making, original, quantizing, file, file_type, options, facts, calibration }
     };
     if request.source.is_file() {
         let file = GgufFile::open(&request.source)?;
-        let quantization = Quantization::plan(&file, file_type, &quantizing)?;
+        let quantization = Quantization::plan(&file, file_type, quantizing)?;
         let stem = request.source.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        return then(work(Making::Quantized(&quantization), &stem));
+        return then(with(Making::Quantized(&quantization), Some(&file), &stem));
     }
     let source = Source::open(&request.source)?;
     let pre = options.pre.as_deref();
@@ -143,11 +173,11 @@ fn with_work<T>(request: &QuantizeRequest, then: impl FnOnce(Work<'_>) -> Result
     let conversion = Conversion::plan(&source, plain_type.unwrap_or(OutType::F32), pre)?;
     let conversion = conversion.allow_non_finite(options.allow_nan);
     if plain_type.is_some() {
-        return then(work(Making::Converted(&conversion), &source.name()));
+        return then(with(Making::Converted(&conversion), None, &source.name()));
     }
     let folder = Folder::new(&conversion);
-    let quantization = Quantization::plan(&folder, file_type, &quantizing)?;
-    then(work(Making::Quantized(&quantization), &source.name()))
+    let quantization = Quantization::plan(&folder, file_type, quantizing)?;
+    then(with(Making::Quantized(&quantization), Some(&folder), &source.name()))
 }
 
 /// The types that the converter itself writes.
@@ -162,6 +192,13 @@ fn plain_type(file_type: FileType) -> Option<OutType> {
 }
 
 impl Work<'_> {
+    /// What solves for types, where that is the strategy.
+    fn solve<'s>(&'s self, host: &'s HostContext) -> Option<Solve<'s>> {
+        let original = self.original.filter(|_| self.options.strategy == Strategy::Solve)?;
+        let (file_type, options) = (self.file_type, self.quantizing);
+        Some(Solve { host, original, file_type, options, settings: &self.options.solve })
+    }
+
     fn bytes(&self) -> Result<u64> {
         match self.making {
             Making::Converted(conversion) => conversion.bytes(),
@@ -193,21 +230,28 @@ impl Work<'_> {
     }
 
     /// What goes into the manifest.
-    fn metadata(&self) -> Value {
-        let (tensors, bits) = match self.making {
-            Making::Converted(conversion) => conversion.types(),
-            Making::Quantized(quantization) => quantization.types(),
+    fn metadata(&self, solved: Option<&Solved>) -> Value {
+        let (tensors, bits) = match (solved, &self.making) {
+            (Some(solved), _) => solved.types.clone(),
+            (None, Making::Converted(conversion)) => conversion.types(),
+            (None, Making::Quantized(quantization)) => quantization.types(),
         };
-        json!({
+        let mut notes = solved.map(|solved| solved.notes.clone()).unwrap_or_default();
+        notes.extend_from_slice(self.notes());
+        let mut metadata = json!({
             "precision": self.file_type.name(),
             "strategy": self.options.strategy.name(),
             "tensors": tensors,
             "bits_per_weight": (bits * 1e4).round() / 1e4,
-            "notes": self.notes(),
+            "notes": notes,
             "calibration": self.calibration,
             "model": self.facts,
             "format_version": pajamas_llama_cpp::gguf::VERSION,
-        })
+        });
+        if let Some(solved) = solved {
+            metadata["solve"] = solved.report.clone();
+        }
+        metadata
     }
 }
 

@@ -8,8 +8,10 @@ mod category;
 mod choose;
 mod gguf_file;
 mod importance;
+mod ladder;
 mod original;
 mod precision;
+mod rounded;
 mod strategy;
 mod stream;
 
@@ -23,8 +25,10 @@ pub use choose::Wishes;
 pub use gguf_file::GgufFile;
 pub(crate) use gguf_file::whole_header;
 pub use importance::Importance;
+pub(crate) use ladder::{Ladder, ladders};
 pub use original::{Folder, Original, Tensor};
 pub use precision::FileType;
+pub(crate) use rounded::rounded;
 pub use strategy::Strategy;
 
 use crate::convert::{Progress, QUANTIZATION_VERSION, output};
@@ -43,6 +47,8 @@ pub struct Options<'a> {
     pub strategy: Strategy,
     /// What of it is to be otherwise.
     pub wishes: Wishes,
+    /// The type of every tensor, where a search has chosen them already.
+    pub types: Option<Vec<TensorType>>,
     /// How important columns are.
     pub importance: Option<&'a Importance>,
     /// What the importance is called in the file's metadata.
@@ -91,6 +97,11 @@ impl<'a> Quantization<'a> {
             notes,
             allow_non_finite: options.allow_non_finite,
         })
+    }
+
+    /// The type of every tensor, in the original's order.
+    pub fn chosen(&self) -> &[TensorType] {
+        &self.types
     }
 
     /// What a person should know.
@@ -189,11 +200,13 @@ fn choose(
         Ok((types, fallbacks(&chooser)))
     };
     let (mut types, mut notes) = by(&options.wishes)?;
-    if options.strategy == Strategy::Architecture {
-        if options.wishes.pure {
-            let what = "`pure` gives every matrix the same type, a strategy different ones";
-            return Err(PluginError::new(codes::INVALID_OPTION, what).help("leave one of them out"));
-        }
+    if options.strategy != Strategy::Preset && options.wishes.pure {
+        let what = "`pure` gives every matrix the same type, a strategy different ones";
+        return Err(PluginError::new(codes::INVALID_OPTION, what).help("leave one of them out"));
+    }
+    if let Some(chosen) = options.types.as_ref().filter(|chosen| chosen.len() == types.len()) {
+        types.clone_from(chosen);
+    } else if options.strategy == Strategy::Architecture {
         let (mut base, _) = by(&Wishes { pure: true, ..options.wishes.clone() })?;
         for ((base, preset), tensor) in base.iter_mut().zip(&types).zip(tensors) {
             if is_embeddings(&tensor.name) || tensor.name == "output.weight" {

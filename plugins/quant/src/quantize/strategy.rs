@@ -29,18 +29,21 @@ pub enum Strategy {
     Preset,
     /// The same bytes where the model's build says that they matter.
     Architecture,
+    /// Bytes where they were measured to matter. Planned, it is the preset, until the types were found.
+    Solve,
 }
 
 impl Strategy {
     /// Every strategy, with its name.
-    pub const ALL: [(&'static str, Self); 2] =
-        [("preset", Self::Preset), ("architecture", Self::Architecture)];
+    pub const ALL: [(&'static str, Self); 3] =
+        [("preset", Self::Preset), ("architecture", Self::Architecture), ("solve", Self::Solve)];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Preset => "preset",
             Self::Architecture => "architecture",
+            Self::Solve => "solve",
         }
     }
 
@@ -51,7 +54,8 @@ impl Strategy {
     pub fn named(name: &str) -> Result<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, strategy)| *strategy).ok_or_else(|| {
             let what = format!("there is no strategy `{}`", name.escape_debug());
-            PluginError::new(codes::INVALID_OPTION, what).help("strategies are preset and architecture")
+            PluginError::new(codes::INVALID_OPTION, what)
+                .help("strategies are preset, architecture and solve")
         })
     }
 }
