@@ -63,7 +63,7 @@ fn schemathesis(python: &Path, server: &Server, document: &Value, more: &[&str])
             "--phases",
             "examples,coverage,fuzzing",
             "--max-examples",
-            "20",
+            "10",
             "--seed",
             "1",
             "--checks",
