@@ -118,8 +118,10 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Receiver {
     socket: UnixStream,
+    /// Room for what comes, made once: what came and is not decoded yet lies from `begin` to `end`.
     buffer: Vec<u8>,
     begin: usize,
+    end: usize,
     files: VecDeque<OwnedFd>,
 }
 
@@ -137,7 +139,7 @@ pub enum Silence {
 impl Receiver {
     /// Receives from this socket.
     pub const fn new(socket: UnixStream) -> Self {
-        Self { socket, buffer: Vec::new(), begin: 0, files: VecDeque::new() }
+        Self { socket, buffer: Vec::new(), begin: 0, end: 0, files: VecDeque::new() }
     }
 
     /// The next message.
@@ -154,7 +156,7 @@ impl Receiver {
     }
 
     fn decode(&mut self) -> Result<Option<Incoming>, PluginError> {
-        let bytes = &self.buffer[self.begin..];
+        let bytes = &self.buffer[self.begin..self.end];
         let Some(header) = Header::decode(bytes)? else { return Ok(None) };
         if bytes.len() < header.total() {
             return Ok(None);
@@ -173,33 +175,36 @@ impl Receiver {
             }
         }
         self.begin += header.total();
-        if self.begin == self.buffer.len() {
-            self.buffer.clear();
-            self.begin = 0;
+        if self.begin == self.end {
+            (self.begin, self.end) = (0, 0);
+            self.buffer.truncate(4 * CHUNK);
             self.buffer.shrink_to(4 * CHUNK);
         }
         Ok(Some(Incoming { call: header.call, message, blob, file }))
     }
 
     fn fill(&mut self) -> Result<(), Silence> {
-        self.buffer.drain(..self.begin);
-        self.begin = 0;
-        let had = self.buffer.len();
-        self.buffer.resize(had + CHUNK, 0);
-        let got = self.receive(had);
-        self.buffer.truncate(had + *got.as_ref().unwrap_or(&0));
-        match got {
+        self.buffer.copy_within(self.begin..self.end, 0);
+        (self.begin, self.end) = (0, self.end - self.begin);
+        if self.buffer.len() < self.end + CHUNK {
+            self.buffer.resize(self.end + CHUNK, 0);
+        }
+        match self.receive() {
             Ok(0) => Err(Silence::Gone),
-            Ok(_) => Ok(()),
+            Ok(got) => {
+                self.end += got;
+                Ok(())
+            }
             Err(nix::Error::EINTR) => Ok(()),
             Err(nix::Error::EAGAIN) => Err(Silence::Nothing),
             Err(_) => Err(Silence::Gone),
         }
     }
 
-    fn receive(&mut self, had: usize) -> nix::Result<usize> {
+    /// Receives behind what came before.
+    fn receive(&mut self) -> nix::Result<usize> {
         let mut control = nix::cmsg_space!([i32; MOST_DESCRIPTORS]);
-        let mut parts = [IoSliceMut::new(&mut self.buffer[had..])];
+        let mut parts = [IoSliceMut::new(&mut self.buffer[self.end..])];
         #[cfg(target_os = "linux")]
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         #[cfg(not(target_os = "linux"))]
