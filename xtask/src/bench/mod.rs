@@ -81,12 +81,15 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
          same number of threads; each number is the best of all its rounds.\n\n",
     );
     writeln!(page, "Machine: {}; {} thread(s).", machine(project)?, options.threads)?;
+    print!("{page}");
     for (part, measure) in PARTS {
         if options.only.is_empty() || options.only.contains(&part) {
+            let before = page.len();
             measure(project, options, &mut page)?;
+            // What was measured is not lost when a later part is given up.
+            print!("{}", &page[before..]);
         }
     }
-    println!("{page}");
     if options.write {
         files::write_if_changed(&project.root.join("docs/src/benchmarks.md"), page.as_bytes())?;
         progress::done("Wrote", "docs/src/benchmarks.md");
