@@ -52,7 +52,7 @@ pub fn decide(rules: &Rules, ask: &Ask, snapshot: &Snapshot) -> Decision {
     let mut decision = Decision {
         chosen: None,
         by: By::Rule,
-        rule: rule.and(steps.iter().last()).map(|step| step.rule.to_string()),
+        rule: steps.applied().map(ToString::to_string),
         name: None,
         degraded: None,
         breaks: Vec::new(),

@@ -77,6 +77,12 @@ impl Steps {
         self.looked.is_empty()
     }
 
+    /// The rule that applied: the last one that was looked at, if any did.
+    pub(super) fn applied(&self) -> Option<&Name> {
+        let (failed, _) = self.looked.last()?;
+        self.rules.get(self.looked.len() - 1).filter(|_| failed.is_none())
+    }
+
     /// Rule by rule.
     pub fn iter(&self) -> impl Iterator<Item = Step<'_>> {
         let all = self.rules.iter().zip(&self.looked);
@@ -128,6 +134,7 @@ mod tests {
         assert_eq!((&written[1]["failed"], &written[1]["similar"]["score"]), (&().into(), &700.into()));
         let read: Steps = serde_json::from_value(written).unwrap();
         assert_eq!((read.len(), &read), (2, &steps));
+        assert_eq!(steps.applied().map(|rule| &**rule), Some("second"));
         steps.push(None, None);
         assert_ne!(read, steps);
         assert_eq!(Condition::MaxTokens.to_string(), "max_tokens");

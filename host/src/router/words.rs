@@ -1,5 +1,7 @@
 //! The keywords of all rules, looked for in one pass over the text.
 
+use std::collections::BTreeMap;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
 
 /// The keywords of several conditions.
@@ -7,8 +9,8 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
 pub struct Words {
     /// `None` when there are no keywords.
     finder: Option<AhoCorasick>,
-    /// Of each keyword the condition that it belongs to.
-    owners: Vec<usize>,
+    /// Of each keyword the conditions that it belongs to.
+    owners: Vec<Vec<usize>>,
     conditions: usize,
 }
 
@@ -18,19 +20,18 @@ impl Words {
     /// # Errors
     /// When there are too many for a machine of 32 bits.
     pub fn new<'w>(conditions: impl IntoIterator<Item = Vec<&'w str>>) -> Result<Self, BuildError> {
-        let mut words = Self::default();
-        let mut all: Vec<String> = Vec::new();
+        let (mut all, mut count) = (BTreeMap::<String, Vec<usize>>::new(), 0);
         for (owner, keywords) in conditions.into_iter().enumerate() {
-            words.conditions = owner + 1;
-            words.owners.extend(keywords.iter().map(|_| owner));
-            all.extend(keywords.into_iter().map(|word| word.trim().to_lowercase()));
+            count = owner + 1;
+            for word in keywords {
+                all.entry(word.trim().to_lowercase()).or_default().push(owner);
+            }
         }
-        if !all.is_empty() {
-            // Of the two automata the one whose time does not depend on what was looked for before.
-            let finder = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(&all)?;
-            words.finder = Some(finder);
-        }
-        Ok(words)
+        let (all, owners): (Vec<String>, Vec<Vec<usize>>) = all.into_iter().unzip();
+        // Of the two automata the one whose time does not depend on what was looked for before.
+        let find = || AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(&all);
+        let finder = (!all.is_empty()).then(find).transpose()?;
+        Ok(Self { finder, owners, conditions: count })
     }
 
     /// Of each condition whether one of its keywords is in the text: whatever the case, and as a word of its own where
@@ -39,15 +40,10 @@ impl Words {
         let mut found = vec![false; self.conditions];
         let Some(finder) = &self.finder else { return found };
         let text = text.to_lowercase();
-        // Several conditions may have the same keyword.
-        let mut last = (0..0, false);
         for hit in finder.find_overlapping_iter(&text) {
-            let owner = self.owners[hit.pattern().as_usize()];
-            if !found[owner] {
-                if last.0 != hit.range() {
-                    last = (hit.range(), stands_alone(&text, hit.start(), hit.end()));
-                }
-                found[owner] = last.1;
+            let owners = &self.owners[hit.pattern().as_usize()];
+            if owners.iter().any(|owner| !found[*owner]) && stands_alone(&text, hit.start(), hit.end()) {
+                owners.iter().for_each(|owner| found[*owner] = true);
             }
         }
         found
@@ -93,6 +89,8 @@ mod tests {
     fn keywords_of_several_conditions_may_overlap() {
         let words = Words::new([vec!["new york"], vec![], vec!["york", "paris"]]).unwrap();
         assert_eq!(words.found_in("In New York"), [true, false, true]);
+        let shared = Words::new([vec!["york"], vec!["York", "rome"], vec!["paris"]]).unwrap();
+        assert_eq!(shared.found_in("In New York"), [true, true, false]);
         assert_eq!(words.found_in(""), [false; 3]);
         assert_eq!(Words::new([]).unwrap().found_in("x"), [] as [bool; 0]);
     }

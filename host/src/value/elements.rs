@@ -3,22 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use pajamas_plugin_api::SharedTensor;
-
-/// Numbers without padding, of which every bit pattern is valid.
-pub trait Plain: Copy + sealed::Sealed {}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-macro_rules! plain {
-    ($($number:ty),*) => {$(
-        impl sealed::Sealed for $number {}
-        impl Plain for $number {}
-    )*};
-}
-plain!(f32, f64, i8, i16, i32, i64, u8, u16, u32, u64);
+use pajamas_plugin_api::{Element, SharedTensor};
 
 /// Numbers in a row: read as a slice, and copied only where lent ones are to be changed.
 #[derive(Clone)]
@@ -28,7 +13,7 @@ pub struct Elements<T> {
     lent: Option<SharedTensor>,
 }
 
-impl<T: Plain> Elements<T> {
+impl<T: Element> Elements<T> {
     /// Numbers that someone else keeps; copied when their memory is not aligned for them.
     pub fn lent(tensor: SharedTensor) -> Self {
         match cast::<T>(tensor.bytes()) {
@@ -46,7 +31,7 @@ impl<T: Plain> Elements<T> {
     }
 }
 
-impl<T: Plain> Deref for Elements<T> {
+impl<T: Element> Deref for Elements<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -70,32 +55,32 @@ impl<T> FromIterator<T> for Elements<T> {
     }
 }
 
-impl<T: Plain + PartialEq> PartialEq for Elements<T> {
+impl<T: Element + PartialEq> PartialEq for Elements<T> {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
     }
 }
 
-impl<T: Plain + fmt::Debug> fmt::Debug for Elements<T> {
+impl<T: Element + fmt::Debug> fmt::Debug for Elements<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
 /// Bytes as numbers, when they are aligned and whole.
-fn cast<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
-    // SAFETY: `Plain` is implemented, here alone, for numbers of which every bit pattern is valid; of what `align_to`
-    // gives only the whole is taken.
+fn cast<T: Element>(bytes: &[u8]) -> Option<&[T]> {
+    // SAFETY: `Element` is implemented only for plain numbers, of which every bit pattern is valid; of what `align_to` gives
+    // only the whole is taken.
     let (before, numbers, after) = unsafe { bytes.align_to::<T>() };
     (before.is_empty() && after.is_empty()).then_some(numbers)
 }
 
 /// Numbers from bytes that may lie anywhere; what is left over at the end is no number.
-fn copied<T: Plain>(bytes: &[u8]) -> Vec<T> {
+fn copied<T: Element>(bytes: &[u8]) -> Vec<T> {
     let count = bytes.len() / size_of::<T>();
     let mut numbers = Vec::<T>::with_capacity(count);
-    // SAFETY: the vector has room for `count` numbers, of which `bytes` hold all bytes; `Plain` numbers are valid
-    // whatever these are.
+    // SAFETY: the vector has room for `count` numbers, of which `bytes` hold all bytes; an `Element` is valid whatever
+    // these are.
     unsafe {
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), numbers.as_mut_ptr().cast(), count * size_of::<T>());
         numbers.set_len(count);

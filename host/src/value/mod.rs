@@ -5,7 +5,7 @@ mod tensor;
 
 use serde::{Deserialize, Serialize};
 
-pub use elements::{Elements, Plain};
+pub use elements::Elements;
 pub use tensor::{Tensor, TensorData};
 
 /// What flows between stages and models.

@@ -122,7 +122,7 @@ enum Content {
 
 fn bad_model(backend: &dyn Backend, info: &BackendInfo, content: &Content, expected: &str) -> Finding {
     let Some(format) = info.formats.first() else { return skipped("it has no formats") };
-    let folder = Scratch::new().map_err(|e| format!("cannot make a temporary folder: {e}"))?;
+    let folder = Scratch::new()?;
     let path = folder.0.join(format!("model.{format}"));
     if let Content::Bytes(bytes) = content {
         std::fs::write(&path, bytes).map_err(|e| format!("{}: {e}", path.display()))?;

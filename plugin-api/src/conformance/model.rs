@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::backend::load;
 use super::runner::{Finding, Runner, fault, is_fault, passed, refused, refused_somehow, skipped, within};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, copy_halved};
 use super::sink::orderly;
 use super::{extension, infer, sleep, text};
 use crate::host::LoadedBackend;
@@ -142,10 +142,9 @@ fn truncated(backend: &dyn Backend, whole: &LoadRequest) -> Finding {
     if size > 2 * MOST {
         return skipped(format!("the model is too large to copy half of it ({size} bytes)"));
     }
-    let folder = Scratch::new().map_err(problem)?;
+    let folder = Scratch::new()?;
     let path = folder.0.join(format!("half.{}", whole.format));
-    let bytes = std::fs::read(&whole.path).map_err(problem)?;
-    std::fs::write(&path, &bytes[..bytes.len() / 2]).map_err(problem)?;
+    copy_halved(&whole.path, &path).map_err(problem)?;
     match load(backend, &LoadRequest { path, ..whole.clone() }, &Cancel::new()) {
         Ok(_) => passed("half of it is a model too"),
         Err(error) if is_fault(&error) => Err(error.to_string()),

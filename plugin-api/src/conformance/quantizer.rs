@@ -85,13 +85,13 @@ fn bad_source(
     make: impl Fn(&Path) -> std::io::Result<()>,
     expected: &[&str],
 ) -> Finding {
-    let (folder, output) = (scratch()?, scratch()?);
+    let (folder, output) = (Scratch::new()?, Scratch::new()?);
     let source = folder.0.join(name);
     make(&source).map_err(|e| format!("{}: {e}", source.display()))?;
     let precision = info.precisions.first().cloned().unwrap_or_default();
     let request = QuantizeRequest { source, output: output.0.join("out"), precision, options: Value::Null };
     refuses(quantizer, &request, expected)?;
-    untouched(&output)?;
+    output.untouched()?;
     passed("")
 }
 
@@ -112,17 +112,4 @@ pub(super) fn run(
     cancel: &Cancel,
 ) -> Result<QuantizeReport> {
     quantizer.run(request, &mut |_: f32, _: &str| std::ops::ControlFlow::Continue(()), cancel)
-}
-
-pub(super) fn scratch() -> std::result::Result<Scratch, String> {
-    Scratch::new().map_err(|e| format!("cannot make a temporary folder: {e}"))
-}
-
-/// Requires that no file lies in a folder that a quantizer was to write into, or beside it.
-pub(super) fn untouched(folder: &Scratch) -> std::result::Result<(), String> {
-    let files = folder.files().map_err(|e| format!("{}: {e}", folder.0.display()))?;
-    match files.first() {
-        None => Ok(()),
-        Some((path, bytes)) => Err(format!("it left `{}`, {bytes} bytes", path.display())),
-    }
 }

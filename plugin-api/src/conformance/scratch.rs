@@ -8,23 +8,32 @@ use std::path::{Path, PathBuf};
 pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> Result<Self, String> {
         use std::sync::atomic::{AtomicU32, Ordering};
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pajamas-check-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path)?;
+        fs::create_dir_all(&path).map_err(|e| format!("cannot make a temporary folder: {e}"))?;
         Ok(Self(path))
     }
 
     /// Every file in it and below, with its bytes, by its path from here; folders alone are nothing.
-    pub(super) fn files(&self) -> io::Result<Vec<(PathBuf, u64)>> {
+    pub(super) fn files(&self) -> Result<Vec<(PathBuf, u64)>, String> {
         let mut found = Vec::new();
         walk(&self.0, &mut |path, bytes| {
             found.push((path.strip_prefix(&self.0).unwrap_or(path).to_path_buf(), bytes));
-        })?;
+        })
+        .map_err(|e| format!("{}: {e}", self.0.display()))?;
         found.sort();
         Ok(found)
+    }
+
+    /// Requires that no file lies in it: it was to be written into, and nothing was to be left.
+    pub(super) fn untouched(&self) -> Result<(), String> {
+        match self.files()?.first() {
+            None => Ok(()),
+            Some((path, bytes)) => Err(format!("it left `{}`, {bytes} bytes", path.display())),
+        }
     }
 }
 
@@ -39,19 +48,18 @@ impl Drop for Scratch {
 pub(super) fn copy_halved(from: &Path, to: &Path) -> io::Result<()> {
     let mut files = Vec::new();
     walk(from, &mut |path, bytes| files.push((bytes, path.to_path_buf())))?;
+    let place = |file: &Path| match file.strip_prefix(from) {
+        Ok(below) if below != Path::new("") => to.join(below),
+        _ => to.to_path_buf(),
+    };
     for (_, file) in &files {
-        let place = match file.strip_prefix(from) {
-            Ok(below) if below != Path::new("") => to.join(below),
-            _ => to.to_path_buf(),
-        };
+        let place = place(file);
         fs::create_dir_all(place.parent().unwrap_or(to))?;
         fs::copy(file, place)?;
     }
     let Some((bytes, largest)) = files.iter().max() else { return Ok(()) };
-    let below = largest.strip_prefix(from).unwrap_or(Path::new(""));
-    let cut = if below == Path::new("") { to.to_path_buf() } else { to.join(below) };
     // The copy may be read-only, as its original is.
-    fs::write(&cut, &fs::read(largest)?[..(bytes / 2) as usize])
+    fs::write(place(largest), &fs::read(largest)?[..(bytes / 2) as usize])
 }
 
 /// The bytes of a file, or of all files in a folder.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::model::growth;
-use super::quantizer::{refuses, run, scratch, untouched};
+use super::quantizer::{refuses, run};
 use super::runner::{Finding, Runner, fault, is_fault, passed, refused, refused_somehow, skipped, within};
 use super::scratch::{Scratch, copy_halved, size};
 use super::sink::orderly;
@@ -62,11 +62,11 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedQuantizer, path: &Path) 
     for (name, change) in changes {
         let job = job.clone();
         runner.run(name, move || {
-            let output = scratch()?;
+            let output = Scratch::new()?;
             let mut request = job.request(&output);
             change(&mut request);
             let finding = refuses(&*job.quantizer, &request, &[codes::INVALID_OPTION])?;
-            untouched(&output)?;
+            output.untouched()?;
             Ok(finding)
         });
     }
@@ -78,13 +78,13 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedQuantizer, path: &Path) 
     runner.run("leaves a file alone where its folder should be", move || occupied(&a));
     let (a, patience) = (job.clone(), runner.options.patience);
     runner.run("does not quantize once cancelled", move || {
-        let output = scratch()?;
+        let output = Scratch::new()?;
         let request = a.request(&output);
         let cancel = Cancel::new();
         cancel.cancel();
         let result = within(patience, move || run(&*a.quantizer, &request, &cancel));
         let finding = refused(result.ok_or("it still runs")?, &[codes::CANCELLED])?;
-        untouched(&output)?;
+        output.untouched()?;
         Ok(finding)
     });
     let (a, patience) = (job.clone(), runner.options.patience);
@@ -95,13 +95,13 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedQuantizer, path: &Path) 
     runner.run("survives a source cut in half", move || truncated(&a));
     let (a, threads) = (job.clone(), runner.options.threads);
     runner.run("plans on several threads at once", move || {
-        let output = scratch()?;
+        let output = Scratch::new()?;
         together(threads, || a.quantizer.plan(&a.request(&output)).map(drop))
     });
     let cycles = runner.options.cycles;
     runner.run("gives its memory back", move || {
         growth(if stops_early { "stopped runs" } else { "plans" }, cycles, || {
-            let output = scratch()?;
+            let output = Scratch::new()?;
             let request = job.request(&output);
             job.quantizer.plan(&request).map_err(fault("plan"))?;
             if stops_early {
@@ -120,7 +120,7 @@ fn plan(
     info: &QuantizerInfo,
     source: PathBuf,
 ) -> std::result::Result<(Job, QuantizePlan, Finding), String> {
-    let output = scratch()?;
+    let output = Scratch::new()?;
     let mut job = Job { quantizer, source, precision: String::new() };
     let mut last = String::from("it has no precisions");
     for precision in &info.precisions {
@@ -135,7 +135,7 @@ fn plan(
             }
         };
         sound(&plan.files)?;
-        untouched(&output)?;
+        output.untouched()?;
         if job.quantizer.plan(&job.request(&output)).map_err(fault("the second plan"))? != plan {
             return Err("the second plan is another one".into());
         }
@@ -163,7 +163,7 @@ fn sound(files: &[OutputFile]) -> std::result::Result<(), String> {
 }
 
 fn writes(job: &Job, plan: &QuantizePlan) -> Finding {
-    let output = scratch()?;
+    let output = Scratch::new()?;
     let mut reports: Vec<f32> = Vec::new();
     let mut listen = |fraction: f32, _: &str| {
         reports.push(fraction);
@@ -178,7 +178,7 @@ fn writes(job: &Job, plan: &QuantizePlan) -> Finding {
         files
     };
     let planned = sorted(&plan.files);
-    let written = output.files().map_err(|e| format!("{}: {e}", output.0.display()))?;
+    let written = output.files()?;
     same("planned", &planned, "written", &written)?;
     same("planned", &planned, "reported", &sorted(&report.files))?;
     let bytes: u64 = written.iter().map(|(_, bytes)| bytes).sum();
@@ -207,7 +207,7 @@ fn same(
 
 fn occupied(job: &Job) -> Finding {
     const WORDS: &str = "not yours";
-    let output = scratch()?;
+    let output = Scratch::new()?;
     let request = job.request(&output);
     std::fs::write(&request.output, WORDS).map_err(|e| format!("{}: {e}", request.output.display()))?;
     let finding = refused_somehow(run(&*job.quantizer, &request, &Cancel::new()))?;
@@ -235,7 +235,7 @@ enum Told {
 }
 
 fn stops(job: &Job, patience: Duration, how: Stop) -> Finding {
-    let output = scratch()?;
+    let output = Scratch::new()?;
     let (request, quantizer) = (job.request(&output), Arc::clone(&job.quantizer));
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
@@ -267,7 +267,7 @@ fn stops(job: &Job, patience: Duration, how: Stop) -> Finding {
         Ok(Told::Ended(result)) => refused(result, &[codes::CANCELLED])?,
         _ => return Err(format!("it still runs {} s after it was asked to stop", patience.as_secs_f32())),
     };
-    untouched(&output)?;
+    output.untouched()?;
     Ok(finding)
 }
 
@@ -279,7 +279,7 @@ fn truncated(job: &Job) -> Finding {
     if bytes > MOST {
         return skipped(format!("the source is too large to copy half of it ({bytes} bytes)"));
     }
-    let (folder, output) = (scratch()?, scratch()?);
+    let (folder, output) = (Scratch::new()?, Scratch::new()?);
     let source = folder.0.join(job.source.file_name().unwrap_or_default());
     copy_halved(&job.source, &source).map_err(problem)?;
     let request = QuantizeRequest { source, ..job.request(&output) };
@@ -290,7 +290,7 @@ fn truncated(job: &Job) -> Finding {
             Ok(()) => {}
             Err(error) if is_fault(&error) => return Err(error.to_string()),
             Err(error) => {
-                untouched(&output)?;
+                output.untouched()?;
                 return passed(error.to_string());
             }
         }

@@ -9,7 +9,7 @@ use pajamas_plugin_api::{Cancel, PluginError, Result, codes};
 
 use super::compare::{Comparer, Comparison};
 use super::model::{Loaded, refused};
-use super::run::{as_text, window};
+use super::run::{as_text, scored, window};
 use crate::error::{self, codes as own};
 
 /// Bytes of logits that are written and read at a time.
@@ -71,14 +71,12 @@ impl Reference {
         let mut file = BufWriter::with_capacity(BUFFER, File::create(&logits).map_err(unwritable)?);
         let abort = || cancel.is_cancelled();
         for tokens in &windows {
-            each_step(tokens, step, |begin, next| {
-                if begin {
-                    run.begin();
-                    run.skip(&tokens[..length / 2], &abort).map_err(refused)?;
-                }
-                let rows = run.advance(&tokens[next.clone()], &abort).map_err(refused)?;
-                rows.iter().try_for_each(|logit| file.write_all(&logit.to_le_bytes())).map_err(unwritable)
-            })?;
+            run.begin();
+            run.skip(&tokens[..length / 2], &abort).map_err(refused)?;
+            for next in scored(length, step) {
+                let rows = run.advance(&tokens[next], &abort).map_err(refused)?;
+                rows.iter().try_for_each(|logit| file.write_all(&logit.to_le_bytes())).map_err(unwritable)?;
+            }
         }
         file.flush().map_err(unwritable)?;
         drop(file);
@@ -105,11 +103,9 @@ impl Reference {
         let mut comparer = Comparer::default();
         let (mut bytes, mut kept) = (Vec::new(), Vec::new());
         for tokens in &self.windows {
-            each_step(tokens, self.step, |begin, next| {
-                if begin {
-                    run.begin();
-                    run.skip(&tokens[..length / 2], &abort).map_err(refused)?;
-                }
+            run.begin();
+            run.skip(&tokens[..length / 2], &abort).map_err(refused)?;
+            for next in scored(length, self.step) {
                 bytes.resize(next.len() * self.vocabulary * size_of::<f32>(), 0);
                 file.read_exact(&mut bytes).map_err(lost)?;
                 kept.clear();
@@ -119,21 +115,8 @@ impl Reference {
                     return Err(PluginError::new(codes::INTERNAL, "a model of another vocabulary"));
                 }
                 comparer.add(&kept, rows, &tokens[next.start + 1..=next.end], self.threads as usize);
-                Ok(())
-            })?;
+            }
         }
         Ok(comparer.finish())
     }
-}
-
-/// The tokens of a window whose logits are looked at, at most `step` at a time: the second half without the last one,
-/// after which nothing is known. Whether they are the first is told, too.
-fn each_step(
-    window: &[Token],
-    step: usize,
-    mut each: impl FnMut(bool, std::ops::Range<usize>) -> Result<()>,
-) -> Result<()> {
-    let first = window.len() / 2;
-    let last = window.len().saturating_sub(1);
-    (first..last).step_by(step.max(1)).try_for_each(|from| each(from == first, from..(from + step).min(last)))
 }

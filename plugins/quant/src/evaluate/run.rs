@@ -1,6 +1,7 @@
 //! Both models through the same text, side by side.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::thread;
 
@@ -104,12 +105,10 @@ impl Bench<'_> {
                 model.begin();
                 model.skip(&chunk[..first], &abort).map_err(refused)?;
             }
-            // After the last token of a window nothing is known that could be scored.
-            for from in (first..length - 1).step_by(step) {
-                let to = (from + step).min(length - 1);
-                let a = original.advance(&chunk[from..to], &abort).map_err(refused)?;
-                let b = candidate.advance(&chunk[from..to], &abort).map_err(refused)?;
-                comparer.add(a, b, &chunk[from + 1..=to], self.threads as usize);
+            for next in scored(length, step) {
+                let a = original.advance(&chunk[next.clone()], &abort).map_err(refused)?;
+                let b = candidate.advance(&chunk[next.clone()], &abort).map_err(refused)?;
+                comparer.add(a, b, &chunk[next.start + 1..=next.end], self.threads as usize);
             }
             let done = (number + 1) as f64 / chunks as f64;
             let words = format!("window {} of {chunks}, perplexity {:.4}", number + 1, comparer.perplexity());
@@ -179,6 +178,13 @@ fn read_text(path: &Path) -> Result<String> {
         error::at(pajamas_plugin_api::codes::INVALID_INPUT, path, format!("is no UTF-8: {e}"))
             .help("name a file of text in UTF-8")
     })
+}
+
+/// The tokens of a window whose logits are looked at, at most `step` at a time: the second half, without the last one, after
+/// which nothing is known that could be scored.
+pub(super) fn scored(window: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    let last = window.saturating_sub(1);
+    (window / 2..last).step_by(step.max(1)).map(move |from| from..(from + step.max(1)).min(last))
 }
 
 /// Tokens out of the middle of a text, that begin like a text of their own.

@@ -2,7 +2,7 @@
 
 use pajamas_llama_cpp::gguf::TensorType;
 
-use super::category::is_embeddings;
+use super::category::Category;
 use super::original::{Original, Tensor};
 use super::precision::FileType;
 use super::{Options, requires_importance};
@@ -54,12 +54,14 @@ pub(crate) fn ladders(
     average: Option<f64>,
 ) -> Vec<Ladder> {
     let tensors = original.tensors();
-    let tied = tensors.iter().all(|tensor| tensor.name != "output.weight");
+    let tied = tensors.iter().all(|tensor| Category::of(&tensor.name) != Category::Output);
     let wishes = &options.wishes;
     let asked = |name: &str| {
-        let output = name == "output.weight" || (tied && is_embeddings(name));
+        let category = Category::of(name);
+        let embeddings = category == Category::Embeddings;
+        let output = category == Category::Output || (tied && embeddings);
         (output && wishes.output.is_some())
-            || (is_embeddings(name) && wishes.embeddings.is_some())
+            || (embeddings && wishes.embeddings.is_some())
             || wishes.overrides.iter().any(|(pattern, _)| pattern.is_match(name))
     };
     let known = |tensor: &Tensor| {

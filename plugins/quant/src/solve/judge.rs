@@ -1,6 +1,5 @@
 //! Which of two files is kept: what was solved, only if it measures better than the preset.
 
-use pajamas_plugin_api::Result;
 use serde::Serialize;
 
 use crate::evaluate::Estimate;
@@ -25,26 +24,18 @@ pub(crate) struct Verdict {
     pub preset_kld: Option<Estimate>,
 }
 
-/// Judges by the divergence of what was solved, and by that of the preset of the same size, which `preset` measures
-/// where there is one.
-///
-/// # Errors
-/// Those of the measurement.
-pub(crate) fn judge(
-    measured: Estimate,
-    preset: Option<&mut dyn FnMut() -> Result<Estimate>>,
-) -> Result<Verdict> {
-    let preset_kld = preset.map(|measure| measure()).transpose()?;
+/// Judges by the divergence of what was solved, and by that of the preset of the same size, if there is one.
+pub(crate) fn judge(measured_kld: Estimate, preset_kld: Option<Estimate>) -> Verdict {
     let (kept, why) = match preset_kld {
         None => (Kept::Solve, "no preset is as small".to_owned()),
         // Not a number is never better.
-        Some(preset) if measured.value < preset.value => {
-            let lower = 100.0 * (1.0 - measured.value / preset.value);
+        Some(preset) if measured_kld.value < preset.value => {
+            let lower = 100.0 * (1.0 - measured_kld.value / preset.value);
             (Kept::Solve, format!("its KL divergence is {lower:.1} % below the preset's"))
         }
         Some(_) => (Kept::Preset, "what was solved is not closer to the original than the preset".to_owned()),
     };
-    Ok(Verdict { kept, why, measured_kld: measured, preset_kld })
+    Verdict { kept, why, measured_kld, preset_kld }
 }
 
 #[cfg(test)]
@@ -53,10 +44,7 @@ mod tests {
 
     fn judged(measured: f64, preset: Option<f64>) -> Verdict {
         let of = |value| Estimate { value, error: 0.0 };
-        match preset {
-            Some(value) => judge(of(measured), Some(&mut || Ok(of(value)))).unwrap(),
-            None => judge(of(measured), None).unwrap(),
-        }
+        judge(of(measured), preset.map(of))
     }
 
     #[test]

@@ -201,30 +201,17 @@ impl Solve<'_> {
 
         told(0.95, "the preset")?;
         let rival = self.rival(limit)?;
-        let mut other = None;
-        let verdict = match rival {
-            None => judge(solved.kld, None)?,
-            Some(of) => {
-                let mut measure = || {
-                    let made = self.make(self.preset(of)?.chosen(), of, "preset", &bench)?;
-                    let kld = made.kld;
-                    other = Some(made);
-                    Ok(kld)
-                };
-                judge(solved.kld, Some(&mut measure))?
-            }
-        };
-        let (kept, lost) = match (verdict.kept, other) {
-            (Kept::Preset, Some(preset)) => (preset, Some(solved)),
-            (_, other) => (solved, other),
+        let preset =
+            rival.map(|of| self.make(self.preset(of)?.chosen(), of, "preset", &bench)).transpose()?;
+        let verdict = judge(solved.kld, preset.as_ref().map(|made| made.kld));
+        let of_preset = rival.zip(preset.as_ref()).map(|(of, made)| (of, made.bytes, made.kld));
+        let kept = match (verdict.kept, preset) {
+            (Kept::Preset, Some(preset)) => preset,
+            _ => solved,
         };
         fs::rename(&kept.path, path).map_err(|e| error::unwritable(path, &e))?;
         told(1.0, "")?;
 
-        let of_preset = match verdict.kept {
-            Kept::Preset => Some(&kept),
-            Kept::Solve => lost.as_ref(),
-        };
         let names = self.original.tensors().iter().zip(&kept.chosen);
         let free = |at: usize| room.ladders.iter().any(|ladder| ladder.tensor == at);
         let types: serde_json::Map<String, Value> = names
@@ -241,8 +228,8 @@ impl Solve<'_> {
             },
             "predicted_kld": predicted,
             "measured_kld": verdict.measured_kld,
-            "preset": of_preset.zip(rival).map(|(made, of)| json!({
-                "precision": of.name(), "bytes": made.bytes, "kld": made.kld,
+            "preset": of_preset.map(|(of, bytes, kld)| json!({
+                "precision": of.name(), "bytes": bytes, "kld": kld,
             })),
             "sensitivity": search.method().name(),
             "measurements": search.measurements(),
