@@ -12,7 +12,7 @@ use pajamas_plugin_api::host::platform;
 use crate::product::{self, PLUGINS, Plugin};
 use crate::progress;
 use crate::project::Project;
-use crate::{deps, files};
+use crate::{deps, files, gpu};
 
 /// What to ship.
 #[derive(Debug, Args)]
@@ -24,6 +24,9 @@ pub struct Options {
     /// `sapphirerapids`.
     #[arg(long, value_name = "WHICH", default_value = "all")]
     variants: String,
+    /// Also ggml's libraries for these kinds of GPUs, separated by commas; each is built first.
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    gpu: Vec<gpu::Kind>,
     /// Plugins to ship, separated by commas; all by default.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     plugins: Vec<String>,
@@ -48,6 +51,8 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     progress::headline("Packing what ships");
     deps::ensure(project)?;
     product::build(project)?;
+    let gpus: Vec<PathBuf> =
+        options.gpu.iter().map(|kind| gpu::build(project, *kind)).collect::<Result<_>>()?;
 
     let version = &project.package("pajamas")?.version;
     let name = format!("pajamas-{version}-{here}");
@@ -60,15 +65,17 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     files::copy_if_changed(&program, &folder.join(program_name))?;
     let variant = Variants::parse(&options.variants);
     for plugin in &plugins {
-        variant.check(project, plugin)?;
-        product::pack(project, plugin, &folder.join("plugins").join(plugin.name), |file| {
-            variant.keeps(file)
-        })?;
+        let mut companions = variant.of(plugin.companions(project)?)?;
+        // Who serves opens them; a program has each library once.
+        if plugin.serves && plugin.companions.is_some() {
+            companions.extend(gpus.iter().cloned());
+        }
+        product::pack(project, plugin, &folder.join("plugins").join(plugin.name), &companions)?;
     }
     files::write_if_changed(&folder.join("pajamas.toml"), CONFIGURATION.as_bytes())?;
     product::copy_licences(project, &folder)?;
 
-    let parts = sizes(&folder, program_name.as_ref())?;
+    let parts = sizes(&folder, program_name.as_ref(), &options.gpu)?;
     let limit = if variant == Variants::All { LIMITS_MB.0 } else { LIMITS_MB.1 };
     let serving = print_sizes(&parts, limit);
     let archive = folder.with_file_name(format!("{name}.tar.gz"));
@@ -135,25 +142,25 @@ impl Variants {
         }
     }
 
-    /// Whether a library of ggml stays in: those that are no CPU variant always do.
-    fn keeps(&self, file: &str) -> bool {
-        match (self, cpu_variant(file)) {
-            (Self::One(wanted), Some(variant)) => variant == wanted,
-            _ => true,
+    /// Those of a plugin's libraries that ship.
+    fn of(&self, companions: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+        let mut variants = Vec::new();
+        let mut kept = Vec::new();
+        for path in companions {
+            let variant = cpu_variant(product::file_name(&path)?).map(str::to_owned);
+            match (self, &variant) {
+                (Self::One(wanted), Some(variant)) if variant != wanted => {}
+                _ => kept.push(path),
+            }
+            variants.extend(variant);
         }
-    }
-
-    /// That the variant asked for was built.
-    fn check(&self, project: &Project, plugin: &Plugin) -> Result<()> {
-        let (Self::One(wanted), Some(folder)) = (self, plugin.companions) else { return Ok(()) };
-        let built = files::sorted(&project.release().join(folder))?;
-        let names: Vec<_> =
-            built.iter().filter_map(|path| cpu_variant(path.file_name()?.to_str()?)).collect();
         // Where there is one build for the whole platform, nothing can be chosen.
-        if !names.is_empty() && !names.contains(&wanted.as_str()) {
-            bail!("there is no CPU variant {wanted:?}; there are {}", names.join(", "));
+        match self {
+            Self::One(wanted) if !variants.is_empty() && !variants.contains(wanted) => {
+                bail!("there is no CPU variant {wanted:?}; there are {}", variants.join(", "))
+            }
+            _ => Ok(kept),
         }
-        Ok(())
     }
 }
 
@@ -170,12 +177,19 @@ struct Part {
     bytes: u64,
 }
 
-fn sizes(folder: &Path, program: &Path) -> Result<Vec<Part>> {
+fn sizes(folder: &Path, program: &Path, gpus: &[gpu::Kind]) -> Result<Vec<Part>> {
     let mut parts = vec![part("host and stages", true, folder, |path| path == program)?];
+    let of_gpu =
+        |path: &Path, kind: gpu::Kind| path.file_name().is_some_and(|name| *name == *kind.file_name());
     for plugin in PLUGINS {
         let below = Path::new("plugins").join(plugin.name);
         let name = format!("plugin {}", plugin.name);
-        parts.push(part(&name, plugin.serves, folder, |path| path.starts_with(&below))?);
+        let belongs = |path: &Path| path.starts_with(&below) && !gpus.iter().any(|kind| of_gpu(path, *kind));
+        parts.push(part(&name, plugin.serves, folder, belongs)?);
+    }
+    // The limit is that of what every machine needs.
+    for kind in gpus {
+        parts.push(part(&format!("for {}", kind.name()), false, folder, |path| of_gpu(path, *kind))?);
     }
     Ok(parts)
 }
@@ -226,11 +240,15 @@ mod tests {
 
     #[test]
     fn one_variant_drops_the_others_and_nothing_else() {
-        let one = Variants::One("haswell".into());
-        assert!(one.keeps("libggml-cpu-haswell.so"));
-        assert!(!one.keeps("libggml-cpu-zen4.so"));
-        assert!(one.keeps("libggml-base.so.0") && one.keeps("libllama.so.0"));
-        assert!(Variants::All.keeps("libggml-cpu-zen4.so"));
+        let built = || {
+            ["libggml-base.so.0", "libggml-cpu-haswell.so", "libggml-cpu-zen4.so"].map(PathBuf::from).to_vec()
+        };
+        let of = |which: &str| Variants::parse(which).of(built());
+        assert_eq!(of("all").unwrap(), built());
+        assert_eq!(of("zen4").unwrap(), ["libggml-base.so.0", "libggml-cpu-zen4.so"].map(PathBuf::from));
+        assert!(of("zen5").unwrap_err().to_string().contains("haswell, zen4"));
+        let whole = vec![PathBuf::from("libggml-cpu.so")];
+        assert_eq!(Variants::parse("zen4").of(whole.clone()).unwrap(), whole);
     }
 
     #[test]

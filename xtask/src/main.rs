@@ -7,6 +7,7 @@ mod deps;
 mod dist;
 mod docs;
 mod files;
+mod gpu;
 mod onnxruntime;
 mod page;
 mod peers;
@@ -51,6 +52,11 @@ enum Command {
     Deps,
     /// Assemble what ships into target/dist, and print its size.
     Dist(dist::Options),
+    /// Build ggml's library for a kind of GPU, which the gguf plugin finds when it lies beside its own; `dist --gpu` ships it.
+    Gpu {
+        /// Which.
+        kind: gpu::Kind,
+    },
     /// Rebuild the committed WASM stages from their sources.
     Stages {
         /// Only say whether they belong to the sources.
@@ -115,6 +121,10 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Deps => deps::ensure(&project),
         Command::Dist(options) => dist::run(&project, &options),
+        Command::Gpu { kind } => {
+            println!("{}", gpu::build(&project, kind)?.display());
+            Ok(())
+        }
         Command::Bench(options) => {
             product::build(&project)?;
             bench::run(&project, &options)

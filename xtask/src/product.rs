@@ -23,6 +23,13 @@ pub struct Plugin {
     pub serves: bool,
 }
 
+impl Plugin {
+    /// The libraries that its build left for it.
+    pub fn companions(&self, project: &Project) -> Result<Vec<PathBuf>> {
+        self.companions.map_or(Ok(Vec::new()), |name| files::sorted(&project.release().join(name)))
+    }
+}
+
 /// The plugins of this repository, in the order in which they are packed.
 pub const PLUGINS: &[Plugin] = &[
     Plugin { name: "gguf", package: "pajamas-gguf", companions: Some("llama"), serves: true },
@@ -45,7 +52,8 @@ pub fn build(project: &Project) -> Result<()> {
     progress::run(label, &mut cargo, &project.log("build"), Show::Progress)?;
     let mut packed = Vec::new();
     for plugin in PLUGINS {
-        if pack(project, plugin, &project.release().join("plugins").join(plugin.name), |_| true)? {
+        let folder = project.release().join("plugins").join(plugin.name);
+        if pack(project, plugin, &folder, &plugin.companions(project)?)? {
             packed.push(plugin.name);
         }
     }
@@ -72,9 +80,9 @@ fn remove_dangling_links(release: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lays a built plugin, its companions and its manifest into `folder`. Only what differs is written, and what does
-/// not belong there is removed. `keep` chooses among the companions by file name. Returns whether anything changed.
-pub fn pack(project: &Project, plugin: &Plugin, folder: &Path, keep: impl Fn(&str) -> bool) -> Result<bool> {
+/// Lays a built plugin, these companions and its manifest into `folder`. Only what differs is written, and what does
+/// not belong there is removed. Returns whether anything changed.
+pub fn pack(project: &Project, plugin: &Plugin, folder: &Path, companions: &[PathBuf]) -> Result<bool> {
     let library = library_file_name(plugin.package);
     let mut wanted = vec![PathBuf::from(MANIFEST_NAME), PathBuf::from(&library)];
     let mut changed = files::copy_if_changed(&project.release().join(&library), &folder.join(&library))?;
@@ -84,13 +92,10 @@ pub fn pack(project: &Project, plugin: &Plugin, folder: &Path, keep: impl Fn(&st
     manifest.license = package.license.clone();
     manifest.description = package.description.clone();
     if let Some(name) = plugin.companions {
-        for path in files::sorted(&project.release().join(name))? {
-            let file = path.file_name().and_then(|n| n.to_str()).context("a library with a strange name")?;
-            if !keep(file) {
-                continue;
-            }
+        for path in companions {
+            let file = file_name(path)?;
             let relative = Path::new(name).join(file);
-            changed |= files::copy_if_changed(&path, &folder.join(&relative))?;
+            changed |= files::copy_if_changed(path, &folder.join(&relative))?;
             manifest = manifest.with_file(folder, &format!("{name}/{file}"))?;
             wanted.push(relative);
         }
@@ -98,6 +103,11 @@ pub fn pack(project: &Project, plugin: &Plugin, folder: &Path, keep: impl Fn(&st
     changed |= files::write_if_changed(&folder.join(MANIFEST_NAME), manifest.to_toml()?.as_bytes())?;
     changed |= files::remove_others(folder, &wanted)?;
     Ok(changed)
+}
+
+/// The name of a library.
+pub fn file_name(path: &Path) -> Result<&str> {
+    path.file_name().and_then(|name| name.to_str()).context("a library with a strange name")
 }
 
 /// Puts what the licences ask to travel with the product into `folder`.

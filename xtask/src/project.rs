@@ -81,6 +81,27 @@ impl Project {
             .with_context(|| format!("the workspace has no package {name}"))
     }
 
+    /// The folder of a crate that the workspace depends on.
+    pub fn dependency(&self, name: &str) -> Result<PathBuf> {
+        #[derive(Deserialize)]
+        struct Found {
+            name: String,
+            manifest_path: PathBuf,
+        }
+        #[derive(Deserialize)]
+        struct All {
+            packages: Vec<Found>,
+        }
+        let output = self.cargo().args(["metadata", "--locked", "--format-version", "1"]).output()?;
+        if !output.status.success() {
+            bail!("cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let all: All = serde_json::from_slice(&output.stdout)?;
+        let found = all.packages.into_iter().find(|package| package.name == name);
+        let manifest = found.with_context(|| format!("nothing here depends on {name}"))?.manifest_path;
+        Ok(manifest.parent().context("a manifest lies in a folder")?.to_path_buf())
+    }
+
     /// Cargo in the workspace.
     pub fn cargo(&self) -> Command {
         self.cargo_in(&self.root, &self.target)

@@ -59,20 +59,7 @@ fn ask(machine: &mut hardware::Hardware, global: &Global) {
             return;
         }
     };
-    for backend in plugins.backends().iter().filter(|backend| backend.probe.score > 0) {
-        for device in &backend.probe.devices {
-            machine.add_device(hardware::Device {
-                id: device.id.clone(),
-                name: device.name.clone(),
-                memory_total: device.memory_total,
-                memory_free: device.memory_free.min(device.memory_total),
-                backends: vec![backend.full_id()],
-            });
-        }
-    }
-    if machine.devices.known.is_empty() {
-        machine.devices.why_none = Some("no backend runs here: `pajamas plugins list` says why".to_owned());
-    }
+    plugins.add_devices(machine);
 }
 
 impl Recommend {

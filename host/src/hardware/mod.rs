@@ -216,6 +216,15 @@ pub struct Devices {
     pub why_none: Option<String>,
 }
 
+impl Devices {
+    /// The devices beside the processor whose own memory a backend tells.
+    pub fn with_memory(&self) -> impl Iterator<Item = &Device> {
+        self.known
+            .iter()
+            .filter(|device| device.id != "cpu" && device.memory_total > 0 && device.memory_free > 0)
+    }
+}
+
 /// A device, as backends see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -27,11 +27,11 @@ use crate::admission::{Admission, Keys};
 use crate::chat::Conversation;
 use crate::config::{Config, Model, Task};
 use crate::error::{Error, Result};
-use crate::hardware::{Hardware, LocalMachine};
+use crate::hardware::Hardware;
 use crate::metrics::{Metrics, Now};
 use crate::models::{Keep, Lease, Loaded, Models, Order, Spec, Status, is_lost};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
-use crate::plugins::{Choice, Plugins};
+use crate::plugins::{Choice, Machine, Plugins};
 use crate::remote;
 use crate::stages::Stages;
 pub use ask::ask as ask_of;
@@ -53,7 +53,7 @@ pub struct Host {
     reloading: Mutex<()>,
     last_reload: Mutex<Option<Reload>>,
     hardware: Hardware,
-    plugins: Plugins,
+    plugins: Arc<Plugins>,
     stages: Stages,
     models: Arc<Models>,
     admission: Arc<Admission>,
@@ -79,10 +79,12 @@ impl Host {
         let hardware = Hardware::detect();
         let mut plugins = Plugins::load(&config.plugins);
         plugins.add(remote::backend());
+        let plugins = Arc::new(plugins);
         let stages = Stages::new(&config.stages)?;
         let known = stages.names();
         config.check_stages(&known.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let models = Models::new(config.memory.clone(), hardware.memory.total).on(LocalMachine);
+        let models =
+            Models::new(config.memory.clone(), hardware.memory.total).on(Machine::new(Arc::clone(&plugins)));
         let models = Arc::new(models);
         models.set_ttls(config.ttls());
         config.models.iter().filter(|model| model.pin).for_each(|model| models.pin(&model.id, true));

@@ -48,7 +48,8 @@ pub fn recommended(config: &Config, model: &str, recorded: Option<&Path>) -> Res
         let places = Place::assumed(&machine, &profiles, &spec.format);
         return settled(ask(&machine, &places, &BTreeMap::new()), model);
     }
-    let machine = Hardware::detect();
+    let mut machine = Hardware::detect();
+    plugins.add_devices(&mut machine);
     let choice = plugins.choose(spec.asked())?;
     let places = places(choice.backend, &spec.device, &machine);
     let mut more: BTreeMap<String, u64> = BTreeMap::new();

@@ -20,9 +20,9 @@ impl Gauge {
     /// What is free on each device that can be asked. Takes some milliseconds.
     pub(super) fn free(&self) -> Bytes {
         let Some(hardware) = self.look() else { return Bytes::new() };
-        let gpus = gpus(&hardware).map(|(id, gpu)| (id, gpu.memory_free));
+        let others = beside_the_processor(&hardware).map(|(id, [_, free])| (id, free));
         let cpu = (hardware.memory.total > 0).then(|| ("cpu".to_owned(), hardware.memory.available));
-        cpu.into_iter().chain(gpus).collect()
+        cpu.into_iter().chain(others).collect()
     }
 
     /// What is held on these devices: of main memory by this process, of a GPU by everybody. A device that cannot be asked
@@ -34,8 +34,9 @@ impl Gauge {
         let held = |device: &str| match device {
             "cpu" => self.0.as_ref().and_then(|_| resident()),
             _ => {
-                let (_, gpu) = gpus(hardware.as_ref()?).find(|(id, _)| id == device)?;
-                Some(gpu.memory_total.saturating_sub(gpu.memory_free))
+                let (_, [total, free]) =
+                    beside_the_processor(hardware.as_ref()?).find(|(id, _)| id == device)?;
+                Some(total.saturating_sub(free))
             }
         };
         devices.into_iter().filter_map(|device| Some((device.clone(), held(device)?))).collect()
@@ -47,15 +48,17 @@ impl Gauge {
     }
 }
 
-/// The GPUs whose numbers are certainly those of CUDA: the management library counts by PCI address and knows nothing of
-/// what CUDA was told to leave out.
-fn gpus(hardware: &Hardware) -> impl Iterator<Item = (String, &crate::hardware::Gpu)> {
+/// Total and free memory of the devices beside the processor: of those whose backends tell it, and of the GPUs whose numbers are
+/// certainly those of CUDA: the management library counts by PCI address and knows nothing of what CUDA was told to leave out.
+fn beside_the_processor(hardware: &Hardware) -> impl Iterator<Item = (String, [u64; 2])> {
     let gpus = &hardware.gpus.devices;
     let ordered = std::env::var_os("CUDA_DEVICE_ORDER").is_some_and(|order| order == "PCI_BUS_ID");
     let whole = std::env::var_os("CUDA_VISIBLE_DEVICES").is_none();
     let certain = whole && (gpus.len() == 1 || ordered);
     let known = gpus.iter().filter(move |gpu| certain && gpu.memory_total > 0 && gpu.memory_free > 0);
-    known.map(|gpu| (format!("cuda:{}", gpu.index), gpu))
+    let told = hardware.devices.with_memory();
+    let told = told.map(|device| (device.id.clone(), [device.memory_total, device.memory_free]));
+    known.map(|gpu| (format!("cuda:{}", gpu.index), [gpu.memory_total, gpu.memory_free])).chain(told)
 }
 
 /// Bytes of main memory that this process has.

@@ -3,6 +3,7 @@
 mod choose;
 pub(crate) mod extension;
 mod fitness;
+mod machine;
 mod search;
 #[cfg(unix)]
 pub mod worker;
@@ -16,6 +17,7 @@ use pajamas_plugin_api::{
 };
 
 pub use choose::{Asked, Choice, Rejection};
+pub use machine::Machine;
 pub use search::{Place, places};
 
 use fitness::Fitness;

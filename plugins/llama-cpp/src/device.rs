@@ -58,6 +58,12 @@ impl Device {
         }
     }
 
+    /// Whether it is a graphics processor whose memory is the processor's.
+    pub fn shares_memory(self) -> bool {
+        // SAFETY: the handle is valid.
+        unsafe { sys::ggml_backend_dev_type(self.0) == sys::GGML_BACKEND_DEVICE_TYPE_IGPU }
+    }
+
     /// Free and total memory in bytes. On a GPU this may create a context there, which takes memory itself.
     pub fn memory(self) -> (u64, u64) {
         let (mut free, mut total) = (0, 0);

@@ -74,6 +74,9 @@ impl Place {
             places.extend((0..gpus.len()).map(|index| place(format!("cuda:{index}"), Some(index))));
             let own = profiles.processor(&machine.cpu).and_then(|processor| processor.gpu.clone());
             places.extend(own.filter(|_| machine.system.os == "macos").map(|device| place(device, None)));
+            let others = machine.devices.with_memory();
+            let others = others.filter(|device| gpus.iter().all(|gpu| gpu.name != device.name));
+            places.extend(others.map(|device| place(device.id.clone(), None)));
         }
         places.push(place("cpu".to_owned(), None));
         places

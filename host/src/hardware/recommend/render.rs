@@ -18,7 +18,9 @@ pub(super) fn reasons(question: &Question<'_>, found: &Found, threads: u32) -> V
     let (way, place) = (&found.way, &question.places[found.place]);
     let mut reasons = Vec::new();
     let gpu = place.gpu.and_then(|index| machine.gpus.devices.get(index));
-    let named = gpu.map_or_else(|| place.device.clone(), |gpu| format!("{} ({})", place.device, gpu.name));
+    let told = machine.devices.with_memory().find(|device| device.id == place.device);
+    let name = gpu.map(|gpu| &gpu.name).or(told.map(|device| &device.name));
+    let named = name.map_or_else(|| place.device.clone(), |name| format!("{} ({name})", place.device));
     let layers = model.text.as_ref().map_or(0, |text| text.layers);
     reasons.push(match way.layers {
         Layers::All => format!("device: all of it fits on {named}"),
@@ -33,7 +35,7 @@ pub(super) fn reasons(question: &Question<'_>, found: &Found, threads: u32) -> V
             }
         }
     });
-    if place.gpu.is_none() && place.device != "cpu" {
+    if name.is_none() && place.device != "cpu" {
         let (share, source) = profiles.shared(machine.memory.total);
         reasons.push(format!("memory: a GPU that shares it may use {} of it ({source})", bytes(share)));
     }

@@ -146,11 +146,16 @@ fn space(question: &Question<'_>, place: &Place) -> Option<Space> {
             (there, shared, speed(known.map(|known| known.bandwidth)))
         }
         None if place.device == "cpu" => (here, true, speed(processor.map(|known| known.bandwidth))),
-        None => {
-            let processor = processor.filter(|known| known.gpu.as_ref() == Some(&place.device))?;
-            let there = memory.budget(&place.device, profiles.shared(main.total).0);
-            (there, true, speed(Some(processor.bandwidth)))
-        }
+        None => match processor.filter(|known| known.gpu.as_ref() == Some(&place.device)) {
+            Some(processor) => {
+                let there = memory.budget(&place.device, profiles.shared(main.total).0);
+                (there, true, speed(Some(processor.bandwidth)))
+            }
+            None => {
+                let device = machine.devices.with_memory().find(|device| device.id == place.device)?;
+                (memory.budget(&place.device, device.memory_free), false, 0)
+            }
+        },
     };
     Some(Space { device: place.device.clone(), there, here, shared, speed, gpu: place.device != "cpu" })
 }
