@@ -14,7 +14,7 @@ use crate::config::{Known, Model, Task};
 use crate::error::{Error, Result};
 use crate::hardware::GpuHeat;
 use crate::models::{DeviceGlance, ModelGlance, Spec, State, by_device};
-use crate::router::{self, Device, Fault, Snapshot};
+use crate::router::{self, Device, Fault, Share, Snapshot};
 
 /// What is known of a configured model without loading it; found out once for a configuration.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Facts {
     device: router::Name,
     /// What it would hold on its device.
     memory: Option<u64>,
+    /// What it would hold on others.
+    elsewhere: BTreeMap<String, u64>,
     unusable: Option<Fault>,
 }
 
@@ -34,6 +36,21 @@ impl Facts {
     pub(super) fn is_unusable(&self) -> bool {
         self.unusable.is_some()
     }
+}
+
+/// What a model holds, or would hold, beside its own device.
+fn elsewhere(
+    facts: &Facts,
+    held: &BTreeMap<String, u64>,
+    gave_back: &BTreeMap<String, u64>,
+) -> BTreeMap<router::Name, Share> {
+    let all = if held.is_empty() { &facts.elsewhere } else { held };
+    let others = all.iter().filter(|(device, _)| ***device != *facts.device);
+    let share = |(device, memory): (&String, &u64)| {
+        let gave_back = gave_back.get(device).copied().unwrap_or(0);
+        (router::Name::from(&**device), Share { memory: *memory, gave_back })
+    };
+    others.map(share).collect()
 }
 
 impl Host {
@@ -100,6 +117,7 @@ impl Host {
                 device: facts.device.clone(),
                 memory: held.get(&*facts.device).copied().or(facts.memory),
                 gave_back: gave_back.get(&*facts.device).copied().unwrap_or(0),
+                elsewhere: elsewhere(&facts, &held, &gave_back),
                 inside: inside.get(&id).copied().unwrap_or(0),
                 // Until it was asked for the first time, what its entry says.
                 slots: if slots == 0 {
@@ -184,7 +202,11 @@ impl Host {
                     let runner = choice.backend.runner(spec.isolation)?;
                     let estimate = runner.estimate(&spec.asked().request(choice.device));
                     match estimate {
-                        Ok(memory) => facts.memory = by_device(&memory).get(&*facts.device).copied(),
+                        Ok(memory) => {
+                            let mut memory = by_device(&memory);
+                            facts.memory = memory.remove(&*facts.device);
+                            facts.elsewhere = memory;
+                        }
                         Err(error) => facts.unusable = Some(Fault::from(&Error::from(error))),
                     }
                 }

@@ -8,7 +8,7 @@ use super::decision::{Considered, Degraded, Fault, Reason};
 use super::name::Name;
 use super::predict::{Prediction, predict, waiting};
 use super::rules::Plan;
-use super::snapshot::{Model, Snapshot};
+use super::snapshot::{Model, Share, Snapshot};
 use crate::config::{Cost, Otherwise, Routing};
 use crate::models::State;
 
@@ -90,13 +90,17 @@ fn consider(
     model: &Model,
 ) -> Considered {
     let predicted = predict(ask, model);
-    let room = Room::of(snapshot, model);
+    let room = Room::of(snapshot, model, &model.device, model.memory, model.gave_back);
+    let share =
+        |(device, share): (_, &Share)| Room::of(snapshot, model, device, Some(share.memory), share.gave_back);
+    let elsewhere: Vec<Room<'_>> = model.elsewhere.iter().map(share).collect();
+    let evicts = room.evicts || elsewhere.iter().any(|room| room.evicts);
     Considered {
         model: id.clone(),
         step,
-        rejected: rejected(ask, model, &room, alone).or_else(|| late(ask, &predicted)),
-        breaks: breaks(policies, snapshot, model, &room, &predicted, alone),
-        score: predicted.total.saturating_add(if room.evicts { predicted.load } else { 0 }),
+        rejected: rejected(ask, model, &room, &elsewhere, alone).or_else(|| late(ask, &predicted)),
+        breaks: breaks(policies, snapshot, model, &room, &elsewhere, &predicted, alone),
+        score: predicted.total.saturating_add(if evicts { predicted.load } else { 0 }),
         predicted,
     }
 }
@@ -116,7 +120,8 @@ fn missing(step: u32, id: &Name) -> Considered {
 }
 
 /// The memory of a model's device, as far as it is known.
-struct Room {
+struct Room<'s> {
+    device: &'s Name,
     /// What it needs beyond what it holds, and what models may hold there.
     needs: Option<(u64, u64)>,
     /// What is free, or would give way.
@@ -125,28 +130,48 @@ struct Room {
     evicts: bool,
 }
 
-impl Room {
-    fn of(snapshot: &Snapshot, model: &Model) -> Self {
-        let Some(device) = snapshot.devices.get(&*model.device) else {
-            return Self { needs: None, free: u64::MAX, evicts: false };
+impl<'s> Room<'s> {
+    /// That of one of the devices on which a model holds `memory`, or would, and has given some of it back.
+    fn of(snapshot: &Snapshot, model: &Model, name: &'s Name, memory: Option<u64>, gave_back: u64) -> Self {
+        let Some(device) = snapshot.devices.get(&**name) else {
+            return Self { device: name, needs: None, free: u64::MAX, evicts: false };
         };
         let there = model.state.is_in_memory() || model.state == State::Loading;
-        let needs = if there { Some(model.gave_back) } else { model.memory };
+        let needs = if there { Some(gave_back) } else { memory };
         let unused = device.budget.saturating_sub(device.held);
         // What it holds itself gives way to others when it is idle, but not to itself.
         let spare = matches!(model.state, State::Ready | State::Sleeping);
-        let own = if spare { model.memory.unwrap_or(0) } else { 0 };
+        let own = if spare { memory.unwrap_or(0) } else { 0 };
         Self {
+            device: name,
             needs: needs.map(|needs| (needs, device.budget)),
             free: unused.saturating_add(device.idle.saturating_sub(own)),
             evicts: needs.is_some_and(|needs| needs > unused),
         }
     }
+
+    /// Why a model can never be loaded there.
+    fn too_small(&self) -> Option<Reason> {
+        let (needs, budget) = self.needs.filter(|(needs, budget)| needs > budget)?;
+        Some(Reason::TooLarge { device: self.device.clone(), needs, budget })
+    }
+
+    /// Why it cannot be loaded there now.
+    fn full(&self) -> Option<Reason> {
+        let (needs, _) = self.needs.filter(|(needs, _)| *needs > self.free)?;
+        Some(Reason::NoRoom { device: self.device.clone(), needs, free: self.free })
+    }
 }
 
 /// Why a model cannot take a request. One that is alone gets it if it is for the task at all: those who load it know
 /// better what is in the way, and say it better.
-fn rejected(ask: &Ask, model: &Model, room: &Room, alone: bool) -> Option<Reason> {
+fn rejected(
+    ask: &Ask,
+    model: &Model,
+    room: &Room<'_>,
+    elsewhere: &[Room<'_>],
+    alone: bool,
+) -> Option<Reason> {
     if let Some(made_for) = model.task.filter(|made_for| !made_for.covers(ask.task)) {
         return Some(Reason::Task { made_for });
     }
@@ -162,12 +187,7 @@ fn rejected(ask: &Ask, model: &Model, room: &Room, alone: bool) -> Option<Reason
     if let Some(context) = model.context.filter(|context| ask.tokens > *context) {
         return Some(Reason::TooLong { tokens: ask.tokens, context });
     }
-    match room.needs {
-        Some((needs, budget)) if needs > budget => {
-            Some(Reason::TooLarge { device: model.device.clone(), needs, budget })
-        }
-        _ => None,
-    }
+    room.too_small().or_else(|| elsewhere.iter().find_map(Room::too_small))
 }
 
 /// What the client would not wait for, even if it is the only one. A guess makes nothing late.
@@ -180,15 +200,16 @@ fn breaks(
     policies: &Routing,
     snapshot: &Snapshot,
     model: &Model,
-    room: &Room,
+    room: &Room<'_>,
+    elsewhere: &[Room<'_>],
     predicted: &Prediction,
     alone: bool,
 ) -> Vec<Reason> {
     let mut breaks = Vec::new();
     let device = || model.device.clone();
-    let needs = room.needs.map_or(0, |(needs, _)| needs);
-    if !alone && needs > room.free {
-        breaks.push(Reason::NoRoom { device: device(), needs, free: room.free });
+    if !alone {
+        breaks.extend(room.full());
+        breaks.extend(elsewhere.iter().filter_map(Room::full));
     }
     if policies.warm_only && !model.state.is_in_memory() {
         breaks.push(Reason::NotWarm { state: model.state });
@@ -200,6 +221,7 @@ fn breaks(
         }
     }
     if let Some(headroom) = policies.vram_headroom {
+        let needs = room.needs.map_or(0, |(needs, _)| needs);
         let (leaves, headroom) = (room.free.saturating_sub(needs), headroom.get());
         if leaves < headroom {
             breaks.push(Reason::Headroom { device: device(), leaves, headroom });

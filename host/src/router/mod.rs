@@ -29,7 +29,7 @@ pub use predict::{Prediction, predict};
 pub use record::{Ended, Record};
 pub use rules::Rules;
 pub use similar::{Comparison, Similar, nearest};
-pub use snapshot::{Average, Device, Model, Observed, Snapshot};
+pub use snapshot::{Average, Device, Model, Observed, Share, Snapshot};
 pub use steps::{Condition, Step, Steps};
 
 use sha2::{Digest, Sha256};

@@ -47,6 +47,9 @@ pub struct Model {
     /// What it holds less on its device while it sleeps, and needs again.
     #[serde(skip_serializing_if = "is_nothing")]
     pub gave_back: u64,
+    /// The same of other devices that it holds something on beside its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub elsewhere: BTreeMap<Name, Share>,
     /// Requests that run in it and wait for it.
     pub inside: u32,
     /// Requests that can run in it at the same time.
@@ -61,6 +64,17 @@ pub struct Model {
     pub unusable: Option<Fault>,
     /// What was observed of it on this device.
     pub observed: Observed,
+}
+
+/// What a model holds, or would hold, on a device beside its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Share {
+    /// All of it.
+    pub memory: u64,
+    /// What it holds less while it sleeps, and needs again.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub gave_back: u64,
 }
 
 /// What is nothing is not written down.

@@ -50,6 +50,7 @@ prop_compose! {
             task, state, context, memory, inside, slots, remote, cost,
             gave_back: memory.map_or(0, |memory| memory / 2),
             device: device.into(),
+            elsewhere: broken.then(|| ("cuda:0".into(), Share { memory: cost, gave_back: load.map_or(0, |l| l.mean) })).into_iter().collect(),
             unusable: broken.then_some(fault),
             observed: Observed {
                 load, service, answer, wake: between,

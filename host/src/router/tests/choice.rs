@@ -183,6 +183,27 @@ fn a_model_that_sleeps_is_warm_and_has_lost_its_caches() {
 }
 
 #[test]
+fn a_model_on_two_devices_needs_room_on_both() {
+    let mut snapshot = snapshot();
+    let large = snapshot.models.get_mut("large").unwrap();
+    large.state = State::Unloaded;
+    large.elsewhere = [("cuda:0".into(), Share { memory: 3 * GIB, gave_back: 0 })].into();
+    let chosen = |snapshot: &Snapshot| decide(&ladder(""), &ladder_ask(), snapshot);
+    let gpu = |held, budget| Device { budget, held, ..Device::default() };
+    assert_eq!(chosen(&snapshot).chosen.as_deref(), Some("large"), "nothing is known of that device");
+    snapshot.devices.insert("cuda:0".to_owned(), gpu(GIB, 4 * GIB));
+    assert_eq!(chosen(&snapshot).chosen.as_deref(), Some("large"));
+    snapshot.devices.insert("cuda:0".to_owned(), gpu(2 * GIB, 4 * GIB));
+    let full = chosen(&snapshot);
+    assert_eq!(full.chosen.as_deref(), Some("medium"));
+    assert!(full.reason(Task::Chat).contains("cuda:0"), "{}", full.reason(Task::Chat));
+    snapshot.devices.insert("cuda:0".to_owned(), gpu(0, 2 * GIB));
+    let never = chosen(&snapshot);
+    let why = &never.candidates[0].rejected;
+    assert!(matches!(why, Some(Reason::TooLarge { device, .. }) if **device == *"cuda:0"), "{why:?}");
+}
+
+#[test]
 fn a_guess_breaks_no_latency_budget() {
     let mut snapshot = snapshot();
     snapshot.models.get_mut("large").unwrap().observed = Observed::default();
