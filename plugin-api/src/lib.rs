@@ -36,6 +36,7 @@ mod probe_symbol;
 mod quantizer;
 mod sink;
 mod sleep;
+mod slots;
 mod stats;
 mod tensor;
 
@@ -54,5 +55,6 @@ pub use probe_symbol::{ABI_VERSION, ProbeReport};
 pub use quantizer::*;
 pub use sink::*;
 pub use sleep::*;
+pub use slots::*;
 pub use stats::*;
 pub use tensor::*;

@@ -132,6 +132,8 @@ fn every_fault_of_a_model_is_found() {
         ("embed-nothing", "embeds", "no f32 tensor"),
         ("embed-deaf", "does not embed once cancelled", "it still runs"),
         ("embed-stubborn", "does not embed once cancelled", "succeeded"),
+        ("slots-kept", "gives back slots", "gave back 0 bytes"),
+        ("slots-miscounted", "gives back slots", "it says 3"),
         ("extension-any", "knows no extension of a nonsense name", "does not exist"),
         ("extension-panic", "infers from zeros", "session-poisoned"),
         ("extension-obliging", "pajamas.chat/1 refuses nonsense", "succeeded"),

@@ -139,3 +139,70 @@ fn two_models_take_turns_without_a_load() {
     assert!(models.iter().all(|model| model["loads"] == 1), "{models:?}");
     assert!(models.iter().any(|model| model["wakes"].as_u64() > Some(0)), "{models:?}");
 }
+
+/// Begins a long answer, and waits for its first words.
+fn begin(server: &Server, model: &str) -> BufReader<TcpStream> {
+    let turns = json!([{ "role": "user", "content": "Tell me about llamas." }]);
+    // Alternatives to each word make it take as long as another model takes to be loaded, many times over.
+    let body = json!({
+        "model": model, "temperature": 0, "messages": turns, "max_tokens": 1900, "ignore_eos": true, "stream": true,
+        "logprobs": true, "top_logprobs": 20
+    })
+    .to_string();
+    let mut stream = TcpStream::connect(server.authority()).unwrap();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close"
+    );
+    write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.contains("\"content\":\"") {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "it ended before a word");
+    }
+    stream
+}
+
+/// The rest of an answer: its words, and why it ended.
+fn rest(stream: BufReader<TcpStream>) -> (String, Value) {
+    let (mut words, mut finish) = (String::new(), Value::Null);
+    let lines = stream.lines().map(Result::unwrap);
+    for event in lines.filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok()) {
+        let choice = &event["choices"][0];
+        words += choice["delta"]["content"].as_str().unwrap_or_default();
+        finish =
+            [finish, choice["finish_reason"].clone()].into_iter().rfind(|f| !f.is_null()).unwrap_or_default();
+    }
+    (words, finish)
+}
+
+fn gives_back_slots(isolation: &str) {
+    let server = two(isolation);
+    let alone = rest(begin(&server, "one"));
+    let awake = status(&server, "one");
+
+    let long = begin(&server, "one");
+    let (answer, _) = ask(&server, "two");
+    assert!(answer.contains('5'), "{answer}");
+    let one = status(&server, "one");
+    assert_eq!((&one["state"], &one["loads"]), (&json!("busy"), &json!(1)), "both are in use at once: {one}");
+    assert_eq!(held(&one, "kv"), held(&awake, "kv") / 4, "one slot of four");
+    assert_eq!(rest(long), alone, "and it goes on as if nothing had been");
+
+    assert_eq!(server.post("/admin/models/two/unload", "application/json", b"").unwrap().status, 200);
+    // Its slots come back by themselves.
+    while status(&server, "one")["memory"] != awake["memory"] {}
+    assert_eq!(rest(begin(&server, "one")), alone);
+    assert_eq!(status(&server, "one")["loads"], 1);
+}
+
+#[test]
+fn a_model_in_use_gives_back_what_it_does_not_need_and_has_it_again() {
+    gives_back_slots("none");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn so_does_one_in_a_process_of_its_own() {
+    gives_back_slots("process");
+}

@@ -11,8 +11,8 @@ use pajamas_plugin_api::{Backend, Cancel, LoadRequest, Memory};
 
 use super::fleet::{Bytes, Event, by_device};
 use super::loaded::{End, Loaded};
-use super::sleep;
 use super::store::{Models, Order};
+use super::turn;
 use crate::error::{Error, Result};
 
 /// A file of templates is text for people: what is larger is something else.
@@ -102,14 +102,16 @@ impl Load {
             Some((device.clone(), now.get(device)?.saturating_sub(*before)))
         };
         let session = self.session;
-        let asleep = sleep::asleep(&*loaded.session).map(|bytes| Event::CanSleep { session, bytes });
+        let asleep = turn::asleep(&*loaded.session).map(|bytes| Event::CanSleep { session, bytes });
+        let slots = turn::slots(&*loaded.session);
+        let slots = slots.map(|(slots, each)| Event::CanResize { session, slots, each });
         let event = Event::Loaded {
             session,
             bytes: by_device(&loaded.session.usage()),
             took: loaded.load_time,
             grew: before.iter().filter_map(more).collect(),
         };
-        self.models.loaded_is(loaded, asleep.into_iter().chain([event]));
+        self.models.loaded_is(loaded, asleep.into_iter().chain(slots).chain([event]));
     }
 
     /// What the devices hold before. A process of its own gives all of it back, and holds it elsewhere.

@@ -7,12 +7,12 @@ mod load;
 mod loaded;
 mod look;
 mod shelf;
-mod sleep;
 mod spec;
 mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod wait;
 
 pub use fleet::{DeviceUse, Keep, by_device, is_lost};

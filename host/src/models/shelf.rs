@@ -9,8 +9,8 @@ use pajamas_plugin_api::Cancel;
 use super::fleet::{Effect, Fleet};
 use super::load::Recipe;
 use super::loaded::Loaded;
-use super::sleep::Turn;
 use super::status::Change;
+use super::turn::Turn;
 use super::wait::{Answer, Waiter};
 use crate::config;
 
@@ -156,6 +156,7 @@ impl Shelf {
                 }
                 Effect::Sleep { session } => chores.extend(self.turn(Turn::Sleep, session)),
                 Effect::Wake { session } => chores.extend(self.turn(Turn::Wake, session)),
+                Effect::Resize { session, slots } => chores.extend(self.turn(Turn::Resize(slots), session)),
                 Effect::Unload { session } => chores.extend(self.sessions.remove(&session).map(Chore::Free)),
                 Effect::Grant { ticket, session } => {
                     let model = self.sessions.get(&session).map(Arc::clone);

@@ -18,6 +18,7 @@ mod runner;
 mod scratch;
 mod sink;
 mod sleep;
+mod slots;
 mod source;
 mod text;
 

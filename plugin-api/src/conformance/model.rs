@@ -10,7 +10,7 @@ use super::backend::load;
 use super::runner::{Finding, Runner, fault, is_fault, passed, refused, refused_somehow, skipped, within};
 use super::scratch::{Scratch, copy_halved};
 use super::sink::orderly;
-use super::{extension, infer, sleep, text};
+use super::{extension, infer, sleep, slots, text};
 use crate::host::LoadedBackend;
 use crate::{
     Backend, BackendInfo, Cancel, InferRequest, LoadRequest, Memory, Prompt, Session, Signature, capability,
@@ -88,6 +88,7 @@ pub(super) fn check(runner: &mut Runner, loaded: &LoadedBackend, path: &Path, fo
     infer::check(runner, &subject);
     text::check(runner, &subject);
     sleep::check(runner, &subject);
+    slots::check(runner, &subject);
     runner.run("unloads", move || {
         drop(subject);
         passed("")

@@ -57,7 +57,7 @@ fn wakes_for_a_request(subject: &Subject) -> Finding {
 }
 
 /// An answer to compare; nothing where the session gives none.
-fn say(subject: &Subject) -> std::result::Result<String, String> {
+pub(super) fn say(subject: &Subject) -> std::result::Result<String, String> {
     match subject.can(capability::GENERATE) {
         true => text::answer(subject).map_err(fault("generate")),
         false => Ok(String::new()),

@@ -9,7 +9,7 @@ use pajamas_plugin_api::{
 use crate::engine::{Engine, Source};
 use crate::error::plugin_error;
 use crate::footprint::Held;
-use crate::part::{Part, Seed};
+use crate::part::{Part, Seed, is_divided};
 use crate::plan::{DraftPlan, Plan};
 use crate::session::GgufSession;
 use crate::{footprint, options};
@@ -83,7 +83,8 @@ impl Backend for GgufBackend {
             .into_iter()
             .map(|device| {
                 let id = device.id();
-                let (free, memory_total) = if tells_memory(&id) { device.memory() } else { (0, 0) };
+                let (free, memory_total) =
+                    if tells_memory(&id) && !device.shares_memory() { device.memory() } else { (0, 0) };
                 // Where ggml does not know what is free, it calls all of it free.
                 let memory_free = if free < memory_total { free } else { 0 };
                 DeviceInfo { id, name: device.description(), memory_total, memory_free }
@@ -145,14 +146,15 @@ impl Backend for GgufBackend {
                 None => None,
             };
             let source = Source { main: plan.main.seed(&model), draft };
-            let tools = source.make()?;
+            let tools = source.make(plan.settings.slots)?;
             let context = &tools.context;
             let mut awake = footprint::memory(&context.memory(), &plan.main);
             if let (Some(memory), Some(draft)) = (tools.draft_memory(), &plan.draft) {
                 footprint::add(&mut awake, footprint::memory(&memory, &draft.part));
             }
             let parts = std::iter::once(&plan.main).chain(plan.draft.as_ref().map(|draft| &draft.part));
-            let held = Held { asleep: footprint::asleep(&awake, parts), awake };
+            let slots = is_divided(&plan.main.context).then(|| footprint::slots(&awake, plan.settings.slots));
+            let held = Held { asleep: footprint::asleep(&awake, parts), awake, slots };
             let causal = context.is_causal() && context.has_cache();
             let engine = Engine::start(source, tools, plan.settings.clone())?;
             GgufSession::new(model, engine, &plan, causal, held)
@@ -165,7 +167,8 @@ impl Backend for GgufBackend {
 }
 
 /// Whether a device is asked for its memory. CUDA, and what is made like it, creates a context on the GPU for the answer, which takes
-/// memory itself; Vulkan looks it up. What Metal answers is how much it recommends to use of the memory that it shares.
+/// memory itself; Vulkan looks it up. What Metal answers is how much it recommends to use of the memory that it shares. Nor has an
+/// integrated GPU any of its own: what it takes is seen where it is taken from.
 fn tells_memory(device: &str) -> bool {
     let kind = device.split_once(':').map_or(device, |(kind, _)| kind);
     ["cpu", "vulkan"].contains(&kind)

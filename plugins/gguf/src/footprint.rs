@@ -1,7 +1,7 @@
 //! What a session holds, per device: the same arithmetic before loading (on a simulated context) and after.
 
 use pajamas_llama_cpp::{BufferMemory, DeviceKind};
-use pajamas_plugin_api::Memory;
+use pajamas_plugin_api::{Memory, SlotsInfo};
 
 use crate::files::ModelFiles;
 use crate::part::Part;
@@ -10,6 +10,31 @@ use crate::part::Part;
 pub(crate) struct Held {
     pub awake: Vec<Memory>,
     pub asleep: Vec<Memory>,
+    /// What of it belongs to each request, where that can be given back.
+    pub slots: Option<SlotsInfo>,
+}
+
+impl Held {
+    /// What it holds awake with so many slots.
+    pub fn with(&self, slots: u32) -> Vec<Memory> {
+        let mut memory = self.awake.clone();
+        if let Some(SlotsInfo { slots: all, each }) = &self.slots {
+            for less in each {
+                let device = memory.iter_mut().filter(|m| m.device == less.device);
+                device.for_each(|m| m.kv -= less.kv * u64::from(all.saturating_sub(slots)));
+            }
+        }
+        memory
+    }
+}
+
+/// The parts of the cache that belong to each of so many requests.
+pub(crate) fn slots(memory: &[Memory], slots: u32) -> SlotsInfo {
+    let part = |device: &Memory| {
+        let kv = device.kv / u64::from(slots.max(1));
+        (kv > 0).then(|| Memory { device: device.device.clone(), kv, ..Memory::default() })
+    };
+    SlotsInfo { slots, each: memory.iter().filter_map(part).collect() }
 }
 
 /// Heap that llama.cpp takes for one token of a vocabulary, and for one merge rule: strings, scores and hash tables.

@@ -26,20 +26,38 @@ pub(crate) struct Seed {
 }
 
 impl Seed {
-    /// A context over the loaded model, on the threads of another one if there is one.
+    fn params(&self, slots: u32) -> ContextParams {
+        let all = self.params.sequences;
+        if !is_divided(&self.params) || slots >= all {
+            return self.params.clone();
+        }
+        ContextParams {
+            context_length: self.params.context_length / all * slots,
+            sequences: slots,
+            ..self.params.clone()
+        }
+    }
+
+    /// A context over the loaded model for so many requests at the same time, on the threads of another one if there is one.
     ///
     /// # Errors
     /// `out-of-memory`; `invalid-option` when llama.cpp cannot compute the model like this.
-    pub fn context(&self, beside: Option<&Context>) -> Result<Context> {
+    pub fn context(&self, slots: u32, beside: Option<&Context>) -> Result<Context> {
         let model = Arc::clone(&self.model);
+        let params = self.params(slots);
         let context = match beside {
-            Some(other) => Context::beside(other, model, &self.params),
-            None => Context::new(model, &self.params),
+            Some(other) => Context::beside(other, model, &params),
+            None => Context::new(model, &params),
         };
         let mut context = context.map_err(plugin_error)?;
         context.set_adapters(&self.scales).map_err(plugin_error)?;
         Ok(context)
     }
+}
+
+/// Whether each request has a part of the cache for itself, so that fewer requests need less.
+pub(crate) fn is_divided(params: &ContextParams) -> bool {
+    !params.unified && params.sequences > 1
 }
 
 /// A LoRA adapter, checked against the model.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use pajamas_llama_cpp::{HeapTrim, Model, Pooling, Token as Id};
 use pajamas_plugin_api::{
     Cancel, DType, ENGINE_STATS, EmbedRequest, EngineStatsExtension, Extension, GenerateRequest,
-    GenerateSummary, Memory, PluginError, Prompt, Result, SLEEP, Session, Signature, SleepExtension,
-    TensorSink, TensorView, TextSignature, Token, TokenSink, Usage, as_bytes, capability, codes,
+    GenerateSummary, Memory, PluginError, Prompt, Result, SLEEP, SLOTS, Session, Signature, SleepExtension,
+    SlotsExtension, TensorSink, TensorView, TextSignature, Token, TokenSink, Usage, as_bytes, capability,
+    codes,
 };
 
 use crate::constrain::Constraints;
@@ -70,7 +71,7 @@ impl GgufSession {
             constraints: Constraints::default(),
             context_length,
             signature,
-            held: Held { awake: memory.clone(), asleep: memory },
+            held: Held { awake: memory.clone(), asleep: memory, slots: None },
             _trim: HeapTrim::default(),
         }
     }
@@ -126,9 +127,10 @@ impl Session for GgufSession {
     }
 
     fn usage(&self) -> Vec<Memory> {
-        match self.engine.as_ref().is_some_and(Engine::is_asleep) {
-            true => self.held.asleep.clone(),
-            false => self.held.awake.clone(),
+        match &self.engine {
+            Some(engine) if engine.is_asleep() => self.held.asleep.clone(),
+            Some(engine) => self.held.with(engine.slots()),
+            None => self.held.awake.clone(),
         }
     }
 
@@ -245,6 +247,7 @@ impl Session for GgufSession {
         match name {
             ENGINE_STATS => Some(Box::new(EngineStatsExtension(engine.counters()))),
             SLEEP => Some(Box::new(SleepExtension(engine.bed(self.held.asleep.clone())))),
+            SLOTS => Some(Box::new(SlotsExtension(engine.rack(self.held.slots.clone()?)))),
             _ => None,
         }
     }

@@ -229,8 +229,8 @@ impl Day<'_> {
             }
             Effect::Grant { ticket, session } => self.granted(self.of(ticket), session),
             Effect::Refuse { ticket, error } => self.refused(self.of(ticket), error.code()),
-            // No session of the day says that it can sleep.
-            Effect::Sleep { .. } | Effect::Wake { .. } => {}
+            // No session of the day says that it can sleep, or give back slots.
+            Effect::Sleep { .. } | Effect::Wake { .. } | Effect::Resize { .. } => {}
             Effect::Again { .. } | Effect::Tell(_) | Effect::Leaked { .. } => {}
         }
     }

@@ -88,7 +88,7 @@ impl Fleet {
         if let Some(granted) = self.sessions.get_mut(&session) {
             granted.in_flight += 1;
             granted.used = self.now;
-            granted.restless = false;
+            granted.stirs();
             granted.keep = waiting.keep.or(granted.keep);
         }
         self.touched.insert(waiting.model);

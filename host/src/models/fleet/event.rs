@@ -53,6 +53,15 @@ pub enum Event {
         /// What it would hold asleep.
         bytes: Bytes,
     },
+    /// The session that is loaded now, whose end is told next, can go on with fewer slots.
+    CanResize {
+        /// The session to be.
+        session: u64,
+        /// How many it will have.
+        slots: u32,
+        /// What each of them holds.
+        each: Bytes,
+    },
     /// A load ended well.
     Loaded {
         /// The session.
@@ -85,7 +94,16 @@ pub enum Event {
         /// How long waking took.
         took: Duration,
     },
-    /// An estimate, a load, falling asleep or waking ended badly, or a load was stopped.
+    /// A session goes on with another number of slots, or with as many as before.
+    Resized {
+        /// The session.
+        session: u64,
+        /// How many it has.
+        slots: u32,
+        /// What it says it holds.
+        bytes: Bytes,
+    },
+    /// An estimate, a load, falling asleep, waking or changing slots ended badly, or a load was stopped.
     Failed {
         /// The session that is not to be, or no more.
         session: u64,
@@ -194,6 +212,14 @@ pub enum Effect {
     Wake {
         /// The session.
         session: u64,
+    },
+    /// Have a session, in use or not, go on with so many slots. Ends with [`Event::Resized`] or [`Event::Failed`]. Comes only for
+    /// sessions of which [`Event::CanResize`] was told.
+    Resize {
+        /// The session.
+        session: u64,
+        /// How many.
+        slots: u32,
     },
     /// Free a session that nobody uses. Ends with [`Event::Unloaded`].
     Unload {

@@ -8,6 +8,8 @@ use super::ledger::less;
 /// How a session gives way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Way {
+    /// It is in use, and gives up what it has for more requests than it has.
+    Narrow,
     /// It falls asleep, and keeps its weights.
     Sleep,
     /// It is freed.

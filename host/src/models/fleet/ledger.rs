@@ -27,6 +27,16 @@ pub(super) fn less(all: &Bytes, part: &Bytes) -> Bytes {
     all.iter().filter_map(more).collect()
 }
 
+/// Both together, by device.
+pub(super) fn more(one: &Bytes, other: &Bytes) -> Bytes {
+    let mut sum = one.clone();
+    for (device, bytes) in other {
+        let known = sum.entry(device.clone()).or_default();
+        *known = known.saturating_add(*bytes);
+    }
+    sum
+}
+
 /// The larger of both, by device.
 pub(super) fn most(one: &Bytes, other: &Bytes) -> Bytes {
     let mut most = one.clone();

@@ -1,7 +1,8 @@
 //! The line for memory: who is loaded next, and who gives way for that.
 //!
 //! First come, first served, on each device, loads and sessions that are to wake alike. Who finds room takes it; otherwise
-//! idle sessions give way, by falling asleep or by going, as few and as cheap ones as will do; otherwise it waits for requests to end. While it waits, sessions in memory go on serving who
+//! idle sessions give way, by falling asleep or by going, and those in use by giving up slots, as few and as cheap ones as will do;
+//! otherwise it waits for requests to end. While it waits, sessions in memory go on serving who
 //! comes, but only for a while: then those that have to make room take no new request, so that a large model that
 //! needs the memory of several small ones has its turn, too.
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::evict::{Candidate, Way, choose};
 use super::ledger::less;
 use super::record::Rest;
-use super::session::{Phase, Session};
+use super::session::{Phase, Session, Slots};
 use super::{Bytes, Effect, Fleet};
 use crate::error::Error;
 
@@ -121,7 +122,8 @@ impl Fleet {
         self.less_leaving(&mut missing);
         // Two that sleep, and wait to wake, would wait for each other: the one further ahead has the other's weights.
         let spare = |s: &Session| s.is_spare() || (s.is_called() && s.place > wish.place);
-        if let Some(enough) = choose(&missing, &self.candidates(spare)) {
+        let soft = [self.candidates(spare), self.narrowing()].concat();
+        if let Some(enough) = choose(&missing, &soft) {
             enough.into_iter().for_each(|(id, way)| self.give_way(id, way));
         } else if self.now >= wish.since.saturating_add(PATIENCE)
             && let Some(enough) = choose(&missing, &self.candidates(|s| s.is_ready() || spare(s)))
@@ -134,6 +136,7 @@ impl Fleet {
 
     fn give_way(&mut self, session: u64, way: Way) {
         match way {
+            Way::Narrow => self.narrow(session),
             Way::Sleep => self.doze(session),
             Way::Go => self.retire(session),
         }
@@ -145,6 +148,9 @@ impl Fleet {
             let Some(held) = self.ledger.holding(*id) else { continue };
             let leaves = match session.phase {
                 Phase::Retired | Phase::Unloading => held.clone(),
+                Phase::Ready if session.turning => {
+                    session.slots.as_ref().map_or_else(Bytes::new, Slots::coming)
+                }
                 Phase::Dozing => session.asleep.as_ref().map_or_else(Bytes::new, |asleep| less(held, asleep)),
                 _ => continue,
             };
@@ -182,6 +188,22 @@ impl Fleet {
         candidates
     }
 
+    /// Sessions in use that may go on with fewer slots.
+    fn narrowing(&self) -> Vec<Candidate> {
+        let may = self.sessions.iter().filter(|(_, session)| !self.is_pinned(&session.model));
+        let narrow = |(id, session): (&u64, &Session)| {
+            Some(Candidate {
+                session: *id,
+                way: Way::Narrow,
+                bytes: session.surplus()?,
+                idle: Duration::ZERO,
+                cost: (session.cost / WAKE_SHARE).saturating_add(CACHES),
+                leaving: session.closing,
+            })
+        };
+        may.filter_map(narrow).collect()
+    }
+
     /// What is held by sessions that do not give way, other than this one.
     fn fixed(&self, but: u64) -> Bytes {
         let mut fixed = Bytes::new();
@@ -201,9 +223,9 @@ impl Fleet {
         let mut excess = self.ledger.excess();
         self.less_leaving(&mut excess);
         excess.retain(|_, over| *over > 0);
-        let idle = self.candidates(Session::is_spare);
-        let all = || going(&idle, &excess).map(|session| (session, Way::Go)).collect();
-        let gone: Vec<(u64, Way)> = choose(&excess, &idle).unwrap_or_else(all);
+        let soft = [self.candidates(Session::is_spare), self.narrowing()].concat();
+        let all = || going(&soft, &excess).map(|session| (session, Way::Go)).collect();
+        let gone: Vec<(u64, Way)> = choose(&excess, &soft).unwrap_or_else(all);
         gone.into_iter().for_each(|(session, way)| self.give_way(session, way));
     }
 

@@ -15,6 +15,7 @@ mod look;
 mod record;
 mod session;
 mod sleep;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +73,7 @@ impl Fleet {
         self.take(event);
         self.expire();
         self.admit();
+        self.widen();
         self.unpark();
         self.tell();
         std::mem::take(&mut self.effects)
@@ -83,10 +85,12 @@ impl Fleet {
             Event::Cancelled { ticket } => self.cancel(ticket),
             Event::Estimated { session, bytes } => self.estimated(session, bytes),
             Event::CanSleep { session, bytes } => self.can_sleep(session, bytes),
+            Event::CanResize { session, slots, each } => self.can_resize(session, slots, each),
             Event::Loaded { session, bytes, took, grew } => self.loaded(session, bytes, took, grew),
             Event::Slept { session, bytes } => self.slept(session, bytes),
             Event::Restless { session } => self.restless(session),
             Event::Woken { session, bytes, took } => self.woken(session, bytes, took),
+            Event::Resized { session, slots, bytes } => self.resized(session, slots, bytes),
             Event::Failed { session, error } => self.failed(session, error),
             Event::Left { session } => self.left(session),
             Event::Broke { session, error } => self.broke(session, &error),
@@ -239,6 +243,7 @@ impl Fleet {
         used.used = self.now;
         let last = used.in_flight == 0;
         self.touched.insert(used.model.clone());
+        used.stirs();
         if last && used.phase == Phase::Retired {
             self.free(session);
         }
@@ -278,7 +283,7 @@ impl Fleet {
 
     /// Frees a session, or leaves that to the end of what its backend does with it.
     fn free(&mut self, session: u64) {
-        if let Some(unused) = self.sessions.get_mut(&session).filter(|s| !s.turning) {
+        if let Some(unused) = self.sessions.get_mut(&session).filter(|s| !s.turning && s.in_flight == 0) {
             unused.phase = Phase::Unloading;
             self.effects.push(Effect::Unload { session });
             self.disturb(session);

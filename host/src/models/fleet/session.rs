@@ -40,6 +40,21 @@ pub(super) enum Phase {
     Unloading,
 }
 
+/// At how many requests a session works at the same time.
+#[derive(Debug)]
+pub(super) struct Slots {
+    /// As it was loaded.
+    pub(super) full: u32,
+    /// At this moment.
+    pub(super) now: u32,
+    /// As many as its backend makes of it now.
+    pub(super) to: Option<u32>,
+    /// It would not give back as many as were asked for.
+    pub(super) stiff: bool,
+    /// What each of them holds.
+    pub(super) each: Bytes,
+}
+
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) model: String,
@@ -70,7 +85,9 @@ pub(super) struct Session {
     pub(super) wake: Option<Duration>,
     /// It would not sleep, and is not asked to again before a request used it.
     pub(super) restless: bool,
-    /// Its backend puts it to sleep or wakes it at this moment: it cannot be freed.
+    /// Its slots, where their number can be changed.
+    pub(super) slots: Option<Slots>,
+    /// Its backend puts it to sleep, wakes it or changes its slots at this moment: it cannot be freed.
     pub(super) turning: bool,
     /// What the latest request that had a wish wishes.
     pub(super) keep: Option<Keep>,
@@ -98,6 +115,7 @@ impl Session {
             awake: Bytes::new(),
             wake: None,
             restless: false,
+            slots: None,
             turning: false,
             keep: None,
             grew: None,
@@ -111,7 +129,17 @@ impl Session {
 
     /// In memory, and no request uses it.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_ready() && self.in_flight == 0
+        self.is_ready() && self.in_flight == 0 && !self.turning
+    }
+
+    /// Whether its backend changes its slots.
+    pub(super) fn is_resized(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| slots.to.is_some())
+    }
+
+    /// Whether it waits for memory, or will in a moment.
+    pub(super) fn is_in_line(&self) -> bool {
+        matches!(self.phase, Phase::Sizing | Phase::Queued { .. } | Phase::Called { .. })
     }
 
     /// Asleep or on the way there or back: its weights are in memory, and no request can use it.

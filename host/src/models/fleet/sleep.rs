@@ -18,9 +18,10 @@ impl Fleet {
 
     /// Puts an idle session to sleep.
     pub(super) fn doze(&mut self, session: u64) {
+        let awake = self.whole(session);
         let Some(idle) = self.sessions.get_mut(&session).filter(|s| s.is_idle()) else { return };
         (idle.phase, idle.turning) = (Phase::Dozing, true);
-        idle.awake = self.ledger.holding(session).cloned().unwrap_or_default();
+        idle.awake = awake;
         // What comes back when it is freed is less by then.
         idle.grew = None;
         self.touched.insert(idle.model.clone());
@@ -79,6 +80,9 @@ impl Fleet {
         let now = self.now;
         let Some(ready) = self.sessions.get_mut(&session) else { return };
         (ready.wake, ready.used) = (Some(took), now);
+        if let Some(slots) = &mut ready.slots {
+            slots.now = slots.full;
+        }
         let waiters = std::mem::take(&mut ready.waiters);
         self.records.entry(ready.model.clone()).or_default().woken(took);
         self.ledger.hold(session, bytes);
@@ -89,7 +93,7 @@ impl Fleet {
         self.shrink();
     }
 
-    /// Its backend could not put it to sleep or wake it: what it is in now nobody knows, and who waits for it has it
+    /// Its backend could not put it to sleep, wake it or change its slots: what it is in now nobody knows, and who waits for it has it
     /// loaded anew.
     pub(super) fn not_turned(&mut self, session: u64, error: &Error) {
         let Some(lost) = self.sessions.get_mut(&session) else { return };

@@ -19,6 +19,7 @@ mod logprobs;
 mod queue;
 mod sleep;
 mod slot;
+mod slots;
 mod text;
 mod work;
 mod worker;
@@ -30,8 +31,8 @@ use std::thread::JoinHandle;
 
 use pajamas_llama_cpp::{Pooling, Sampler, Token};
 use pajamas_plugin_api::{
-    Cancel, EngineStats, FinishReason, GenerateSummary, Memory, PluginError, Result, TokenEvent, TokenSink,
-    codes,
+    Cancel, EngineStats, FinishReason, GenerateSummary, Memory, PluginError, Result, SlotsInfo, TokenEvent,
+    TokenSink, codes,
 };
 
 use crate::constrain::Guide;
@@ -42,6 +43,7 @@ use embed::Embedding;
 use generate::Generation;
 use sleep::{Bed, Life};
 pub(crate) use sleep::{Source, Tools};
+use slots::Rack;
 use work::{Ticket, Work};
 
 /// What a worker needs to know beside its context.
@@ -126,6 +128,8 @@ enum Order {
     /// Sleep, unless something is in work; answered with whether it does.
     Sleep(Sender<bool>),
     Wake(Sender<Result<()>>),
+    /// Go on with so many slots, or as many as are in use; answered with their number.
+    Resize(u32, Sender<Result<u32>>),
 }
 
 enum Reply {
@@ -206,6 +210,16 @@ impl Engine {
         let (_listener, ticket) = self.ticket(cancel, 0);
         self.submit(Work::Embed(Box::new(Embedding::new(request, ticket, reply))))?;
         replies.recv().unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// How many requests it works at, at the same time, at most.
+    pub fn slots(&self) -> u32 {
+        self.counters.slots.load(Ordering::Relaxed)
+    }
+
+    /// Where its slots are made fewer, or as many as `info` says.
+    pub fn rack(&self, info: SlotsInfo) -> Rack {
+        Rack { bed: self.bed(Vec::new()), info }
     }
 
     /// What the engine is doing; answers at once.

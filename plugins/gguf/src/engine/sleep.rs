@@ -5,11 +5,12 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Weak};
 
 use pajamas_llama_cpp::{BufferMemory, Context, HeapTrim};
-use pajamas_plugin_api::{Memory, Result, Sleeper};
+use pajamas_plugin_api::{Memory, PluginError, Result, Sleeper};
 
 use super::counters::Counters;
 use super::draft::{DraftSettings, Drafter};
-use super::worker::{Worker, cells};
+use super::work::Work;
+use super::worker::{End, Worker, cells};
 use super::{Order, Settings, ended};
 use crate::part::Seed;
 
@@ -26,14 +27,16 @@ pub(crate) struct Tools {
 }
 
 impl Source {
-    /// Makes the contexts, each time alike.
+    /// Makes the contexts for so many requests at the same time.
     ///
     /// # Errors
     /// `out-of-memory`; `invalid-option` when llama.cpp cannot compute the model like this.
-    pub fn make(&self) -> Result<Tools> {
-        let context = self.main.context(None)?;
+    pub fn make(&self, slots: u32) -> Result<Tools> {
+        let context = self.main.context(slots, None)?;
         let drafter = match &self.draft {
-            Some((seed, settings)) => Some(Drafter::new(seed.context(Some(&context))?, &context, settings)),
+            Some((seed, settings)) => {
+                Some(Drafter::new(seed.context(slots, Some(&context))?, &context, settings))
+            }
             None => None,
         };
         Ok(Tools { context, drafter })
@@ -65,58 +68,84 @@ impl Life {
 
     /// Works and sleeps by turns, until the queue is closed.
     pub fn live(self, tools: Tools) {
-        let mut worker = Worker::new(tools, &self);
-        while let Some(reply) = worker.run() {
-            self.counters.cache_total.store(0, Ordering::Relaxed);
-            self.counters.cache_used.store(0, Ordering::Relaxed);
-            self.asleep.store(true, Ordering::Release);
-            drop(HeapTrim::default());
-            // Who no longer listens needs no answer, here and below.
-            let _ = reply.send(true);
-            match self.sleep() {
-                Some(woken) => worker = woken,
+        let mut worker = Worker::new(tools, self.settings.slots, &self);
+        loop {
+            let next = match worker.run() {
+                End::Over => None,
+                End::Sleep(reply) => {
+                    self.rests();
+                    // Who no longer listens needs no answer, here and below.
+                    let _ = reply.send(true);
+                    self.sleep()
+                }
+                End::Resize { slots, works, reply } => self.resize(slots, works, &reply),
+            };
+            match next {
+                Some(next) => worker = next,
                 None => return,
             }
         }
     }
 
+    /// The contexts are gone.
+    pub fn rests(&self) {
+        self.counters.cache_total.store(0, Ordering::Relaxed);
+        self.counters.cache_used.store(0, Ordering::Relaxed);
+        self.asleep.store(true, Ordering::Release);
+        drop(HeapTrim::default());
+    }
+
     /// Sleeps until it is woken, or a request comes all the same; `None` at the end.
-    fn sleep(&self) -> Option<Worker<'_>> {
+    pub fn sleep(&self) -> Option<Worker<'_>> {
         loop {
             let order = self.orders.recv().ok()?;
             if self.stopping.load(Ordering::Acquire) {
                 return None;
             }
-            if let Order::Sleep(reply) = order {
-                let _ = reply.send(true);
-                continue;
-            }
-            let woken = self.source.make().map(|tools| {
-                self.counts(&tools);
-                Worker::new(tools, self)
-            });
-            if woken.is_ok() {
-                self.asleep.store(false, Ordering::Release);
-            }
-            match (order, woken) {
-                (Order::Work(work), Err(error)) => {
-                    self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
-                    work.fail(error);
+            match order {
+                Order::Sleep(reply) => {
+                    let _ = reply.send(true);
                 }
-                (Order::Wake(reply), Err(error)) => {
-                    let _ = reply.send(Err(error));
+                // It wakes with all of them.
+                Order::Resize(_, reply) => {
+                    let _ = reply.send(Ok(self.settings.slots));
                 }
-                (Order::Work(work), Ok(mut worker)) => {
-                    worker.take(work);
-                    return Some(worker);
-                }
-                (Order::Wake(reply), Ok(worker)) => {
-                    let _ = reply.send(Ok(()));
-                    return Some(worker);
-                }
-                (Order::Sleep(_), _) => {}
+                Order::Work(work) => match self.wake(self.settings.slots) {
+                    Ok(mut worker) => {
+                        worker.take(work);
+                        return Some(worker);
+                    }
+                    Err(error) => self.refuse(work, error),
+                },
+                Order::Wake(reply) => match self.wake(self.settings.slots) {
+                    Ok(worker) => {
+                        let _ = reply.send(Ok(()));
+                        return Some(worker);
+                    }
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                },
             }
         }
+    }
+
+    /// Goes on with new contexts.
+    ///
+    /// # Errors
+    /// Those of [`Source::make`]; it sleeps then as before.
+    pub fn wake(&self, slots: u32) -> Result<Worker<'_>> {
+        let tools = self.source.make(slots)?;
+        self.counts(&tools);
+        self.counters.slots.store(slots, Ordering::Relaxed);
+        self.asleep.store(false, Ordering::Release);
+        Ok(Worker::new(tools, slots, self))
+    }
+
+    /// Ends a request that waits.
+    pub fn refuse(&self, work: Work, error: PluginError) {
+        self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+        work.fail(error);
     }
 }
 
@@ -128,7 +157,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T> {
+    pub(super) fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T> {
         let (reply, answer) = mpsc::channel();
         let queue = self.queue.upgrade().ok_or_else(ended)?;
         queue.send(order(reply)).map_err(|_| ended())?;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, TryRecvError};
 
 use pajamas_llama_cpp::{Batch, Context, Decoded, Error, Model};
-use pajamas_plugin_api::{PluginError, codes};
+use pajamas_plugin_api::{PluginError, Result, codes};
 
 use super::admission;
 use super::counters::Counters;
@@ -36,12 +36,20 @@ pub(super) struct Worker<'l> {
     round: u64,
 }
 
-/// Why a worker works no more: somebody wants it to sleep and is told when it does, or the engine ends.
-pub(super) type End = Option<Sender<bool>>;
+/// Why a worker works no more.
+pub(super) enum End {
+    /// The engine ends.
+    Over,
+    /// It is to sleep; who wants that is told when it does.
+    Sleep(Sender<bool>),
+    /// Another is to go on with what is in work, in so many slots.
+    Resize { slots: u32, works: Vec<Work>, reply: Sender<Result<u32>> },
+}
 
 impl<'l> Worker<'l> {
-    pub fn new(Tools { context, drafter }: Tools, life: &'l Life) -> Self {
-        let slots = (0..life.settings.slots).map(|s| Slot::new(s as i32)).collect();
+    /// One with a slot for each sequence of its context, for generation.
+    pub fn new(Tools { context, drafter }: Tools, slots: u32, life: &'l Life) -> Self {
+        let slots = (0..slots).map(|s| Slot::new(s as i32)).collect();
         let model = Arc::clone(context.model());
         // A padding token must leave no trace: no state advanced, nothing pushed out of a window.
         let pads = !context.is_unified() && !model.is_recurrent() && model.sliding_window() == 0;
@@ -76,18 +84,18 @@ impl<'l> Worker<'l> {
             self.count();
             match self.life.orders.recv() {
                 Ok(order) => self.obey(order)?,
-                Err(_) => return ControlFlow::Break(None),
+                Err(_) => return ControlFlow::Break(End::Over),
             }
         }
         loop {
             match self.life.orders.try_recv() {
                 Ok(order) => self.obey(order)?,
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return ControlFlow::Break(None),
+                Err(TryRecvError::Disconnected) => return ControlFlow::Break(End::Over),
             }
         }
         match self.life.stopping.load(Ordering::Acquire) {
-            true => ControlFlow::Break(None),
+            true => ControlFlow::Break(End::Over),
             false => ControlFlow::Continue(()),
         }
     }
@@ -100,7 +108,7 @@ impl<'l> Worker<'l> {
     fn obey(&mut self, order: Order) -> ControlFlow<End> {
         match order {
             Order::Work(work) => self.take(work),
-            Order::Sleep(reply) if self.is_idle() => return ControlFlow::Break(Some(reply)),
+            Order::Sleep(reply) if self.is_idle() => return ControlFlow::Break(End::Sleep(reply)),
             // Who no longer listens needs no answer.
             Order::Sleep(reply) => {
                 let _ = reply.send(false);
@@ -108,8 +116,33 @@ impl<'l> Worker<'l> {
             Order::Wake(reply) => {
                 let _ = reply.send(Ok(()));
             }
+            Order::Resize(wanted, reply) => {
+                let busy = self.slots.iter().filter(|s| s.work.is_some()).count() as u32;
+                let slots = wanted.max(busy).clamp(1, self.life.settings.slots);
+                if slots as usize != self.slots.len() {
+                    return ControlFlow::Break(End::Resize { slots, works: self.give_up_all(), reply });
+                }
+                let _ = reply.send(Ok(slots));
+            }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Takes all that is in work or waits out of this worker's hands; what the cache has of it is to be computed again.
+    fn give_up_all(&mut self) -> Vec<Work> {
+        let running = self.slots.iter_mut().filter_map(|slot| slot.work.take());
+        let mut works: Vec<Work> = running
+            .map(|mut work| {
+                if let Work::Generate(generation) = &mut work {
+                    generation.preempt();
+                    Counters::add(&self.life.counters.preempted, 1);
+                }
+                self.life.counters.waiting.fetch_add(1, Ordering::Relaxed);
+                work
+            })
+            .collect();
+        works.extend(std::iter::from_fn(|| self.queue.pop()));
+        works
     }
 
     /// Ends requests that nobody wants any more, running or waiting.

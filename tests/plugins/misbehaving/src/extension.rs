@@ -1,6 +1,8 @@
 //! Extensions that take anything.
 
-use pajamas_plugin_api::{Cancel, EventSink, Extension, NamedTensor, Result, TensorSink};
+use pajamas_plugin_api::{
+    Cancel, EventSink, Extension, Memory, NamedTensor, Result, SlotsInfo, Slotted, TensorSink,
+};
 
 /// Answers whatever it is asked.
 pub struct Obliging;
@@ -32,5 +34,21 @@ impl Extension for Broken {
     ) -> Result<Vec<u8>> {
         let call: serde_json::Value = serde_json::from_slice(input).expect("told to panic in call");
         Ok(call.to_string().into_bytes())
+    }
+}
+
+/// Promises memory for slots, and gives none back.
+pub struct Grudging {
+    /// Whether it says how many slots it has, rather than how many are wanted.
+    pub counts: bool,
+}
+
+impl Slotted for Grudging {
+    fn describe(&self) -> SlotsInfo {
+        SlotsInfo { slots: 2, each: vec![Memory { device: "cpu".into(), kv: 16 << 20, ..Memory::default() }] }
+    }
+
+    fn resize(&self, slots: u32) -> Result<u32> {
+        Ok(if self.counts { slots.clamp(1, 2) } else { slots.max(3) })
     }
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use pajamas_plugin_api::{
     Backend, BackendInfo, Cancel, DType, DeviceInfo, Dim, EmbedRequest, Extension, FinishReason,
     GenerateRequest, GenerateSummary, InferRequest, LoadRequest, Memory, NamedTensor, OutputSpec,
-    PluginError, Probe, ProgressSink, Prompt, Result, Session, Signature, TensorSink, TensorSpec, TensorView,
-    TextSignature, Timings, Token, TokenEvent, TokenSink, Usage, as_bytes, capability, codes,
+    PluginError, Probe, ProgressSink, Prompt, Result, SLOTS, Session, Signature, SlotsExtension, TensorSink,
+    TensorSpec, TensorView, TextSignature, Timings, Token, TokenEvent, TokenSink, Usage, as_bytes,
+    capability, codes,
 };
 
-use crate::extension::{Broken, Obliging};
+use crate::extension::{Broken, Grudging, Obliging};
 use crate::words::{abort, deaf, hang, word};
 
 /// Sound in itself; its models are not.
@@ -268,6 +269,8 @@ impl Session for TroubleSession {
             ("extension-any", _) => Some(Box::new(Obliging)),
             ("extension-obliging", "pajamas.chat/1") => Some(Box::new(Obliging)),
             ("extension-broken", "pajamas.chat/1") => Some(Box::new(Broken)),
+            ("slots-kept", SLOTS) => Some(Box::new(SlotsExtension(Grudging { counts: true }))),
+            ("slots-miscounted", SLOTS) => Some(Box::new(SlotsExtension(Grudging { counts: false }))),
             _ => None,
         }
     }

@@ -45,6 +45,8 @@ const WORDS: &[&str] = &[
     "extension-any",
     "extension-obliging",
     "extension-broken",
+    "slots-kept",
+    "slots-miscounted",
     "plan-panic",
     "plan-fickle",
     "plan-nothing",

@@ -3,6 +3,7 @@
 mod life;
 mod memory;
 mod sleep;
+mod slots;
 mod trace;
 mod world;
 
@@ -103,6 +104,14 @@ impl Stage {
         let session = self.bring(model, bytes);
         self.tell(Event::Left { session });
         assert_eq!(self.effects(), []);
+        session
+    }
+
+    /// Asks for a model, and tells what it needs. Gives its session.
+    fn want(&mut self, model: &str, bytes: u64) -> u64 {
+        self.ask(model);
+        let session = self.begun();
+        self.estimated(session, bytes);
         session
     }
 

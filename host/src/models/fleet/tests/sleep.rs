@@ -23,14 +23,6 @@ impl Stage {
     fn woken(&mut self, session: u64, bytes: u64) {
         self.tell(Event::Woken { session, bytes: cpu(bytes), took: Duration::from_millis(5) });
     }
-
-    /// Asks for a model, and tells what it needs. Gives its session.
-    fn want(&mut self, model: &str, bytes: u64) -> u64 {
-        self.ask(model);
-        let session = self.begun();
-        self.estimated(session, bytes);
-        session
-    }
 }
 
 /// Two models that fit together only if one sleeps: `a` of 60 sleeps with 20, `b` of 60 is loaded and used.

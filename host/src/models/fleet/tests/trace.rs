@@ -16,6 +16,7 @@ enum Act {
     Load(usize, Outcome),
     Doze(usize, Turned),
     Wake(usize, Turned),
+    Resize(usize, Turned),
     Free(usize),
     Leave(usize, Option<bool>),
     Unload(usize),
@@ -41,6 +42,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (which(), outcome).prop_map(|(which, outcome)| Act::Load(which, outcome)),
         4 => (which(), turned()).prop_map(|(which, turned)| Act::Doze(which, turned)),
         4 => (which(), turned()).prop_map(|(which, turned)| Act::Wake(which, turned)),
+        4 => (which(), turned()).prop_map(|(which, turned)| Act::Resize(which, turned)),
         6 => which().prop_map(Act::Free),
         8 => (which(), prop::option::weighted(0.2, any::<bool>())).prop_map(|(which, how)| Act::Leave(which, how)),
         1 => which().prop_map(Act::Unload),
@@ -88,6 +90,12 @@ impl World {
             Act::Wake(which, turned) => {
                 if let Some(session) = one(&self.those(Real::Waking), *which) {
                     self.turn(session, *turned);
+                }
+            }
+            Act::Resize(which, turned) => {
+                let resizing: Vec<u64> = self.resizing.keys().copied().collect();
+                if let Some(session) = one(&resizing, *which) {
+                    self.resize(session, *turned);
                 }
             }
             Act::Free(which) => {

@@ -26,7 +26,15 @@ pub(super) enum Outcome {
     Crash,
 }
 
-/// How putting to sleep or waking ends.
+/// The slots of a model, and what each of them holds of its bytes, where their number can be changed.
+pub(super) fn slots(model: &str) -> Option<(u32, u64)> {
+    [("c", (3, 8)), ("d", (2, 15)), ("f", (4, 10))]
+        .iter()
+        .find(|(id, _)| *id == model)
+        .map(|(_, slots)| *slots)
+}
+
+/// How putting to sleep, waking or changing slots ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Turned {
     Good,
@@ -55,6 +63,9 @@ pub(super) struct World {
     pub(super) tickets: u64,
     pub(super) open: BTreeMap<u64, String>,
     pub(super) sessions: BTreeMap<u64, (String, Real)>,
+    /// Slots of sessions that have not all of theirs, and what they are being made.
+    pub(super) narrow: BTreeMap<u64, u32>,
+    pub(super) resizing: BTreeMap<u64, u32>,
     pub(super) stopped: BTreeSet<u64>,
     /// A session for each request that has one.
     pub(super) leases: Vec<u64>,
@@ -83,6 +94,8 @@ impl World {
             tickets: 0,
             open: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            narrow: BTreeMap::new(),
+            resizing: BTreeMap::new(),
             stopped: BTreeSet::new(),
             leases: Vec::new(),
             pinned: BTreeSet::new(),
@@ -100,9 +113,18 @@ impl World {
             Real::Sizing | Real::Waiting => 0,
             Real::Asleep => asleep(model).expect("it can sleep"),
             Real::Freeing if self.asleep.contains(id) => asleep(model).expect("it can sleep"),
+            Real::Ready | Real::Dozing | Real::Freeing => bytes(model) - self.given(*id, model),
             _ => bytes(model),
         };
         self.sessions.iter().map(holds).sum()
+    }
+
+    /// What a session has given back of its slots; one that takes them again has them.
+    fn given(&self, session: u64, model: &str) -> u64 {
+        let Some((full, each)) = slots(model) else { return 0 };
+        let now = self.narrow.get(&session).copied().unwrap_or(full);
+        let to = self.resizing.get(&session).copied().unwrap_or(now);
+        each * u64::from(full - now.max(to))
     }
 
     pub(super) fn tell(&mut self, event: Event) {
@@ -140,6 +162,7 @@ impl World {
                     "{model} is {real:?} after {after:?}"
                 );
                 assert!(!self.pinned.contains(model), "{model} is pinned, and sleeps after {after:?}");
+                assert!(!self.resizing.contains_key(session), "it is being resized after {after:?}");
                 *real = Real::Dozing;
             }
             Effect::Wake { session } => {
@@ -147,6 +170,29 @@ impl World {
                 assert_eq!(*real, Real::Asleep, "{model} after {after:?}");
                 *real = Real::Waking;
                 assert!(self.held() <= self.limit, "{} of {} after {after:?}", self.held(), self.limit);
+            }
+            Effect::Resize { session, slots } => {
+                let (model, real) = self.sessions.get(session).expect("it was loaded");
+                let (full, _) = self::slots(model).expect("it can");
+                assert_eq!(*real, Real::Ready, "{model} after {after:?}");
+                let now = self.narrow.get(session).copied().unwrap_or(full);
+                let used = self.leases.iter().filter(|lease| *lease == session).count() as u32;
+                assert!(
+                    (1..=full).contains(slots) && *slots != now,
+                    "{model}: {now} to {slots} after {after:?}"
+                );
+                assert!(
+                    *slots > now || used <= *slots,
+                    "{model}: {used} requests in {slots} after {after:?}"
+                );
+                assert!(
+                    *slots > now || !self.pinned.contains(model),
+                    "{model} is pinned, and narrowed after {after:?}"
+                );
+                assert!(self.resizing.insert(*session, *slots).is_none(), "{model} twice after {after:?}");
+                if *slots > now {
+                    assert!(self.held() <= self.limit, "{} of {} after {after:?}", self.held(), self.limit);
+                }
             }
             Effect::Stop { session } => {
                 self.stopped.insert(*session);
@@ -158,6 +204,7 @@ impl World {
                 assert!(!self.leases.contains(session), "a session in use is freed after {after:?}");
                 let (model, real) = self.sessions.get_mut(session).expect("it was loaded");
                 assert!(matches!(real, Real::Ready | Real::Asleep), "{model} is {real:?} after {after:?}");
+                assert!(!self.resizing.contains_key(session), "{model} is being resized after {after:?}");
                 if *real == Real::Asleep {
                     self.asleep.insert(*session);
                 }
@@ -167,7 +214,10 @@ impl World {
                         || matches!(after, Event::Broke { .. } | Event::Loaded { .. })
                         || matches!(
                             after,
-                            Event::Slept { .. } | Event::Restless { .. } | Event::Woken { .. }
+                            Event::Slept { .. }
+                                | Event::Restless { .. }
+                                | Event::Woken { .. }
+                                | Event::Resized { .. }
                         )
                         || matches!(after, Event::Failed { .. });
                 assert!(
@@ -218,6 +268,9 @@ impl World {
         let model = self.sessions[&session].0.clone();
         let code = match outcome {
             Outcome::Good => {
+                if let Some((slots, each)) = slots(&model) {
+                    self.tell(Event::CanResize { session, slots, each: cpu(each) });
+                }
                 if let Some(asleep) = asleep(&model) {
                     self.tell(Event::CanSleep { session, bytes: cpu(asleep) });
                 }
@@ -251,11 +304,30 @@ impl World {
             (Real::Dozing, Turned::Restless) => (Real::Ready, Event::Restless { session }),
             _ => {
                 let took = Duration::from_millis(5);
+                self.narrow.remove(&session);
                 (Real::Ready, Event::Woken { session, bytes: cpu(bytes(&model)), took })
             }
         };
         self.sessions.insert(session, (model, now));
         self.tell(event);
+    }
+
+    /// Changing slots ends: one that will not has as many as before.
+    pub(super) fn resize(&mut self, session: u64, turned: Turned) {
+        let to = self.resizing.remove(&session).expect("it is being resized");
+        let model = self.sessions[&session].0.clone();
+        let (full, _) = slots(&model).unwrap();
+        let now = self.narrow.get(&session).copied().unwrap_or(full);
+        let slots = match turned {
+            Turned::Good => to,
+            Turned::Restless => now,
+            Turned::Crash => {
+                return self.tell(Event::Failed { session, error: Error::new("out-of-memory", "told to") });
+            }
+        };
+        self.narrow.insert(session, slots);
+        let bytes = cpu(bytes(&model) - self.given(session, &model));
+        self.tell(Event::Resized { session, slots, bytes });
     }
 
     /// All that is in memory of a model is let go.
@@ -266,6 +338,7 @@ impl World {
     }
 
     pub(super) fn free(&mut self, session: u64) {
+        self.narrow.remove(&session);
         self.sessions.remove(&session);
         self.tell(Event::Unloaded { session, back: Bytes::new(), free: Bytes::new() });
     }
@@ -291,6 +364,9 @@ impl World {
         }
         for session in [self.those(Real::Dozing), self.those(Real::Waking)].concat() {
             self.turn(session, Turned::Good);
+        }
+        for session in self.resizing.keys().copied().collect::<Vec<_>>() {
+            self.resize(session, Turned::Good);
         }
         for session in self.those(Real::Freeing) {
             self.free(session);
