@@ -232,6 +232,11 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("output-busy", Class::Busy, "another run writes into the same folder"),
     ("batch-invalid", Class::Invalid, "a file of models to make artifacts of is damaged, or lacks a key"),
     ("batch-failed", Class::Unmet, "some of the models of a batch were refused, each for its own reason"),
+    // jobs
+    ("jobs-off", Class::Forbidden, "the configuration names no `jobs.folder`, so nothing is made over HTTP"),
+    ("jobs-full", Class::Busy, "jobs.max_queue jobs run and wait already"),
+    ("job-not-found", Class::NotFound, "there is no job with this id: never, no more, or before a restart"),
+    ("path-outside", Class::Invalid, "a path of a job leads out of `jobs.folder`, or a link below it does"),
     // measuring what was quantized
     ("validation-failed", Class::Unmet, "a form is further from the original than the limits allow"),
     ("text-too-short", Class::Invalid, "the text has fewer tokens than two windows"),

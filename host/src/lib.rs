@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod hardware;
 pub mod host;
+pub mod jobs;
 pub mod metrics;
 pub mod models;
 pub mod pipeline;

@@ -21,7 +21,8 @@ pub struct QuantizerInfo {
     pub target: String,
     /// Precisions it writes, for example `Q4_K_M`.
     pub precisions: Vec<String>,
-    /// JSON Schema of [`QuantizeRequest::options`].
+    /// JSON Schema of [`QuantizeRequest::options`]. An option that names files says `"format": "path"`, or its items do: a
+    /// server takes such files from one folder only, and lets no other option name a path out of it.
     #[serde(default)]
     pub options_schema: serde_json::Value,
 }

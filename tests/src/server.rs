@@ -139,6 +139,15 @@ impl Server {
         Answer::read(request.send(body)?)
     }
 
+    /// Asks for what is at a path to be gone.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn delete(&self, path: &str) -> Result<Answer> {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        Answer::read(agent.delete(format!("{}{path}", self.address)).call()?)
+    }
+
     /// Asks for a path with headers of one's own.
     ///
     /// # Errors
@@ -232,12 +241,12 @@ impl Answer {
         })
     }
 
-    /// The body of a request that was carried out.
+    /// The body of a request that was carried out, or begun.
     ///
     /// # Errors
     /// When it was refused, or its body is no JSON.
     pub fn json(&self) -> Result<Value> {
-        if self.status != 200 {
+        if ![200, 202].contains(&self.status) {
             return Err(format!("{}: {}", self.status, self.body).into());
         }
         Ok(serde_json::from_str(&self.body)?)

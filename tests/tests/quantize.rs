@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pajamas_journeys::artifacts::files;
 use pajamas_journeys::fixtures::repository;
 use pajamas_journeys::product::{Finished, House, asset, run};
 use serde_json::Value;
@@ -18,20 +19,6 @@ fn chat() -> PathBuf {
 fn convert(source: &Path, output: &Path, arguments: &[&str]) -> Finished {
     let (source, output) = (source.to_str().unwrap(), output.to_str().unwrap());
     run([&["convert", source, "--output", output], arguments].concat()).unwrap()
-}
-
-/// Every file below a folder, sorted, with `/`.
-fn files(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        match entry.path().is_dir() {
-            true => found.extend(files(&entry.path()).iter().map(|below| format!("{name}/{below}"))),
-            false => found.push(name),
-        }
-    }
-    found.sort();
-    found
 }
 
 /// What a model answers, token by token.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::quantize::Form;
+use crate::quantize::{Form, HASHING};
 
 /// Every hundredth is a line too many where nobody watches: every tenth.
 const STEPS: f32 = 10.0;
@@ -30,7 +30,7 @@ impl Watcher {
         |form, fraction, what| {
             let name = format!("{} {}", form.format, form.precision);
             match what {
-                "hashing" => self.show(&format!("{name} hashing"), fraction, ""),
+                HASHING => self.show(&format!("{name} {HASHING}"), fraction, ""),
                 _ => self.show(&name, fraction, what),
             }
         }

@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
     check.server();
     check.folders("plugins", &config.plugins.search);
     check.folders("stages", &config.stages.search);
+    check.jobs();
     check.unique("models", config.models.iter().map(|m| &m.id));
     check.unique("pipelines", config.pipelines.iter().map(|p| &p.id));
     for (i, model) in config.models.iter().enumerate() {
@@ -114,6 +115,25 @@ impl Check<'_> {
                 let help = "name some of infer, metrics, admin, or remove the key";
                 self.report("config-invalid-value", &at(i, "scopes"), message, help);
             }
+        }
+    }
+
+    /// A folder that is not there would be made by the first mistake in its name.
+    fn jobs(&mut self) {
+        let jobs = &self.config.jobs;
+        let at = |key: &str| ["jobs".into(), key.into()];
+        if let Some(folder) = &jobs.folder {
+            self.exists(&at("folder"), "`jobs`", folder);
+            if folder.is_file() {
+                let message = format!("`jobs.folder`: {} is a file", folder.display());
+                self.report("config-invalid-value", &at("folder"), message, "name the folder it lies in");
+            }
+        }
+        for (key, _) in
+            [("max_queue", jobs.max_queue), ("history", jobs.history)].iter().filter(|(_, n)| *n == 0)
+        {
+            let message = format!("`jobs.{key}` is 0");
+            self.report("config-invalid-value", &at(key), message, "leave it out for what is usual");
         }
     }
 

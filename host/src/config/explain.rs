@@ -10,12 +10,13 @@ use super::origin::Origin;
 use super::tree::Segment;
 
 /// The sections in the order in which the file has them.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "schema",
     "server",
     "plugins",
     "stages",
     "memory",
+    "jobs",
     "telemetry",
     "defaults",
     "routing",

@@ -59,7 +59,9 @@ pub use remote::{BaseUrl, Cost, Remote};
 pub use routes::{
     Affinity, Astray, Feature, INTENTS, Intents, Ladder, Otherwise, Record, Routing, Rule, Steps, When,
 };
-pub use sections::{Defaults, DeviceMemory, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading};
+pub use sections::{
+    Defaults, DeviceMemory, Jobs, Limits, Memory, Options, Plugins, Server, Stages, WhileLoading,
+};
 pub use similar::{Nearness, Similar};
 pub use task::Task;
 pub use telemetry::{Collector, Telemetry};
@@ -85,6 +87,8 @@ pub struct Config {
     pub stages: Stages,
     /// How much memory models may take.
     pub memory: Memory,
+    /// Artifacts that are made over HTTP.
+    pub jobs: Jobs,
     /// Traces of requests.
     pub telemetry: Telemetry,
     /// The model of each task for whoever names none.
@@ -122,6 +126,7 @@ impl Default for Config {
             plugins: Plugins::default(),
             stages: Stages::default(),
             memory: Memory::default(),
+            jobs: Jobs::default(),
             telemetry: Telemetry::default(),
             defaults: Defaults::default(),
             routing: Routing::default(),

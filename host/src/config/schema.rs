@@ -70,6 +70,7 @@ mod tests {
             "plugins",
             "stages",
             "memory",
+            "jobs",
             "telemetry",
             "defaults",
             "routing",
@@ -81,7 +82,7 @@ mod tests {
         ] {
             assert!(keys.contains(&key), "{key} is not in {keys:?}");
         }
-        assert_eq!((keys.len(), &schema["additionalProperties"]), (13, &false.into()));
+        assert_eq!((keys.len(), &schema["additionalProperties"]), (14, &false.into()));
         let types = &schema["$defs"];
         assert_eq!(types["ByteSize"]["type"], "string");
         assert_eq!(types["Model"]["required"], serde_json::json!(["id"]));

@@ -1,4 +1,4 @@
-//! The sections of the file that stand once: server, plugins, stages, memory, defaults.
+//! The sections of the file that stand once: server, plugins, stages, memory, jobs, defaults.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -165,6 +165,24 @@ impl Memory {
         let reserve = own.reserve.unwrap_or(self.reserve).get();
         let limit = own.limit.or(self.limit).map_or(u64::MAX, ByteSize::get);
         total.saturating_sub(reserve).min(limit)
+    }
+}
+
+/// Artifacts that are made over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// The only folder that jobs read models from and write artifacts into; jobs are refused when not set.
+    pub folder: Option<LocalPath>,
+    /// Jobs that may run and wait at the same time, of which one runs; more are refused with status 429.
+    pub max_queue: u32,
+    /// Jobs that ended, the latest, of which it can be asked what became.
+    pub history: u32,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { folder: None, max_queue: 16, history: 100 }
     }
 }
 

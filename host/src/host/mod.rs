@@ -3,6 +3,7 @@
 mod ask;
 mod decision_log;
 mod intent;
+mod jobs;
 mod memory;
 mod quota;
 mod recommend;
@@ -28,6 +29,7 @@ use crate::chat::Conversation;
 use crate::config::{Config, Model, Task};
 use crate::error::{Error, Result};
 use crate::hardware::Hardware;
+use crate::jobs::Jobs;
 use crate::metrics::{Metrics, Now};
 use crate::models::{Keep, Lease, Loaded, Models, Order, Spec, Status, is_lost};
 use crate::pipeline::{Event, Outcome, Request, Route, text};
@@ -61,6 +63,7 @@ pub struct Host {
     metrics: Metrics,
     ahead: Ahead,
     memory: Memory,
+    jobs: Jobs,
 }
 
 /// What is told while a request is carried out; `Break` cancels it.
@@ -91,12 +94,13 @@ impl Host {
         for device in plugins.backends().iter().flat_map(|backend| &backend.probe.devices) {
             models.expect(&device.id, device.memory_total);
         }
+        let jobs = Jobs::new(jobs::limits(&config))?;
         Ok(Self {
             current: Current::new(config)?,
             reloading: Mutex::default(),
             last_reload: Mutex::default(),
             hardware,
-            plugins,
+            plugins: Arc::new(plugins),
             stages,
             models,
             admission: Arc::default(),
@@ -104,6 +108,7 @@ impl Host {
             metrics: Metrics::default(),
             ahead: Ahead::default(),
             memory: Memory::default(),
+            jobs,
         })
     }
 
@@ -289,6 +294,7 @@ impl Host {
             engines: self.models.loaded().into_iter().filter_map(engine).collect(),
             devices: self.models.devices(),
             plugins: self.plugins.loaded(),
+            jobs: self.jobs.counts(),
             remotes: self.remotes().into_iter().map(|remote| (remote.model, remote.state)).collect(),
         };
         self.metrics.encode(&now).map_err(|_| Error::new("internal", "the metrics cannot be written"))

@@ -131,6 +131,7 @@ impl Host {
         for id in changes.models.all() {
             self.models.pin(id, config.model(id).is_some_and(|model| model.pin));
         }
+        self.jobs.limit(super::jobs::limits(&config));
         if let Some(memory) = memory {
             self.models.limit(memory);
         }

@@ -5,6 +5,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Counters, Gauges, Seconds, counter, gauge, seconds};
 use crate::admission::Waiting;
+use crate::jobs::Counts;
 use crate::models::{DeviceUse, State, Status};
 use crate::remote::Phase;
 
@@ -24,6 +25,8 @@ pub(super) struct Moment {
     remotes: Gauges,
     keys: Gauges,
     key_queue: Gauges,
+    jobs: Gauges,
+    jobs_ended: Counters,
 }
 
 /// What [`Metrics::encode`] has to be told, since nobody tells it when it changes.
@@ -44,6 +47,8 @@ pub struct Now {
     pub plugins: Vec<(String, String)>,
     /// Remote models, and the state of each one's breaker.
     pub remotes: Vec<(String, &'static str)>,
+    /// Jobs, by where they are.
+    pub jobs: Counts,
 }
 
 impl Moment {
@@ -96,6 +101,8 @@ impl Moment {
                 "remote_state",
                 "1 for where the breaker of a remote model is: closed, open, half-open",
             ),
+            jobs: gauge(registry, "jobs", "Jobs by state: queued, running"),
+            jobs_ended: counter(registry, "jobs_ended", "Jobs that ended, by state: done, failed, cancelled"),
         }
     }
 
@@ -117,6 +124,7 @@ impl Moment {
         self.loads.clear();
         self.wakes.clear();
         self.leaks.clear();
+        self.jobs_ended.clear();
         let put = |family: &Gauges, labels: &[(&'static str, &str)], value: u64| {
             let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
             family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -162,6 +170,13 @@ impl Moment {
         }
         for (key, inside) in &now.keys {
             put(&self.keys, &[("key", key)], u64::from(*inside));
+        }
+        let Counts { queued, running, done, failed, cancelled } = now.jobs;
+        for (state, jobs) in [("queued", queued), ("running", running)] {
+            put(&self.jobs, &[("state", state)], jobs);
+        }
+        for (state, jobs) in [("done", done), ("failed", failed), ("cancelled", cancelled)] {
+            self.jobs_ended.get_or_create(&vec![("state", state.to_owned())]).inc_by(jobs);
         }
         for (model, state) in &now.remotes {
             for phase in Phase::ALL {

@@ -26,6 +26,7 @@ pub use calibrate::Calibration;
 pub use origin::{describe, weights};
 pub use record::Record;
 use select::Selected;
+pub use select::names_files;
 
 /// A format in a precision, as a person writes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,6 +74,9 @@ pub struct Made {
     /// What its quantizer says of it.
     pub report: Value,
 }
+
+/// What is told to be done while what was written is read back, after the form itself.
+pub const HASHING: &str = "hashing";
 
 /// What is told while artifacts are made: the form at work, how far it is (0 to 1), and a few words.
 pub type Progress<'p> = dyn FnMut(&Form, f32, &str) -> ControlFlow<()> + 'p;
@@ -197,7 +201,7 @@ impl Job {
             describe_file(&self.output, &format!("{folder}/{path}"), |bytes| {
                 cancel.check()?;
                 done += bytes;
-                match progress(form, done as f32 / all.max(1) as f32, "hashing") {
+                match progress(form, done as f32 / all.max(1) as f32, HASHING) {
                     ControlFlow::Continue(()) => Ok(()),
                     ControlFlow::Break(()) => Err(Error::new("cancelled", "stopped")),
                 }

@@ -94,6 +94,12 @@ fn check_options(job: &Job, selected: &[Selected<'_>]) -> Result<()> {
     }
 }
 
+/// Whether some quantizer says of an option that it names files: with `"format": "path"`, of itself or of its items.
+pub fn names_files(plugins: &Plugins, option: &str) -> bool {
+    let marked = |schema: &Value| schema["format"] == "path" || schema["items"]["format"] == "path";
+    plugins.quantizers().iter().any(|q| properties(q).and_then(|p| p.get(option)).is_some_and(marked))
+}
+
 fn properties(quantizer: &ActiveQuantizer) -> Option<&Map<String, Value>> {
     quantizer.info.options_schema.get("properties").and_then(Value::as_object)
 }

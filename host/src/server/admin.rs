@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 
 /// How often a stream of events looks whether its client is still there and the server goes on.
-const WATCH_POLL: Duration = Duration::from_millis(500);
+pub const WATCH_POLL: Duration = Duration::from_millis(500);
 
 /// `GET /readyz`: 503 until the models that are loaded at the start are in memory. One that was, and went for want of
 /// requests or room, comes back with the next request.
@@ -194,7 +194,11 @@ fn one(host: &Host, id: &str) -> Result<Json<Value>> {
     Ok(Json(json!(host.models().status([id]).into_iter().find(|status| status.id == id))))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// Work that may take a while, on a thread of its own.
+///
+/// # Errors
+/// Those of the work.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|_| Err(Error::new("internal", "the request's thread ended early")))
 }

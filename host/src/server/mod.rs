@@ -10,6 +10,7 @@ mod embeddings;
 mod error;
 mod health;
 mod images;
+mod jobs;
 mod keep_alive;
 mod listen;
 mod messages;
@@ -76,12 +77,14 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
     eprintln!("pajamas listens on http://{actual}");
     let preload = Arc::clone(&host);
     tokio::task::spawn_blocking(move || preload.preload(&Cancel::new()));
-    let watched = Arc::clone(&log);
+    let (watched, working) = (Arc::clone(&log), Arc::clone(&host));
     let stopped = async move {
         while !stop.is_cancelled() {
             tokio::time::sleep(STOP_POLL).await;
         }
         watched.close();
+        // Who watches a job is told how it ended, and is a request under way.
+        working.jobs().close();
         // A terminal that was closed takes no words.
         let _ = writeln!(std::io::stderr(), "stopping: no new requests; Ctrl-C again ends at once");
     };
@@ -90,8 +93,14 @@ async fn listen(host: Arc<Host>, stop: Cancel) -> Result<()> {
         // What was not sent in a while is lost, and the thread that fails to is nobody's concern any more.
         let _ = tokio::task::spawn_blocking(move || telemetry.stop()).await;
     }
+    let limit = host.config().server.drain_timeout;
+    let working = Arc::clone(&host);
+    // Requests had that time, and a job was told to stop before them.
+    let idle = tokio::task::spawn_blocking(move || working.jobs().is_idle_within(limit.duration()));
+    if !idle.await.unwrap_or(false) {
+        return Err(Error::new("shutting-down", format!("a job did not stop within {limit}")));
+    }
     if !drained {
-        let limit = host.config().server.drain_timeout;
         return Err(Error::new(
             "shutting-down",
             format!("requests were still under way after {limit}, and are lost"),

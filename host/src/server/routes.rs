@@ -10,15 +10,15 @@ use axum::routing::{self, MethodRouter};
 
 use super::openapi::body::{self, Body};
 use super::{
-    access, admin, audio, chat, completions, embeddings, health, images, messages, openapi, page, reload,
-    responses, tokens, upload,
+    access, admin, audio, chat, completions, embeddings, health, images, jobs, messages, openapi, page,
+    reload, responses, tokens, upload,
 };
 use crate::config::Scope;
 use crate::host::Host;
 
 /// A method at a path, and all that is said of it.
 pub struct Route {
-    /// `get` or `post`.
+    /// `get`, `post` or `delete`.
     pub method: &'static str,
     /// The path, with parameters in braces.
     pub path: &'static str,
@@ -36,11 +36,13 @@ pub struct Route {
 pub enum Answer {
     /// The JSON of this name in [`openapi::answers`].
     Json(&'static str),
+    /// The same with 202: what was asked for is begun, and not done.
+    Accepted(&'static str),
     /// As JSON, or, when the body says `stream`, as server-sent events.
     Streamed(&'static str),
     /// As JSON, text or subtitles, as the body says, or as server-sent events.
     Transcript(&'static str),
-    /// Server-sent events without an end.
+    /// Server-sent events.
     Events,
     /// As JSON, with 503 instead of 200 as long as it is not so.
     Condition(&'static str),
@@ -208,7 +210,7 @@ fn sound() -> Vec<Route> {
 }
 
 fn operating() -> Vec<Route> {
-    use Answer::{Condition, Events, Json, Text};
+    use Answer::{Accepted, Condition, Events, Json, Text};
     let model = |path, summary, handler| Route {
         method: "post",
         path,
@@ -280,6 +282,35 @@ fn operating() -> Vec<Route> {
              ended, with its route and timings, `config` for each reload.",
             Events,
             admin::events,
+        ),
+        post(
+            "/admin/jobs/quantize",
+            "Makes an artifact of a model below `jobs.folder`, after the jobs before it; answers at once with the job.",
+            Body::Json(body::exactly::<jobs::QuantizeBody>),
+            Accepted("Job"),
+            jobs::quantize,
+        ),
+        get("/admin/jobs", "The jobs that run and wait, and the latest that ended.", Json("Jobs"), jobs::all),
+        get(
+            "/admin/jobs/{id}",
+            "A job: its state, how far it is, what became of it.",
+            Json("Job"),
+            jobs::one,
+        ),
+        Route {
+            method: "delete",
+            path: "/admin/jobs/{id}",
+            summary: "Stops a job: one that waits at once, one that runs a little later, and nothing of it is left \
+                      half-written.",
+            body: Body::None,
+            answer: Json("Job"),
+            handler: routing::delete(jobs::cancel),
+        },
+        get(
+            "/admin/jobs/{id}/events",
+            "Server-sent events of a job: `progress` with the job as it is now, and whenever it is further, then `end`.",
+            Events,
+            jobs::events,
         ),
         get("/openapi.json", "These routes as an OpenAPI 3.1 document.", Json("Document"), openapi::serve),
     ]

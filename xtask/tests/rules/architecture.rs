@@ -14,6 +14,7 @@ const FLOORS: &[&str] = &[
     "plugins",
     "quantize",
     "validate",
+    "jobs",
     "stages",
     "models",
     "chat",

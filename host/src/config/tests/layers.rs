@@ -108,6 +108,8 @@ fn the_explanation_is_a_table() {
     stages.search                  []             built in
     memory.devices                 {}             built in
     memory.reserve                 "512MiB"       built in
+    jobs.history                   100            built in
+    jobs.max_queue                 16             built in
     routing.intent.min_confidence  0.6            built in
     routing.intent.steps           []             built in
     routing.otherwise              "best"         built in

@@ -148,6 +148,19 @@ fn everything_that_can_be_written_is_read() {
 }
 
 #[test]
+fn jobs_need_a_folder_that_is_there_and_room() {
+    let house = |toml: &str| House::new(&format!("[jobs]\n{toml}\n"));
+    let config = house("").load().unwrap();
+    assert_eq!((config.jobs.folder, config.jobs.max_queue, config.jobs.history), (None, 16, 100));
+    let good = house("folder = \".\"\nhistory = 1");
+    let folder = good.load().unwrap().jobs.folder.unwrap();
+    assert_eq!(folder.canonicalize().unwrap(), good.folder.path().canonicalize().unwrap());
+    assert_eq!(house("folder = \"none\"").codes(), ["config-file-missing"]);
+    assert_eq!(house("folder = \"chat.gguf\"").codes(), ["config-invalid-value"]);
+    assert_eq!(house("max_queue = 0\nhistory = 0").codes(), ["config-invalid-value"; 2]);
+}
+
+#[test]
 fn the_home_folder_is_known_by_its_sign() {
     let toml = "[stages]\ncache_dir = \"~/cache\"\n";
     let config = House::new(toml).variable("HOME", "/home/llama").load().unwrap();

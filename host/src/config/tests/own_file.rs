@@ -12,6 +12,7 @@ fn it_loads() {
     assert_eq!(ids, ["chat", "shapes", "colours"]);
     assert_eq!(config.server, Server::default());
     assert_eq!(config.memory, Memory::default());
+    assert_eq!(config.jobs, Jobs::default());
     assert_eq!(config.stages.limits, Limits::default());
 }
 

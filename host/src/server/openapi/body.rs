@@ -60,6 +60,13 @@ pub fn plain<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     finish([T::json_schema(generator)])
 }
 
+/// One type, beside whose fields there may be no others.
+pub fn exactly<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    let mut schema = plain::<T>(generator);
+    schema["additionalProperties"] = json!(false);
+    schema
+}
+
 /// A type, and how long it may take.
 pub fn timed<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     finish([T::json_schema(generator), Patience::json_schema(generator)])

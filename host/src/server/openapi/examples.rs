@@ -60,6 +60,10 @@ pub fn of(path: &str) -> Map<String, Value> {
             ("base64", json!({ "image": PICTURE })),
             ("polygons", json!({ "images": [PICTURE], "polygons": true })),
         ],
+        "/admin/jobs/quantize" => vec![(
+            "two",
+            json!({ "model": "Qwen3-0.6B", "precision": "Q4_K_M,Q8_0", "output": "artifacts/qwen3" }),
+        )],
         _ => Vec::new(),
     };
     examples.into_iter().map(|(name, value)| (name.to_owned(), json!({ "value": value }))).collect()

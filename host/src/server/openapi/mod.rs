@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::routes::{self, Answer, Route};
 use body::Body;
 
+use crate::config::Scope;
 use crate::host::Host;
 
 /// `GET /openapi.json`
@@ -71,7 +72,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, keys: bool) -> Valu
     if route.path.contains("{id}") {
         operation["parameters"] = json!([{
             "name": "id", "in": "path", "required": true, "schema": { "type": "string" },
-            "description": "The id of a configured model.",
+            "description": format!("The id of a {}.", if of_jobs(route) { "job" } else { "configured model" }),
         }]);
     }
     let mut content = route.body.content(generator);
@@ -92,6 +93,11 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, keys: bool) -> Valu
     operation
 }
 
+/// Whether its `{id}` is that of a job, which is not asked of a model.
+fn of_jobs(route: &Route) -> bool {
+    route.path.starts_with("/admin/jobs")
+}
+
 fn responses(route: &Route) -> Value {
     let anthropic = route.path.starts_with("/v1/messages");
     let error = reference(if anthropic { answers::ANTHROPIC_ERROR } else { answers::ERROR });
@@ -108,12 +114,13 @@ fn responses(route: &Route) -> Value {
         Answer::Json(name) | Answer::Streamed(name) | Answer::Transcript(name) | Answer::Condition(name) => {
             (name, "What was asked for.")
         }
+        Answer::Accepted(name) => (name, "It is begun: look again what becomes of it."),
         Answer::Events => ("", "Events."),
         Answer::Text(_) | Answer::File(_) => ("", "The text."),
     };
     let text = json!({ "schema": { "type": "string" } });
     let content = match route.answer {
-        Answer::Json(name) | Answer::Condition(name) => {
+        Answer::Json(name) | Answer::Accepted(name) | Answer::Condition(name) => {
             json!({ "application/json": { "schema": reference(name) } })
         }
         Answer::Streamed(name) => json!({
@@ -130,11 +137,12 @@ fn responses(route: &Route) -> Value {
         Answer::Text(kind) | Answer::File(kind) => json!({ kind: text }),
     };
     let mut good = response(description, &content);
-    if route.scope().is_some() && !matches!(route.body, Body::None) {
+    if route.scope() == Some(Scope::Infer) && !matches!(route.body, Body::None) {
         good["headers"]["x-pajamas-route"] =
             header("The model, backend, device and format that answered.", false);
     }
-    responses.insert("200".to_owned(), good);
+    let status = if matches!(route.answer, Answer::Accepted(_)) { "202" } else { "200" };
+    responses.insert(status.to_owned(), good);
     match route.answer {
         Answer::Condition(_) => {
             let either = json!({ "anyOf": [reference(name), error] });
@@ -165,7 +173,10 @@ fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
         ]);
     }
     if route.path.contains("{id}") || !matches!(route.body, Body::None) {
-        refusals.push((404, "There is no such model."));
+        refusals.push((
+            404,
+            if of_jobs(route) { "There is no such job, or model." } else { "There is no such model." },
+        ));
     }
     if !matches!(route.body, Body::None) {
         refusals.push((429, "Too many at once."));
@@ -211,11 +222,8 @@ mod tests {
         let document = document(true);
         let mut count = 0;
         for route in routes::all() {
-            assert!(
-                document["paths"][route.path][route.method]["responses"]["200"].is_object(),
-                "{}",
-                route.path
-            );
+            let responses = &document["paths"][route.path][route.method]["responses"];
+            assert!(["200", "202"].iter().any(|status| responses[status].is_object()), "{}", route.path);
             assert!(route.summary.ends_with('.'), "{}", route.path);
             count += 1;
         }

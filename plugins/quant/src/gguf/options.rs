@@ -77,7 +77,7 @@ pub(super) fn schema() -> Value {
                 "type": "boolean", "default": false,
                 "description": "Every matrix in the precision's own type, without the mixture"
             },
-            "imatrix": { "type": "string", "description": "An importance matrix, as llama-imatrix writes it (GGUF)" },
+            "imatrix": { "type": "string", "format": "path", "description": "An importance matrix, as llama-imatrix writes it (GGUF)" },
             "allow_nan": {
                 "type": "boolean", "default": false,
                 "description": "Convert weights that are not finite, too; for precisions of plain numbers"
@@ -99,7 +99,7 @@ pub(super) fn schema() -> Value {
                 "description": "solve: the largest KL divergence from the original, in nats, met in as few bytes as it takes"
             },
             "texts": {
-                "type": "array", "items": { "type": "string" },
+                "type": "array", "items": { "type": "string", "format": "path" },
                 "description": "solve: files of text to measure on; their last fifth judges what comes out"
             },
             "domains": {
