@@ -100,7 +100,7 @@ impl Host {
             reloading: Mutex::default(),
             last_reload: Mutex::default(),
             hardware,
-            plugins: Arc::new(plugins),
+            plugins,
             stages,
             models,
             admission: Arc::default(),
