@@ -4,6 +4,7 @@ pub mod ages;
 pub mod browser;
 pub mod fixtures;
 pub mod geometry;
+pub mod hub;
 pub mod product;
 pub mod server;
 pub mod terminal;
