@@ -223,6 +223,10 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> Result<()> {
         );
         return Ok(stream.write_all(head.as_bytes())?);
     }
+    if heard.path.starts_with("/api/") {
+        let head = "HTTP/1.1 404 Not Found\r\nx-error-code: RepoNotFound\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        return Ok(stream.write_all(head.as_bytes())?);
+    }
     let path = heard.path.strip_prefix(&format!("/{ID}/resolve/{COMMIT}/"));
     let path = path.and_then(|path| path.split('?').next()).unwrap_or_default();
     let Some(content) = state.files.get(path) else {

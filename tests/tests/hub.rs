@@ -352,7 +352,7 @@ fn a_repository_becomes_the_same_file_as_a_folder_of_its_name() {
         house.run(&["convert", &format!("hf:{ID}@main"), "-p", "Q8_0", "-o", to, "--json"]).json().unwrap();
     assert_eq!(again[0]["skipped"], true);
     let info = house.run(&["info", "--json", ID]).json().unwrap();
-    assert_eq!((&info[0]["name"], &info[0]["architecture"]), (&json!("tiny"), &json!("qwen2")));
+    assert_eq!((&info[0]["name"], &info[0]["architecture"]), (&json!("tiny"), &json!("llama")));
 
     // A file of many models may name repositories, too; one that there is not is refused, and the others are made.
     let batch = house.home.path().join("batch.toml");

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 
 use super::cache::Cache;
-use super::http::{Answer, Failure, Http, Tries, cancelled, header, plain_etag};
+use super::http::{Answer, Failure, Http, Tries, cancelled, header};
 use super::listing::{Entry, file_path};
 use super::repository::Repository;
 use super::sum::Running;
@@ -129,7 +129,8 @@ impl Download<'_> {
     /// Sees where what comes belongs, and begins anew where it does not go on with what is there.
     fn place(&self, part: &mut Part, tag: &mut Option<String>, answer: &Answer) -> Result<(), Failure> {
         let headers = answer.response.headers();
-        let now = header(headers, "etag").map(|etag| plain_etag(etag).to_owned());
+        // The hub's own name of the content: the servers that it sends to may each have another.
+        let now = answer.etag();
         let changed = tag.as_ref().zip(now.as_ref()).is_some_and(|(before, now)| before != now);
         *tag = now;
         let range = header(headers, "content-range");

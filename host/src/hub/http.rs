@@ -73,7 +73,7 @@ pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
 }
 
 /// An etag without its quotes and without the mark that it is weak.
-pub(super) fn plain_etag(etag: &str) -> &str {
+fn plain_etag(etag: &str) -> &str {
     etag.trim_start_matches("W/").trim_matches('"')
 }
 

@@ -59,7 +59,7 @@ impl Repository {
         let known = is_id(id)
             && names::stays_inside(revision)
             && plain
-            && file.is_none_or(|file| names::stays_inside(file));
+            && file.is_none_or(names::stays_inside);
         known.then(|| Self { id: id.into(), revision: revision.into(), file: file.map(str::to_owned) })
     }
 
