@@ -56,10 +56,8 @@ impl Repository {
             None => (rest, None),
         };
         let plain = revision.bytes().all(|b| b.is_ascii_graphic() && !b"@~^[".contains(&b));
-        let known = is_id(id)
-            && names::stays_inside(revision)
-            && plain
-            && file.is_none_or(names::stays_inside);
+        let known =
+            is_id(id) && names::stays_inside(revision) && plain && file.is_none_or(names::stays_inside);
         known.then(|| Self { id: id.into(), revision: revision.into(), file: file.map(str::to_owned) })
     }
 
