@@ -223,6 +223,46 @@ pub const CODES: &[(&str, Class, &str)] = &[
     ("key-unknown", Class::Unauthenticated, "the key that was sent is none of the server's"),
     ("key-scope", Class::Forbidden, "the key is not for this path"),
     ("origin-refused", Class::Forbidden, "a web page of another origin asked, of a server without keys"),
+    // repositories of models
+    (
+        "repository-invalid",
+        Class::Invalid,
+        "what was named is no id of a repository, or what the hub says of it cannot be: names that lead elsewhere",
+    ),
+    (
+        "repository-not-found",
+        Class::NotFound,
+        "the hub has no repository of this id, or shows it only to others",
+    ),
+    ("revision-not-found", Class::NotFound, "the repository has no branch, tag or commit of this name"),
+    (
+        "repository-gated",
+        Class::Forbidden,
+        "the hub wants a token, or its owner to have accepted the model's licence",
+    ),
+    (
+        "repository-unusable",
+        Class::Invalid,
+        "the repository holds neither safetensors nor GGUF, or several GGUF files of which none was named",
+    ),
+    (
+        "repository-file-not-found",
+        Class::NotFound,
+        "the repository has no such file, or several that would do",
+    ),
+    ("hub-unavailable", Class::Unavailable, "the hub cannot be reached, or answers with a fault of its own"),
+    ("hub-offline", Class::Unavailable, "HF_HUB_OFFLINE is set, and the cache has not what was asked for"),
+    (
+        "download-failed",
+        Class::Unavailable,
+        "the connection broke again and again; what came is kept, and the next run goes on there",
+    ),
+    (
+        "download-corrupt",
+        Class::Invalid,
+        "a file that was downloaded is not what the hub says; nothing of it is kept",
+    ),
+    ("disk-full", Class::Unavailable, "the files to download do not fit the disk of the cache"),
     // quantizing: the host
     (
         "quantizer-not-found",

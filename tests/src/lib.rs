@@ -5,6 +5,7 @@ pub mod artifacts;
 pub mod browser;
 pub mod fixtures;
 pub mod geometry;
+pub mod hub;
 pub mod product;
 pub mod server;
 pub mod terminal;

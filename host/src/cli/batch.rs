@@ -7,7 +7,7 @@ use clap::Args;
 use super::convert;
 use super::session::cancel_on_interrupt;
 use super::watcher::Watcher;
-use super::{Global, output};
+use super::{Global, output, source};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
 use crate::quantize::batch::{self, Batch, Ended};
@@ -24,9 +24,15 @@ impl Run {
         let plugins = Plugins::load(&global.config()?.plugins);
         let cancel = cancel_on_interrupt();
         let mut watcher = Watcher::new(global.json);
-        let all = batch.run(&plugins, &mut watcher.of_forms(), &cancel, &mut |ended| {
-            if global.json { output::json_line(ended) } else { Ok(()) }
-        });
+        let all = batch.run(
+            &plugins,
+            &mut watcher.of_forms(),
+            &cancel,
+            &mut |model| source::find(global, model, &cancel),
+            &mut |ended| {
+                if global.json { output::json_line(ended) } else { Ok(()) }
+            },
+        );
         watcher.clear();
         let all = all?;
         if !global.json {

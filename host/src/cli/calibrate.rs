@@ -9,14 +9,15 @@ use serde_json::Value;
 use super::convert::mb;
 use super::session::cancel_on_interrupt;
 use super::watcher::Watcher;
-use super::{Global, output};
+use super::{Global, output, source};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
 use crate::quantize::{Calibration, calibrate};
 
 #[derive(Debug, Args)]
 pub struct Calibrate {
-    /// A Hugging Face model's folder, a GGUF file, or an artifact
+    /// A Hugging Face model's folder, a GGUF file, an artifact, or the id of a repository, `org/name[@revision]`, which is
+    /// fetched first (see `pajamas pull`)
     #[arg(required_unless_present_any = ["show", "merge", "domains"])]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -97,7 +98,9 @@ impl Calibrate {
         let made = match self.model {
             None => calibrate::merge(&self.merge, &file, &plugins)?,
             Some(model) => {
-                run(global, &self.text.calibration(model, file), &plugins, &cancel_on_interrupt())?
+                let cancel = cancel_on_interrupt();
+                let model = source::find(global, &model, &cancel)?;
+                run(global, &self.text.calibration(model, file), &plugins, &cancel)?
             }
         };
         show_made(global, &made)

@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 use super::session::cancel_on_interrupt;
 use super::solving::Solving;
 use super::watcher::Watcher;
-use super::{Global, output};
+use super::{Global, output, source};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
 use crate::quantize::{self, Form, Job, Made, Planned};
 
 #[derive(Debug, Args)]
 pub struct Convert {
-    /// A Hugging Face model's folder, a GGUF file, or an artifact
+    /// A Hugging Face model's folder, a GGUF file, an artifact, or the id of a repository, `org/name[@revision]`, which is
+    /// fetched first (see `pajamas pull`)
     model: PathBuf,
     /// The formats to make, separated by commas
     #[arg(short, long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "gguf")]
@@ -78,16 +79,21 @@ impl Convert {
         let plugins = Plugins::load(&global.config()?.plugins);
         let mut options = self.options()?;
         self.solving.into_options(&self.texts, &self.of_domains, &mut options);
-        let job = Job {
+        let mut job = Job {
             forms: quantize::forms(&self.formats, &self.precision)?,
             options,
             source: self.model,
             output: self.output,
         };
+        let cancel = cancel_on_interrupt();
+        // A precision that does not exist is not worth hours of downloading.
+        if let Some(format) = source::format_of(&job.source)? {
+            job.check_for(format, &plugins)?;
+        }
+        job.source = source::find(global, &job.source, &cancel)?;
         if self.dry_run {
             return show_plan(global, &job, &job.plan(&plugins)?);
         }
-        let cancel = cancel_on_interrupt();
         let mut watcher = Watcher::new(global.json);
         let made = job.run(&plugins, &mut watcher.of_forms(), &cancel);
         watcher.clear();

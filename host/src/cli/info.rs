@@ -5,21 +5,24 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Global, output};
+use super::session::cancel_on_interrupt;
+use super::{Global, output, source};
 use crate::error::Result;
 use crate::plugins::Plugins;
 use crate::quantize;
 
 #[derive(Debug, Args)]
 pub struct Info {
-    /// A Hugging Face model's folder, a GGUF file, or an artifact
+    /// A Hugging Face model's folder, a GGUF file, an artifact, or the id of a repository, `org/name[@revision]`, which is
+    /// fetched first (see `pajamas pull`)
     model: PathBuf,
 }
 
 impl Info {
     pub fn run(self, global: &Global) -> Result<()> {
         let plugins = Plugins::load(&global.config()?.plugins);
-        let facts = quantize::describe(&self.model, &plugins)?;
+        let model = source::find(global, &self.model, &cancel_on_interrupt())?;
+        let facts = quantize::describe(&model, &plugins)?;
         if global.json {
             return output::json_line(&facts);
         }

@@ -10,6 +10,7 @@ use super::calibrate::{TextOptions, run as calibrate, show_made as show_calibrat
 use super::convert::show_made;
 use super::session::cancel_on_interrupt;
 use super::solving::{SOLVE, Solving};
+use super::source;
 use super::watcher::Watcher;
 use crate::error::Result;
 use crate::plugins::Plugins;
@@ -20,7 +21,8 @@ const FOLDER: &str = "importance";
 
 #[derive(Debug, Args)]
 pub struct Iq {
-    /// A Hugging Face model's folder, a GGUF file, or an artifact
+    /// A Hugging Face model's folder, a GGUF file, an artifact, or the id of a repository, `org/name[@revision]`, which is
+    /// fetched first (see `pajamas pull`)
     model: PathBuf,
     /// The precisions to make, separated by commas
     #[arg(short, long, value_name = "PRECISION,…", value_delimiter = ',', default_value = "IQ4_XS")]
@@ -51,12 +53,15 @@ impl Iq {
         let (texts, domains): (&[_], &[_]) =
             if solves { (&self.text.texts, &self.text.of_domains) } else { (&[], &[]) };
         self.solving.into_options(texts, domains, &mut options);
-        let job =
-            Job { source: self.model.clone(), output: self.output, forms: forms(&self.precision), options };
+        let mut job = Job { source: self.model, output: self.output, forms: forms(&self.precision), options };
+        let cancel = cancel_on_interrupt();
+        if let Some(format) = source::format_of(&job.source)? {
+            job.check_for(format, &plugins)?;
+        }
+        job.source = source::find(global, &job.source, &cancel)?;
         // A precision that does not exist is not worth hours of calibrating.
         job.check(&plugins)?;
-        let cancel = cancel_on_interrupt();
-        let calibration = self.text.calibration(self.model, matrix);
+        let calibration = self.text.calibration(job.source.clone(), matrix);
         show_calibrated(global, &calibrate(global, &calibration, &plugins, &cancel)?)?;
 
         let mut watcher = Watcher::new(global.json);

@@ -19,12 +19,14 @@ mod keys;
 mod output;
 mod pictures;
 mod plugins;
+mod pull;
 mod reference;
 mod route;
 mod serve;
 mod session;
 mod shell;
 mod solving;
+mod source;
 mod stages;
 mod text_options;
 mod tokenize;
@@ -115,6 +117,8 @@ enum Command {
     Serve(serve::Serve),
     /// Measure a model on this machine
     Bench(bench::Bench),
+    /// Fetch a model from Hugging Face, as far as a conversion reads it
+    Pull(pull::Pull),
     /// What a model is: family, attention, experts, parameters, sizes
     Info(info::Info),
     /// Make an artifact out of a model: other formats, fewer bits
@@ -181,6 +185,7 @@ pub fn main() -> ExitCode {
         Command::Tokenize(c) => c.run(global),
         Command::Serve(c) => c.run(global),
         Command::Bench(c) => c.run(global),
+        Command::Pull(c) => c.run(global),
         Command::Info(c) => c.run(global),
         Command::Convert(c) => c.run(global),
         Command::Calibrate(c) => c.run(global),

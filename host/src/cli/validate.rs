@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::session::{LoadingBar, cancel_on_interrupt};
-use super::{Global, output};
+use super::{Global, output, source};
 use crate::error::{Error, Result};
 use crate::plugins::Plugins;
 use crate::validate::{Job, Limits, Report, Validated};
@@ -18,9 +18,9 @@ const NONE: &str = "none";
 
 #[derive(Debug, Args)]
 pub struct Validate {
-    /// An artifact, a GGUF file, or a folder of MLX
+    /// An artifact, a GGUF file, a folder of MLX, or the id of a repository, `org/name[:file.gguf][@revision]`
     model: PathBuf,
-    /// The model that it was made of: a Hugging Face folder, a GGUF file, or an artifact
+    /// The model that it was made of: a Hugging Face folder, a GGUF file, an artifact, or the id of a repository
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
     /// The text that both read, in UTF-8; something that neither was trained or calibrated on
@@ -80,8 +80,10 @@ impl Validate {
     pub fn run(self, global: &Global) -> Result<()> {
         let plugins = Plugins::load(&global.config()?.plugins);
         let report_to = self.report.clone();
-        let job = self.job()?;
+        let mut job = self.job()?;
         let cancel = cancel_on_interrupt();
+        job.original = source::find(global, &job.original, &cancel)?;
+        job.candidate = source::find(global, &job.candidate, &cancel)?;
         let mut bar = LoadingBar::default();
         let report = job.run(
             &plugins,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Job, Made, Progress, forms};
 use crate::error::{Error, Result};
+use crate::hub::Repository;
 use crate::plugins::Plugins;
 
 /// The largest file that is read.
@@ -29,7 +30,7 @@ pub struct Batch {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// The source, relative to the file.
+    /// The source, relative to the file, or the id of a repository.
     model: PathBuf,
     #[serde(default = "gguf")]
     formats: Vec<String>,
@@ -87,14 +88,19 @@ impl Batch {
         for (number, entry) in batch.models.iter_mut().enumerate() {
             let wrong = |e: Error| invalid(format!("model {}: {}", number + 1, e.message()));
             forms(&entry.formats, &entry.precision).map_err(wrong)?;
-            entry.model = folder.join(&entry.model);
+            let beside = folder.join(&entry.model);
+            // What lies beside the file goes before a repository of the same name, and that before what lies elsewhere.
+            entry.model = match entry.model.to_str().filter(|_| !beside.exists()).map(Repository::read) {
+                Some(read) => read.map_err(wrong)?.map_or(beside, |id| format!("hf:{id}").into()),
+                None => beside,
+            };
             entry.output = folder.join(&entry.output);
         }
         Ok(batch)
     }
 
     /// Makes one artifact after the other; one that is refused does not stop the others. `progress` and `cancel` are
-    /// those of the run at work, and `ended` is told of each model.
+    /// those of the run at work; `find` is asked where a model lies, and `ended` is told of each.
     ///
     /// # Errors
     /// `cancelled`: what was made until then stays.
@@ -103,12 +109,13 @@ impl Batch {
         plugins: &Plugins,
         progress: &mut Progress<'_>,
         cancel: &Cancel,
+        find: &mut dyn FnMut(&Path) -> Result<PathBuf>,
         ended: &mut dyn FnMut(&Ended) -> Result<()>,
     ) -> Result<Vec<Ended>> {
         let mut all = Vec::with_capacity(self.models.len());
         for entry in &self.models {
             cancel.check()?;
-            let (made, refused) = match self.job(entry)?.run(plugins, progress, cancel) {
+            let (made, refused) = match self.make(entry, plugins, progress, cancel, find) {
                 Ok(made) => (made, None),
                 Err(error) if error.code() == "cancelled" => return Err(error),
                 Err(error) => (Vec::new(), Some(Refused::from(&error))),
@@ -118,6 +125,18 @@ impl Batch {
             all.push(one);
         }
         Ok(all)
+    }
+
+    fn make(
+        &self,
+        entry: &Entry,
+        plugins: &Plugins,
+        progress: &mut Progress<'_>,
+        cancel: &Cancel,
+        find: &mut dyn FnMut(&Path) -> Result<PathBuf>,
+    ) -> Result<Vec<Made>> {
+        let job = Job { source: find(&entry.model)?, ..self.job(entry)? };
+        job.run(plugins, progress, cancel)
     }
 
     fn job(&self, entry: &Entry) -> Result<Job> {
@@ -179,6 +198,23 @@ mod tests {
         );
         assert_eq!((&jobs[0].options["pure"], &jobs[1].options["pure"]), (&true.into(), &false.into()));
         assert_eq!(jobs[1].options["threads"], 2);
+    }
+
+    #[test]
+    fn a_repository_may_be_named_where_no_path_is() {
+        let entry =
+            |model| format!("[[models]]\nmodel = \"{model}\"\nprecision = \"Q8_0\"\noutput = \"out\"\n");
+        let of = |model| read(&entry(model)).unwrap().models[0].model.clone();
+        assert_eq!(of("org/name@v1"), Path::new("hf:org/name@v1"));
+        assert_eq!(of("hf:gpt2"), Path::new("hf:gpt2"));
+        assert!(of("./org/name").ends_with("org/name") && of("./org/name").is_absolute());
+        assert!(read(&entry("hf:../x")).unwrap_err().message().contains("model 1"));
+        // A folder beside the file is meant before a repository of its name.
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("org/name")).unwrap();
+        std::fs::write(folder.path().join("batch.toml"), entry("org/name")).unwrap();
+        let batch = Batch::read(&folder.path().join("batch.toml")).unwrap();
+        assert_eq!(batch.models[0].model, folder.path().join("org/name"));
     }
 
     #[test]

@@ -113,6 +113,15 @@ impl Job {
         select::all(self, plugins).map(drop)
     }
 
+    /// As [`check`](Self::check), for a source of this format that is not here yet.
+    ///
+    /// # Errors
+    /// `quantizer-not-found`, `invalid-option`.
+    pub fn check_for(&self, format: &str, plugins: &Plugins) -> Result<()> {
+        let source = origin::Origin { format: format.to_owned(), path: self.source.clone() };
+        select::of(self, &source, plugins).map(drop)
+    }
+
     /// What [`run`](Self::run) would write, with exact sizes, without writing or reading a weight's value.
     ///
     /// # Errors

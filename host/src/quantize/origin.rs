@@ -37,6 +37,11 @@ pub(super) fn of(path: &Path) -> Result<Origin> {
             Error::new("model-not-found", message)
                 .help("name a Hugging Face model's folder, an artifact's folder, or a model file")
         }
+        "model-not-found" => {
+            let help = error.how_to_fix().to_owned();
+            Error::new(error.code(), format!("{}, and no repository is named so", error.message()))
+                .help(format!("{help}; a model of Hugging Face is named org/name"))
+        }
         _ => error,
     })?;
     let variant = source.pick(Wanted::default())?;

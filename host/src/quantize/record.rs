@@ -12,6 +12,7 @@ use crate::artifact::{
     Calibration, FileEntry, FormatEntry, MANIFEST, Manifest, SCHEMA, describe_file, write_whole,
 };
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::plugins::ActiveQuantizer;
 
 /// The record's name in the form's folder.
@@ -36,6 +37,9 @@ pub struct Record {
     pub identity: String,
     /// The name of the source.
     pub source: String,
+    /// The repository that the source was fetched from, with the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Value>,
     /// The options that were set.
     pub options: Value,
     /// Its files, with their hashes; paths are inside the artifact.
@@ -53,7 +57,14 @@ impl Record {
         report: Value,
         request: &QuantizeRequest,
     ) -> Self {
-        let name = fs::canonicalize(&request.source).unwrap_or_else(|_| request.source.clone());
+        let origin = std::path::absolute(&request.source).ok().and_then(|path| hub::Origin::of(&path));
+        let name = match &origin {
+            Some(origin) => origin.name().to_owned(),
+            None => {
+                let path = fs::canonicalize(&request.source).unwrap_or_else(|_| request.source.clone());
+                path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+            }
+        };
         Self {
             schema: SCHEMA,
             format: form.format.clone(),
@@ -63,7 +74,14 @@ impl Record {
             }),
             quantized_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             identity,
-            source: name.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            source: name,
+            repository: origin.map(|origin| {
+                let file = Some(origin.file).filter(|file| !file.is_empty());
+                let told = [("id", Some(origin.repository)), ("commit", Some(origin.commit)), ("file", file)];
+                told.into_iter()
+                    .filter_map(|(key, value)| Some((key.to_owned(), Value::from(value?))))
+                    .collect()
+            }),
             options: request.options.clone(),
             files,
             report,
@@ -166,6 +184,9 @@ fn entry(record: &Record, model: Option<&Map<String, Value>>) -> FormatEntry {
         let about = solved.iter().filter(|(key, _)| SOLVED.contains(&key.as_str()));
         let about: Map<String, Value> = about.map(|(key, value)| (key.clone(), value.clone())).collect();
         other.insert("solve".into(), about.into());
+    }
+    if let Some(repository) = &record.repository {
+        other.insert("repository".into(), repository.clone());
     }
     // Forms of one artifact may have been calibrated with different texts: each says its own.
     if calibration(record).is_some() {

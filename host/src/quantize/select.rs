@@ -3,6 +3,7 @@
 use pajamas_plugin_api::QuantizeRequest;
 use serde_json::{Map, Value};
 
+use super::origin::Origin;
 use super::{Form, Job, origin};
 use crate::config::{suggest, text};
 use crate::error::{Error, Result};
@@ -17,7 +18,11 @@ pub(super) struct Selected<'p> {
 
 /// Finds the quantizer of every form of a job.
 pub(super) fn all<'p>(job: &Job, plugins: &'p Plugins) -> Result<Vec<Selected<'p>>> {
-    let source = origin::of(&job.source)?;
+    of(job, &origin::of(&job.source)?, plugins)
+}
+
+/// As [`all`], out of this source.
+pub(super) fn of<'p>(job: &Job, source: &Origin, plugins: &'p Plugins) -> Result<Vec<Selected<'p>>> {
     let mut selected: Vec<Selected<'p>> = Vec::new();
     for form in &job.forms {
         let quantizer = quantizer(plugins, &form.format, &source.format)?;

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use pajamas_plugin_api::{Cancel, PluginError, Result};
 use serde_json::Value;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 use super::events::{Broken, Event, Events};
 use super::fault::{self, INTERRUPTED, KEY_MISSING, TIMEOUT, UNAVAILABLE};
 use crate::config::Remote;
+use crate::outbound::{Secret, USER_AGENT, tls};
 
 /// How often a request that waits looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(20);
@@ -55,39 +56,19 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Client {
     remote: Remote,
-    /// `Bearer KEY`.
-    authorization: Option<Secret>,
+    key: Option<Secret>,
     tls: TlsConfig,
     /// Each with one connection that is open and that nobody uses.
     kept: Arc<Mutex<Vec<Agent>>>,
 }
 
-/// What is never written anywhere.
-#[derive(Clone)]
-struct Secret(String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl Secret {
-    /// The `Authorization` of a remote that wants one.
-    fn of(remote: &Remote) -> Result<Option<Self>> {
-        let Some(name) = &remote.key_env else { return Ok(None) };
-        let key = std::env::var(name).ok().map(|key| key.trim().to_owned());
-        match key.filter(|key| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic())) {
-            Some(key) => Ok(Some(Self(format!("Bearer {key}")))),
-            None => Err(PluginError::new(KEY_MISSING, format!("the variable `{name}` holds no key"))
-                .help("set it where the host is started, or take `remote.key_env` out")),
-        }
-    }
-
-    /// The words without the key, should a server repeat it.
-    fn out_of(&self, words: &str) -> String {
-        let key = self.0.trim_start_matches("Bearer ");
-        words.replace(key, "…")
+/// The key of a remote that wants one.
+fn key(remote: &Remote) -> Result<Option<Secret>> {
+    let Some(name) = &remote.key_env else { return Ok(None) };
+    match std::env::var(name).ok().and_then(|key| Secret::of(&key)) {
+        Some(key) => Ok(Some(key)),
+        None => Err(PluginError::new(KEY_MISSING, format!("the variable `{name}` holds no key"))
+            .help("set it where the host is started, or take `remote.key_env` out")),
     }
 }
 
@@ -97,8 +78,8 @@ impl Client {
     /// # Errors
     /// `remote-key-missing`.
     pub fn new(remote: Remote) -> Result<Self> {
-        let authorization = Secret::of(&remote)?;
-        Ok(Self { remote, authorization, tls: tls(), kept: Arc::default() })
+        let key = key(&remote)?;
+        Ok(Self { remote, key, tls: tls(), kept: Arc::default() })
     }
 
     /// Sends a body to a path below the API's beginning. The connection closes when the exchange is dropped before its
@@ -113,7 +94,7 @@ impl Client {
         let request = Request {
             url: self.remote.url.join(path),
             body: body.to_string(),
-            authorization: self.authorization.clone(),
+            key: self.key.clone(),
             form,
             most: self.remote.max_answer.get(),
         };
@@ -133,22 +114,14 @@ impl Client {
 
 /// Asks a server for its models, only to see whether it answers.
 pub fn is_there(remote: &Remote) -> bool {
-    let Ok(authorization) = Secret::of(remote) else { return false };
+    let Ok(key) = key(remote) else { return false };
     let mut request = agent(remote, &tls()).get(remote.url.join("/models"));
-    if let Some(Secret(authorization)) = &authorization {
-        request = request.header("authorization", authorization);
+    if let Some(key) = &key {
+        request = request.header("authorization", key.authorization());
     }
     let answer = request.config().timeout_global(Some(THERE)).build().call();
     // Not all have this path: one that says so is there.
     answer.is_ok_and(|answer| answer.status().as_u16() < 500)
-}
-
-/// The roots of trust are the system's, so that an operator's own authority is trusted where the system does.
-fn tls() -> TlsConfig {
-    TlsConfig::builder()
-        .root_certs(RootCerts::PlatformVerifier)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build()
 }
 
 /// With room for one connection: a request that is cancelled shuts its agent, and no other's connection.
@@ -165,7 +138,7 @@ fn agent(remote: &Remote, tls: &TlsConfig) -> Agent {
         .timeout_per_read(Some(remote.silence.duration()))
         .max_response_header_size(MOST_HEADERS)
         .max_idle_connections(1)
-        .user_agent(concat!("pajamas/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT)
         .tls_config(tls.clone())
         .build()
         .new_agent()
@@ -244,7 +217,7 @@ impl Drop for Exchange {
 struct Request {
     url: String,
     body: String,
-    authorization: Option<Secret>,
+    key: Option<Secret>,
     form: Form,
     most: u64,
 }
@@ -253,8 +226,8 @@ impl Request {
     /// Asks, and tells what comes until nobody listens any more.
     fn carry_out(&self, agents: &[Agent], sender: &SyncSender<Result<Told>>) {
         if let Err(mut error) = self.try_to(agents, sender) {
-            if let Some(secret) = &self.authorization {
-                error.message = secret.out_of(&error.message);
+            if let Some(key) = &self.key {
+                error.message = key.out_of(&error.message);
             }
             let _ = sender.send(Err(error));
         }
@@ -281,8 +254,8 @@ impl Request {
         let mut failed = None;
         for agent in agents {
             let mut request = agent.post(&self.url).header("content-type", "application/json");
-            if let Some(Secret(authorization)) = &self.authorization {
-                request = request.header("authorization", authorization);
+            if let Some(key) = &self.key {
+                request = request.header("authorization", key.authorization());
             }
             match request.send(&self.body) {
                 Err(ureq::Error::Io(error)) => failed = Some(ureq::Error::Io(error)),
@@ -352,17 +325,5 @@ fn unreachable(error: &ureq::Error) -> PluginError {
         ureq::Error::Protocol(what) => fault::invalid(what),
         _ => with(UNAVAILABLE)
             .help("check `remote.url`, and that the server runs and its certificate is trusted here"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_never_shown() {
-        let secret = Secret("Bearer sk-abc".to_owned());
-        assert_eq!(format!("{secret:?}"), "…");
-        assert_eq!(secret.out_of("wrong key: sk-abc"), "wrong key: …");
     }
 }

@@ -7,8 +7,10 @@ use crate::repository::{Source, root, rust_sources, show, with_name};
 /// The modules of the host from the ground floor up: each knows only those before it. `error` and `codes` lie
 /// below them all.
 const FLOORS: &[&str] = &[
+    "outbound",
     "value",
     "config",
+    "hub",
     "artifact",
     "hardware",
     "plugins",

@@ -5,6 +5,7 @@ mod dtype;
 pub mod safetensors;
 mod weights;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,9 +54,11 @@ impl Source {
         &self.folder
     }
 
-    /// The folder's own name, from which a model without another takes its.
+    /// The folder's own name, from which a model without another takes its; in a hub's cache, where folders are named by
+    /// commits, the repository's.
     pub fn name(&self) -> String {
-        self.folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+        let text = |part: Option<&OsStr>| part.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        repository(&self.folder).unwrap_or_else(|| text(self.folder.file_name()))
     }
 
     /// Whether the weights hold the output only, and the configuration says that the embeddings are the same.
@@ -99,6 +102,17 @@ impl Source {
     }
 }
 
+/// The name of the repository that a folder of the cache is a commit of: `models--ORG--NAME/snapshots/COMMIT`.
+fn repository(folder: &Path) -> Option<String> {
+    let commit = folder.file_name()?.to_str()?;
+    let snapshots = folder.parent()?;
+    let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    let is = commit.len() == 40
+        && commit.bytes().all(|b| b.is_ascii_hexdigit())
+        && snapshots.file_name().is_some_and(|name| name == "snapshots");
+    is.then(|| repository.rsplit("--").next().unwrap_or(repository).to_owned())
+}
+
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let Ok(about) = fs::metadata(path) else { return Ok(None) };
     if !about.is_file() {
@@ -115,4 +129,20 @@ fn read_object(path: &Path, code: &'static str) -> Result<Option<Map<String, Val
     let Some(bytes) = read(path)? else { return Ok(None) };
     let object = serde_json::from_slice(&bytes);
     object.map(Some).map_err(|e| error::at(code, path, format!("is no JSON object: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_of_a_cache_is_named_after_its_repository() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let of = |path: String| repository(Path::new(&path));
+        assert_eq!(of(format!("/c/models--org--Some-1B/snapshots/{commit}")).as_deref(), Some("Some-1B"));
+        assert_eq!(of(format!("/c/models--gpt2/snapshots/{commit}")).as_deref(), Some("gpt2"));
+        assert_eq!(of(format!("/c/models--org--name/elsewhere/{commit}")), None);
+        assert_eq!(of("/c/models--org--name/snapshots/main".into()), None);
+        assert_eq!(of("/models/Some-1B".into()), None);
+    }
 }
