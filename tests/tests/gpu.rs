@@ -77,7 +77,8 @@ fn a_gpu_is_found_recommended_and_answers_as_the_processor_does() {
     let found = device(&machine).unwrap();
     assert_eq!(found["backends"], json!(["gguf/gguf"]));
     let [total, free] = ["memory_total", "memory_free"].map(|key| found[key].as_u64().unwrap());
-    assert!(free > 0 && free <= total, "{found}");
+    // What is free not every driver says.
+    assert!(total > 0 && free <= total, "{found}");
 
     let recommended = run(&house, &["hardware", "recommend", "there", "--json"]).json().unwrap().remove(0);
     assert_eq!((&recommended["backend"], &recommended["device"]), (&json!("gguf"), &json!("vulkan:0")));

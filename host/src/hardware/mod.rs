@@ -217,11 +217,9 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// The devices beside the processor whose own memory a backend tells.
+    /// The devices beside the processor whose own memory a backend tells. What of it is free may be unknown.
     pub fn with_memory(&self) -> impl Iterator<Item = &Device> {
-        self.known
-            .iter()
-            .filter(|device| device.id != "cpu" && device.memory_total > 0 && device.memory_free > 0)
+        self.known.iter().filter(|device| device.id != "cpu" && device.memory_total > 0)
     }
 }
 

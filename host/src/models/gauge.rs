@@ -56,7 +56,7 @@ fn beside_the_processor(hardware: &Hardware) -> impl Iterator<Item = (String, [u
     let whole = std::env::var_os("CUDA_VISIBLE_DEVICES").is_none();
     let certain = whole && (gpus.len() == 1 || ordered);
     let known = gpus.iter().filter(move |gpu| certain && gpu.memory_total > 0 && gpu.memory_free > 0);
-    let told = hardware.devices.with_memory();
+    let told = hardware.devices.with_memory().filter(|device| device.memory_free > 0);
     let told = told.map(|device| (device.id.clone(), [device.memory_total, device.memory_free]));
     known.map(|gpu| (format!("cuda:{}", gpu.index), [gpu.memory_total, gpu.memory_free])).chain(told)
 }

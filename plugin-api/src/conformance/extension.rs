@@ -15,7 +15,8 @@ const NOBODYS: &str = "pajamas.no-such-extension/1";
 /// What backends may offer.
 pub(super) const OF_BACKENDS: &[&str] = &["pajamas.fitness/1"];
 /// What sessions may offer.
-pub(super) const OF_SESSIONS: &[&str] = &[SLEEP, SLOTS, ENGINE_STATS, "pajamas.transcribe/1", "pajamas.chat/1"];
+pub(super) const OF_SESSIONS: &[&str] =
+    &[SLEEP, SLOTS, ENGINE_STATS, "pajamas.transcribe/1", "pajamas.chat/1"];
 /// What quantizers may offer.
 pub(super) const OF_QUANTIZERS: &[&str] =
     &["pajamas.describe/1", "pajamas.calibrate/1", "pajamas.evaluate/1"];

@@ -25,12 +25,16 @@ fn gives_back(subject: &Subject) -> Finding {
     for (wanted, expected) in [(1, 1), (0, 1), (all.saturating_add(1), all)] {
         let now = slots.resize(wanted).map_err(fault("resize"))?;
         if now != expected {
-            return Err(format!("{wanted} wanted of {all}, and nothing in work: it says {now}, not {expected}"));
+            return Err(format!(
+                "{wanted} wanted of {all}, and nothing in work: it says {now}, not {expected}"
+            ));
         }
         let given = total(&wide).saturating_sub(total(&session.usage()));
         let expected = if now == all { 0 } else { promised };
         if given != expected && is_off(given, expected) {
-            return Err(format!("with {now} of {all} slots it gave back {given} bytes, and promised {expected}"));
+            return Err(format!(
+                "with {now} of {all} slots it gave back {given} bytes, and promised {expected}"
+            ));
         }
         let after = say(subject)?;
         if after != before {

@@ -153,7 +153,8 @@ fn space(question: &Question<'_>, place: &Place) -> Option<Space> {
             }
             None => {
                 let device = machine.devices.with_memory().find(|device| device.id == place.device)?;
-                (memory.budget(&place.device, device.memory_free), false, 0)
+                let free = if device.memory_free > 0 { device.memory_free } else { device.memory_total };
+                (memory.budget(&place.device, free), false, 0)
             }
         },
     };

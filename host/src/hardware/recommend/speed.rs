@@ -79,7 +79,11 @@ fn memories(question: &Question<'_>, place: &Place, both: bool) -> Option<Vec<Ba
         })
     };
     let Some(gpu) = place.gpu else {
-        return Some(vec![Bandwidth { device: place.device.clone(), ..of_processor()? }]);
+        let own = profiles.processor(&machine.cpu).and_then(|known| known.gpu.as_ref());
+        // How fast the memory of another GPU is nobody tells.
+        let known = place.device == "cpu" || own == Some(&place.device);
+        let memory = of_processor().filter(|_| known)?;
+        return Some(vec![Bandwidth { device: place.device.clone(), ..memory }]);
     };
     let known = profiles.gpu(machine.gpus.devices.get(gpu)?)?;
     let (bandwidth, source) = (known.bandwidth, known.source.clone());

@@ -145,6 +145,28 @@ fn answers(name: &str) -> String {
 }
 
 #[test]
+fn a_gpu_that_only_a_backend_knows_counts() {
+    let mut machine = machine("laptop");
+    let device = |free| crate::hardware::Device {
+        id: "vulkan:0".to_owned(),
+        name: "Radeon RX 7900 XTX".to_owned(),
+        memory_total: 24 * GIB,
+        memory_free: free,
+        backends: vec!["gguf/gguf".to_owned()],
+    };
+    let on = |machine: &Hardware| match asked(machine, &model("llama-3.1-8b-q4_k_m")) {
+        Answer::Fits(found) => (found.device.clone(), found.text.as_ref().unwrap().gpu_layers, found.bound),
+        Answer::Nowhere(shortage) => panic!("{shortage}"),
+    };
+    // Without a bound: nobody tells how fast its memory is.
+    for (free, layers) in [(23 * GIB, None), (0, None), (4 * GIB, Some(()))] {
+        machine.devices.known = vec![device(free)];
+        let (device, some, bound) = on(&machine);
+        assert_eq!((&*device, some.map(drop), bound), ("vulkan:0", layers, None), "{free}");
+    }
+}
+
+#[test]
 fn a_laptop_without_a_gpu() {
     insta::assert_snapshot!(answers("laptop"), @r"
     qwen3-0.6b-q8_0: cpu, 2 x 32768, f16, 4 threads, 7.8/10.4 GiB, <= 140.7/s

@@ -41,7 +41,7 @@ pub fn wide() -> Vec<Model> {
     let tied =
         dense(Plan { dtype: Dtype::F16, tied: true, bias: true, layers: 3, ffn: 288, kv: 8, ..wide() });
     let tied_config = tied.config("Qwen2ForCausalLM", "qwen2", json!({}));
-    let experts = Plan { experts: 8, layers: 1, ..wide() }.decoder(|p, at| {
+    let experts = Plan { experts: 8, layers: 2, ..wide() }.decoder(|p, at| {
         p.attention(at, false);
         p.expert_layer(at, "block_sparse_moe", ["w1", "w2", "w3"]);
     });
