@@ -145,7 +145,7 @@ impl Cache {
         write().map_err(|e: io::Error| Error::io(&path, &e))
     }
 
-    /// Lets a path of a commit lead to a content that is there.
+    /// Lets a path of a commit lead to a content that is there. Who looks at it meanwhile finds what was there before, or this.
     ///
     /// # Errors
     /// `io`.
@@ -158,12 +158,11 @@ impl Cache {
             return Ok(());
         }
         let write = || {
-            fs::create_dir_all(pointer.parent().unwrap_or(&snapshot))?;
-            match fs::remove_file(&pointer) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            link(Path::new(&target), &blob, &pointer)
+            let folder = pointer.parent().unwrap_or(&snapshot);
+            fs::create_dir_all(folder)?;
+            let name = |path: &Path| link(Path::new(&target), &blob, path);
+            let made = tempfile::Builder::new().suffix(".tmp").make_in(folder, name)?;
+            made.into_temp_path().persist(&pointer).map_err(|e| e.error)
         };
         write().map_err(|e: io::Error| Error::io(&pointer, &e))
     }
@@ -273,6 +272,22 @@ mod tests {
         assert_eq!(cache.paths(COMMIT), ["1_Pooling/config.json", "config.json"]);
         assert!(cache.has("abc", Some(7)) && cache.has("abc", None));
         assert!(!cache.has("abc", Some(8)) && !cache.has("no", None));
+    }
+
+    #[test]
+    fn a_path_is_there_for_everybody_while_several_link_it() {
+        let (_root, cache) = cache();
+        fs::write(cache.blob("abc"), "content").unwrap();
+        fs::write(cache.blob("def"), "content").unwrap();
+        let runs = |etag| {
+            for round in 0..200 {
+                let path = format!("{round}.json");
+                cache.link(COMMIT, &path, etag).unwrap();
+                assert!(cache.snapshot(COMMIT).join(path).is_file());
+            }
+        };
+        std::thread::scope(|scope| ["abc", "abc", "def"].map(|etag| scope.spawn(move || runs(etag))).map(drop));
+        assert_eq!(cache.paths(COMMIT).len(), 200, "nothing else is left");
     }
 
     #[test]
