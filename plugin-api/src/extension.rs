@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::sink::{Cancel, EventSink, OutputSpec, TensorSink};
@@ -32,6 +33,25 @@ pub(crate) fn ask<T: DeserializeOwned>(extension: &dyn Extension, name: &str, in
     let answer = extension.call(input, &[], &mut NoEvents, &mut NoTensors, &Cancel::new())?;
     serde_json::from_slice(&answer)
         .map_err(|error| PluginError::new(codes::PROTOCOL, format!("{name}: {error}")))
+}
+
+/// As [`ask`], of an extension whose calls are JSON.
+pub(crate) fn call<T: DeserializeOwned>(
+    extension: &dyn Extension,
+    name: &str,
+    call: &impl Serialize,
+) -> Result<T> {
+    ask(extension, name, &to_json(call)?)
+}
+
+/// The plugin's side of such an extension: reads its call.
+pub(crate) fn read<C: DeserializeOwned>(name: &str, input: &[u8]) -> Result<C> {
+    serde_json::from_slice(input).map_err(|error| PluginError::invalid_input(format!("{name}: {error}")))
+}
+
+/// A call, or what an extension answers it with.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| PluginError::new(codes::INTERNAL, error.to_string()))
 }
 
 /// The answer is the call's result: it streams nothing.

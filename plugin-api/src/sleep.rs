@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Memory;
-use crate::extension::{Extension, ask};
+use crate::extension::{Extension, call, read, to_json};
 use crate::sink::{Cancel, EventSink, TensorSink};
 use crate::tensor::NamedTensor;
-use crate::{PluginError, Result, Session, codes};
+use crate::{Result, Session};
 
 /// The name of the extension of a [`Session`] that can sleep: what [`Sleeper`] does, as JSON.
 pub const SLEEP: &str = "pajamas.sleep/1";
@@ -55,14 +55,11 @@ impl<S: Sleeper> Extension for SleepExtension<S> {
         _outputs: &mut dyn TensorSink,
         _cancel: &Cancel,
     ) -> Result<Vec<u8>> {
-        let call = serde_json::from_slice(input)
-            .map_err(|error| PluginError::new(codes::INVALID_INPUT, format!("{SLEEP}: {error}")))?;
-        let answer = match call {
-            Call::Estimate => serde_json::to_vec(&self.0.estimate()),
-            Call::Sleep => serde_json::to_vec(&self.0.sleep()?),
-            Call::Wake => serde_json::to_vec(&self.0.wake()?),
-        };
-        answer.map_err(|error| PluginError::new(codes::INTERNAL, error.to_string()))
+        match read(SLEEP, input)? {
+            Call::Estimate => to_json(&self.0.estimate()),
+            Call::Sleep => to_json(&self.0.sleep()?),
+            Call::Wake => to_json(&self.0.wake()?),
+        }
     }
 }
 
@@ -80,7 +77,7 @@ impl Sleep {
     /// # Errors
     /// Those of the call; `plugin-protocol` when it is answered with something else.
     pub fn estimate(&self) -> Result<Vec<Memory>> {
-        self.ask(Call::Estimate)
+        call(&*self.0, SLEEP, &Call::Estimate)
     }
 
     /// As [`Sleeper::sleep`].
@@ -88,7 +85,7 @@ impl Sleep {
     /// # Errors
     /// As there; `plugin-protocol`.
     pub fn sleep(&self) -> Result<bool> {
-        self.ask(Call::Sleep)
+        call(&*self.0, SLEEP, &Call::Sleep)
     }
 
     /// As [`Sleeper::wake`].
@@ -96,13 +93,7 @@ impl Sleep {
     /// # Errors
     /// As there; `plugin-protocol`.
     pub fn wake(&self) -> Result<()> {
-        self.ask(Call::Wake)
-    }
-
-    fn ask<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<T> {
-        let input = serde_json::to_vec(&call)
-            .map_err(|error| PluginError::new(codes::INTERNAL, error.to_string()))?;
-        ask(&*self.0, SLEEP, &input)
+        call(&*self.0, SLEEP, &Call::Wake)
     }
 }
 
@@ -112,7 +103,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::Signature;
+    use crate::extension::ask;
+    use crate::{PluginError, Signature};
 
     #[derive(Clone, Default)]
     struct Cat(Arc<AtomicBool>);

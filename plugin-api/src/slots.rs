@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Memory;
-use crate::extension::{Extension, ask};
+use crate::extension::{Extension, call, read, to_json};
 use crate::sink::{Cancel, EventSink, TensorSink};
 use crate::tensor::NamedTensor;
-use crate::{PluginError, Result, Session, codes};
+use crate::{Result, Session};
 
 /// The name of the extension of a [`Session`] that can give back the room of requests that it does not work at: what [`Slotted`] does,
 /// as JSON.
@@ -58,13 +58,10 @@ impl<S: Slotted> Extension for SlotsExtension<S> {
         _outputs: &mut dyn TensorSink,
         _cancel: &Cancel,
     ) -> Result<Vec<u8>> {
-        let call = serde_json::from_slice(input)
-            .map_err(|error| PluginError::new(codes::INVALID_INPUT, format!("{SLOTS}: {error}")))?;
-        let answer = match call {
-            Call::Describe => serde_json::to_vec(&self.0.describe()),
-            Call::Resize { slots } => serde_json::to_vec(&self.0.resize(slots)?),
-        };
-        answer.map_err(|error| PluginError::new(codes::INTERNAL, error.to_string()))
+        match read(SLOTS, input)? {
+            Call::Describe => to_json(&self.0.describe()),
+            Call::Resize { slots } => to_json(&self.0.resize(slots)?),
+        }
     }
 }
 
@@ -82,7 +79,7 @@ impl Slots {
     /// # Errors
     /// Those of the call; `plugin-protocol` when it is answered with something else.
     pub fn describe(&self) -> Result<SlotsInfo> {
-        self.ask(Call::Describe)
+        call(&*self.0, SLOTS, &Call::Describe)
     }
 
     /// As [`Slotted::resize`].
@@ -90,13 +87,7 @@ impl Slots {
     /// # Errors
     /// As there; `plugin-protocol`.
     pub fn resize(&self, slots: u32) -> Result<u32> {
-        self.ask(Call::Resize { slots })
-    }
-
-    fn ask<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<T> {
-        let input = serde_json::to_vec(&call)
-            .map_err(|error| PluginError::new(codes::INTERNAL, error.to_string()))?;
-        ask(&*self.0, SLOTS, &input)
+        call(&*self.0, SLOTS, &Call::Resize { slots })
     }
 }
 
@@ -106,7 +97,8 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::Signature;
+    use crate::extension::ask;
+    use crate::{PluginError, Signature};
 
     #[derive(Clone, Default)]
     struct Shelf(Arc<AtomicU32>);

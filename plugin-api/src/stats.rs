@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::extension::{Extension, ask};
+use crate::extension::{Extension, ask, to_json};
 use crate::sink::{Cancel, EventSink, TensorSink};
 use crate::tensor::NamedTensor;
-use crate::{PluginError, Result, Session, codes};
+use crate::{Result, Session};
 
 /// The name of the extension of a [`Session`] that gives [`EngineStats`]. Its call ignores its input and answers at
 /// once, also while requests run.
@@ -65,6 +65,6 @@ impl<F: Fn() -> EngineStats + Send + Sync> Extension for EngineStatsExtension<F>
         _outputs: &mut dyn TensorSink,
         _cancel: &Cancel,
     ) -> Result<Vec<u8>> {
-        serde_json::to_vec(&(self.0)()).map_err(|error| PluginError::new(codes::INTERNAL, error.to_string()))
+        to_json(&(self.0)())
     }
 }

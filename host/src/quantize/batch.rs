@@ -32,7 +32,7 @@ pub struct Batch {
 struct Entry {
     /// The source, relative to the file, or the id of a repository.
     model: PathBuf,
-    #[serde(default = "gguf")]
+    #[serde(default = "super::usual_formats")]
     formats: Vec<String>,
     /// One list of precisions for each format, with colons between.
     precision: String,
@@ -40,10 +40,6 @@ struct Entry {
     output: PathBuf,
     #[serde(default)]
     options: Map<String, Value>,
-}
-
-fn gguf() -> Vec<String> {
-    vec!["gguf".to_owned()]
 }
 
 /// What became of a model.

@@ -81,6 +81,11 @@ pub const HASHING: &str = "hashing";
 /// What is told while artifacts are made: the form at work, how far it is (0 to 1), and a few words.
 pub type Progress<'p> = dyn FnMut(&Form, f32, &str) -> ControlFlow<()> + 'p;
 
+/// The formats that are made where nobody names any.
+pub fn usual_formats() -> Vec<String> {
+    vec!["gguf".to_owned()]
+}
+
 /// The forms that a list of formats and their precisions stand for: one list of precisions for each format, with colons
 /// between them; several precisions of one format with commas.
 ///

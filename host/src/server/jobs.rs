@@ -24,6 +24,7 @@ use super::sse::Line;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::jobs::Quantize;
+use crate::quantize::usual_formats;
 
 /// The largest body: it is kept as long as the job waits.
 const LARGEST: usize = 1 << 20;
@@ -37,7 +38,7 @@ pub struct QuantizeBody {
     /// A Hugging Face model's folder, a model file or an artifact, relative to `jobs.folder`.
     model: String,
     /// The formats to make.
-    #[serde(default = "gguf")]
+    #[serde(default = "usual_formats")]
     formats: Vec<String>,
     /// One list of precisions for each format, with colons between; several of one format with commas:
     /// `Q4_K_M,Q8_0:4bit`.
@@ -47,10 +48,6 @@ pub struct QuantizeBody {
     /// Options after the quantizers' schemas; files are named relative to `jobs.folder`.
     #[serde(default)]
     options: Map<String, Value>,
-}
-
-fn gguf() -> Vec<String> {
-    vec!["gguf".to_owned()]
 }
 
 /// `POST /admin/jobs/quantize`: 202 with the job, which waits for its turn.

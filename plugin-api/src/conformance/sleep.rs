@@ -2,8 +2,8 @@
 
 use super::model::{Subject, is_off, total};
 use super::runner::{Finding, Runner, fault, passed};
-use super::text;
-use crate::{Sleep, capability};
+use super::text::say;
+use crate::Sleep;
 
 pub(super) fn check(runner: &mut Runner, subject: &Subject) {
     if Sleep::of(&*subject.session).is_none() {
@@ -53,13 +53,5 @@ fn wakes_for_a_request(subject: &Subject) -> Finding {
     match say(subject)? {
         after if after == before => passed(""),
         after => Err(format!("{before:?} awake, {after:?} from its sleep")),
-    }
-}
-
-/// An answer to compare; nothing where the session gives none.
-pub(super) fn say(subject: &Subject) -> std::result::Result<String, String> {
-    match subject.can(capability::GENERATE) {
-        true => text::answer(subject).map_err(fault("generate")),
-        false => Ok(String::new()),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::model::{Subject, is_off, total};
 use super::runner::{Finding, Runner, fault, passed};
-use super::sleep::say;
+use super::text::say;
 use crate::{Memory, Slots, SlotsInfo};
 
 pub(super) fn check(runner: &mut Runner, subject: &Subject) {

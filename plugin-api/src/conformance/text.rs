@@ -40,6 +40,14 @@ pub(super) fn answer(subject: &Subject) -> Result<String> {
     generate(subject, &request(Prompt::text(PROMPT))).map(|(tokens, _)| tokens.text)
 }
 
+/// The same, to compare: nothing where the session generates nothing.
+pub(super) fn say(subject: &Subject) -> std::result::Result<String, String> {
+    match subject.can(capability::GENERATE) {
+        true => answer(subject).map_err(fault("generate")),
+        false => Ok(String::new()),
+    }
+}
+
 pub(super) fn check(runner: &mut Runner, subject: &Subject) {
     if subject.can(capability::GENERATE) {
         check_generate(runner, subject);

@@ -122,8 +122,7 @@ impl Fleet {
         self.less_leaving(&mut missing);
         // Two that sleep, and wait to wake, would wait for each other: the one further ahead has the other's weights.
         let spare = |s: &Session| s.is_spare() || (s.is_called() && s.place > wish.place);
-        let soft = [self.candidates(spare), self.narrowing()].concat();
-        if let Some(enough) = choose(&missing, &soft) {
+        if let Some(enough) = choose(&missing, &self.soft(spare)) {
             enough.into_iter().for_each(|(id, way)| self.give_way(id, way));
         } else if self.now >= wish.since.saturating_add(PATIENCE)
             && let Some(enough) = choose(&missing, &self.candidates(|s| s.is_ready() || spare(s)))
@@ -188,8 +187,15 @@ impl Fleet {
         candidates
     }
 
+    /// Sessions that may give way, of those that are `so`, and those in use by giving up slots.
+    fn soft(&self, so: impl Fn(&Session) -> bool) -> Vec<Candidate> {
+        let mut soft = self.candidates(so);
+        soft.extend(self.narrowing());
+        soft
+    }
+
     /// Sessions in use that may go on with fewer slots.
-    fn narrowing(&self) -> Vec<Candidate> {
+    fn narrowing(&self) -> impl Iterator<Item = Candidate> {
         let may = self.sessions.iter().filter(|(_, session)| !self.is_pinned(&session.model));
         let narrow = |(id, session): (&u64, &Session)| {
             Some(Candidate {
@@ -201,7 +207,7 @@ impl Fleet {
                 leaving: session.closing,
             })
         };
-        may.filter_map(narrow).collect()
+        may.filter_map(narrow)
     }
 
     /// What is held by sessions that do not give way, other than this one.
@@ -223,7 +229,7 @@ impl Fleet {
         let mut excess = self.ledger.excess();
         self.less_leaving(&mut excess);
         excess.retain(|_, over| *over > 0);
-        let soft = [self.candidates(Session::is_spare), self.narrowing()].concat();
+        let soft = self.soft(Session::is_spare);
         let all = || going(&soft, &excess).map(|session| (session, Way::Go)).collect();
         let gone: Vec<(u64, Way)> = choose(&excess, &soft).unwrap_or_else(all);
         gone.into_iter().for_each(|(session, way)| self.give_way(session, way));

@@ -134,7 +134,7 @@ impl Session {
 
     /// Whether its backend changes its slots.
     pub(super) fn is_resized(&self) -> bool {
-        self.slots.as_ref().is_some_and(|slots| slots.to.is_some())
+        self.turning && self.slots.as_ref().is_some_and(|slots| slots.to.is_some())
     }
 
     /// Whether it waits for memory, or will in a moment.

@@ -64,9 +64,6 @@ impl Fleet {
 
     /// Gives sessions their slots back that have more requests than slots, or none, when nobody waits for the memory.
     pub(super) fn widen(&mut self) {
-        if self.sessions.values().any(Session::is_in_line) {
-            return;
-        }
         let wants = |s: &Session| {
             let slots =
                 s.slots.as_ref().filter(|slots| slots.now < slots.full && s.is_ready() && !s.turning)?;
@@ -74,6 +71,10 @@ impl Fleet {
         };
         let narrow: Vec<_> =
             self.sessions.iter().filter_map(|(id, session)| Some((*id, wants(session)?))).collect();
+        // Looked at last: after nearly every event there is none.
+        if narrow.is_empty() || self.sessions.values().any(Session::is_in_line) {
+            return;
+        }
         for (session, (full, given)) in narrow {
             if self.ledger.missing(&given).is_empty() {
                 let held = self.ledger.holding(session).cloned().unwrap_or_default();
@@ -92,7 +93,7 @@ impl Fleet {
     }
 
     pub(super) fn resized(&mut self, session: u64, now: u32, bytes: Bytes) {
-        let Some(resized) = self.sessions.get_mut(&session).filter(|s| s.turning && s.is_resized()) else {
+        let Some(resized) = self.sessions.get_mut(&session).filter(|s| s.is_resized()) else {
             return;
         };
         resized.turning = false;

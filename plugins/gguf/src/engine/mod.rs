@@ -41,7 +41,7 @@ use counters::Counters;
 pub(crate) use draft::DraftSettings;
 use embed::Embedding;
 use generate::Generation;
-use sleep::{Bed, Life};
+use sleep::{Bed, Door, Life};
 pub(crate) use sleep::{Source, Tools};
 use slots::Rack;
 use work::{Ticket, Work};
@@ -182,7 +182,7 @@ impl Engine {
 
     /// Where it is put to sleep and woken; asleep it holds `memory`.
     pub fn bed(&self, memory: Vec<Memory>) -> Bed {
-        Bed { queue: self.queue.as_ref().map(Arc::downgrade).unwrap_or_default(), memory }
+        Bed { door: self.door(), memory }
     }
 
     /// Generates into a sink, which is called on this thread.
@@ -219,7 +219,11 @@ impl Engine {
 
     /// Where its slots are made fewer, or as many as `info` says.
     pub fn rack(&self, info: SlotsInfo) -> Rack {
-        Rack { bed: self.bed(Vec::new()), info }
+        Rack { door: self.door(), info }
+    }
+
+    fn door(&self) -> Door {
+        Door(self.queue.as_ref().map(Arc::downgrade).unwrap_or_default())
     }
 
     /// What the engine is doing; answers at once.

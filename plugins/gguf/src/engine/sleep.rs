@@ -149,20 +149,27 @@ impl Life {
     }
 }
 
-/// Where a worker is asked to sleep or to wake, from any thread. Does not keep it alive.
-pub(crate) struct Bed {
-    pub(super) queue: Weak<Sender<Order>>,
-    /// What is held asleep.
-    pub(super) memory: Vec<Memory>,
-}
+/// A worker's queue for whoever does not keep it alive.
+pub(super) struct Door(pub(super) Weak<Sender<Order>>);
 
-impl Bed {
-    pub(super) fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T> {
+impl Door {
+    /// Gives an order, and waits for its answer.
+    ///
+    /// # Errors
+    /// `session-poisoned` when the worker has ended.
+    pub fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T> {
         let (reply, answer) = mpsc::channel();
-        let queue = self.queue.upgrade().ok_or_else(ended)?;
+        let queue = self.0.upgrade().ok_or_else(ended)?;
         queue.send(order(reply)).map_err(|_| ended())?;
         answer.recv().map_err(|_| ended())
     }
+}
+
+/// Where a worker is asked to sleep or to wake, from any thread.
+pub(crate) struct Bed {
+    pub(super) door: Door,
+    /// What is held asleep.
+    pub(super) memory: Vec<Memory>,
 }
 
 impl Sleeper for Bed {
@@ -171,10 +178,10 @@ impl Sleeper for Bed {
     }
 
     fn sleep(&self) -> Result<bool> {
-        self.ask(Order::Sleep)
+        self.door.ask(Order::Sleep)
     }
 
     fn wake(&self) -> Result<()> {
-        self.ask(Order::Wake)?
+        self.door.ask(Order::Wake)?
     }
 }

@@ -1,12 +1,13 @@
 //! Fewer slots, or all of them again: another worker goes on with contexts of that size. What was in work is put back into its queue
 //! and computed again there, as when the cache has no room for it: it only takes longer.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 
 use pajamas_plugin_api::{Result, SlotsInfo, Slotted};
 
 use super::Order;
-use super::sleep::{Bed, Life};
+use super::sleep::{Door, Life};
 use super::work::Work;
 use super::worker::Worker;
 
@@ -18,7 +19,7 @@ impl Life {
         works: Vec<Work>,
         reply: &Sender<Result<u32>>,
     ) -> Option<Worker<'_>> {
-        let before = self.counters.slots.load(std::sync::atomic::Ordering::Relaxed);
+        let before = self.counters.slots.load(Ordering::Relaxed);
         self.rests();
         let made = self.wake(slots).map(|worker| (worker, slots));
         // Who no longer listens needs no answer.
@@ -37,9 +38,9 @@ impl Life {
     }
 }
 
-/// Where the number of slots is changed, from any thread. Does not keep the worker alive.
+/// Where the number of slots is changed, from any thread.
 pub(crate) struct Rack {
-    pub(super) bed: Bed,
+    pub(super) door: Door,
     pub(super) info: SlotsInfo,
 }
 
@@ -49,6 +50,6 @@ impl Slotted for Rack {
     }
 
     fn resize(&self, slots: u32) -> Result<u32> {
-        self.bed.ask(|reply| Order::Resize(slots, reply))?
+        self.door.ask(|reply| Order::Resize(slots, reply))?
     }
 }

@@ -62,7 +62,7 @@ impl<'l> Worker<'l> {
         self.queue.push(work);
     }
 
-    /// Serves requests until the queue is closed or it is to sleep; then its contexts are free.
+    /// Serves requests until the queue is closed, it is to sleep, or another goes on; then its contexts are free.
     pub fn run(mut self) -> End {
         loop {
             if let ControlFlow::Break(end) = self.receive() {
