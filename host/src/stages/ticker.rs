@@ -28,6 +28,8 @@ struct Shared {
 struct State {
     started: bool,
     running: usize,
+    /// Whether the thread waits for a run; otherwise it looks again within a tick.
+    resting: bool,
     closed: bool,
 }
 
@@ -62,8 +64,12 @@ impl Ticker {
             state.started = true;
         }
         state.running += 1;
+        let resting = state.resting;
         drop(state);
-        self.shared.changed.notify_one();
+        // A wake for each of a request's stages would cost more than some of them take.
+        if resting {
+            self.shared.changed.notify_one();
+        }
         Ok(Watch(self.shared.clone()))
     }
 }
@@ -71,7 +77,10 @@ impl Ticker {
 fn tick(shared: &Shared, engine: &Engine) {
     loop {
         let state = shared.lock();
-        let idle = |state: &mut State| state.running == 0 && !state.closed;
+        let idle = |state: &mut State| {
+            state.resting = state.running == 0 && !state.closed;
+            state.resting
+        };
         let state = shared.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
         let open = |state: &mut State| !state.closed;
         let (state, _) =

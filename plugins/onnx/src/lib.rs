@@ -13,6 +13,7 @@ mod element;
 mod embedded;
 mod error;
 mod fitness;
+mod gate;
 mod input;
 mod model;
 mod onnxruntime;

@@ -279,6 +279,26 @@ fn options_are_strict_and_work() {
 }
 
 #[test]
+fn runs_side_by_side_answer_each_for_itself_and_their_memory_is_counted() {
+    for engine in engines() {
+        let (_dir, path) = model_file(&add_rows());
+        let options = |parallel: u32| json!({ "threads": 1, "parallel": parallel });
+        let scratch = |parallel| engine.estimate(&request(&path, options(parallel))).unwrap()[0].scratch;
+        assert!(scratch(1) > 0);
+        assert_eq!(scratch(3), 3 * scratch(1), "{}", engine.describe().id);
+        let session = load_with(&*engine, &path, options(3)).unwrap();
+        let run = |n: f32| {
+            for _ in 0..50 {
+                let x = Tensor::f32(&[1, 3], &[n; 3]);
+                let y = infer(&*session, &[("x", &x)]).unwrap().get("y").to_f32();
+                assert_eq!(y, [n + 1.0, n + 2.0, n + 3.0]);
+            }
+        };
+        std::thread::scope(|scope| (0..5_u8).for_each(|n| drop(scope.spawn(move || run(n.into())))));
+    }
+}
+
+#[test]
 fn an_accelerator_that_is_not_there_is_an_error_and_no_fallback() {
     let Some(engine) = engine("onnxruntime") else { return };
     let probe = engine.probe();

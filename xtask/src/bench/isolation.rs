@@ -27,7 +27,7 @@ pub fn measure(project: &Project, options: &Options, page: &mut String) -> Resul
     for model in [Some(own), options.gguf.clone()].into_iter().flatten() {
         let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
         progress::headline(&format!("Isolation with {name}"));
-        let config = configuration(project, "gguf", &model, options.threads)?;
+        let config = configuration(project, "gguf", &model, &format!("threads = {}", options.threads))?;
         let mut best = [Rates::default(); 2];
         for _ in 0..options.rounds.max(1) {
             for (isolation, best) in ["none", "process"].into_iter().zip(&mut best) {

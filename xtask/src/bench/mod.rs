@@ -153,11 +153,11 @@ fn example(project: &Project, name: &str, arguments: &[&Path]) -> Result<String>
     String::from_utf8(output.stdout).with_context(|| format!("what the example {name} printed"))
 }
 
-/// A configuration with one model, for `pajamas bench`.
-fn configuration(project: &Project, backend: &str, model: &Path, threads: u32) -> Result<PathBuf> {
+/// A configuration with one model and its backend's options, as TOML writes them, for `pajamas bench`.
+fn configuration(project: &Project, backend: &str, model: &Path, options: &str) -> Result<PathBuf> {
     let file = project.target.join(format!("bench-{backend}.toml"));
     let text = format!(
-        "schema = 1\n[[models]]\nid = \"bench\"\npath = {:?}\nbackend = {backend:?}\noptions = {{ threads = {threads} }}\n",
+        "schema = 1\n[[models]]\nid = \"bench\"\npath = {:?}\nbackend = {backend:?}\noptions = {{ {options} }}\n",
         model.display().to_string()
     );
     files::write_if_changed(&file, text.as_bytes())?;

@@ -59,7 +59,12 @@ impl Rten {
     fn memory(model: &Summary, options: &RtenOptions) -> Memory {
         let copies = if options.prepack_weights { 2 } else { 1 };
         let weights = model.weights.saturating_mul(copies);
-        Memory { device: device::CPU.to_owned(), weights, kv: 0, scratch: model.activations }
+        Memory {
+            device: device::CPU.to_owned(),
+            weights,
+            kv: 0,
+            scratch: options.parallel.scratch(model.activations),
+        }
     }
 }
 
@@ -137,7 +142,7 @@ impl Rten {
         step(0.1, "loading the model")?;
         let memory = Self::memory(&summary, options);
         let model = read(path, repaired, summary.external, options, || step(0.5, "loading the model"))?;
-        RtenSession::new(model, ports, summary.metadata, memory, options.threads)
+        RtenSession::new(model, ports, summary.metadata, memory, options)
     }
 }
 

@@ -15,16 +15,17 @@ use rten_tensor::prelude::*;
 use super::ENGINE;
 use super::convert::{self, Input};
 use crate::error::{INFERENCE_FAILED, internal};
+use crate::gate::Gate;
 use crate::input::Aligned;
-use crate::options::Threads;
+use crate::options::{RtenOptions, Threads};
 use crate::ports::{Port, Ports};
 use crate::seq2seq::{Engine, Feed};
 
 /// A model loaded into rten.
 ///
-/// Calls run side by side and share the session's threads. Inputs of rten's own types are read where the caller has
-/// them; outputs are made by rten and copied once. A run cannot be interrupted: the cancel flag is looked at before
-/// it and after it.
+/// As many runs at a time as were asked for, each with threads of its own where their number was named, else on those that all
+/// sessions share. Inputs of rten's own types are read where the caller has them; outputs are made by rten and copied once. A
+/// run cannot be interrupted: the cancel flag is looked at before it and after it.
 pub(crate) struct RtenSession {
     model: Model,
     inputs: Vec<NodeId>,
@@ -32,7 +33,7 @@ pub(crate) struct RtenSession {
     ports: Ports,
     signature: Signature,
     memory: Memory,
-    options: RunOptions,
+    gate: Gate<RunOptions>,
 }
 
 impl RtenSession {
@@ -41,22 +42,39 @@ impl RtenSession {
         ports: Ports,
         metadata: BTreeMap<String, String>,
         memory: Memory,
-        threads: Option<Threads>,
+        options: &RtenOptions,
     ) -> Result<Self> {
         let ids = |ports: &[Port]| {
             let id = |port: &Port| model.node_id(&port.name).map_err(|e| internal(ENGINE, e));
             ports.iter().map(id).collect::<Result<Vec<_>>>()
         };
-        let pool = threads.map(|Threads(n)| Arc::new(ThreadPool::with_num_threads(n)));
+        let lane = |_| {
+            let pool = options.threads.map(|Threads(n)| Arc::new(ThreadPool::with_num_threads(n)));
+            RunOptions::default().with_thread_pool(pool)
+        };
         Ok(Self {
             inputs: ids(&ports.inputs)?,
             outputs: ids(&ports.outputs)?,
             signature: ports.signature(metadata),
-            options: RunOptions::default().with_thread_pool(pool),
+            gate: Gate::new((0..options.parallel.runs()).map(lane).collect()),
             model,
             ports,
             memory,
         })
+    }
+
+    /// Runs once it is its turn.
+    fn turn(
+        &self,
+        values: Vec<(NodeId, ValueOrView<'_>)>,
+        outputs: &[NodeId],
+        cancel: &Cancel,
+    ) -> Result<Vec<Value>> {
+        let turn = self.gate.enter(cancel)?;
+        let left =
+            self.model.run(values, outputs, Some(turn.lane().clone())).map_err(|error| failed(&error))?;
+        cancel.check()?;
+        Ok(left)
     }
 }
 
@@ -92,9 +110,7 @@ impl Session for RtenSession {
             .collect::<Result<Vec<_>>>()?;
         let ids: Vec<_> = wanted.iter().map(|index| self.outputs[*index]).collect();
 
-        let results =
-            self.model.run(values, &ids, Some(self.options.clone())).map_err(|error| failed(&error))?;
-        cancel.check()?;
+        let results = self.turn(values, &ids, cancel)?;
 
         let ports: Vec<&Port> = wanted.iter().map(|index| &self.ports.outputs[*index]).collect();
         let shapes: Vec<_> = results.iter().map(convert::shape).collect();
@@ -147,10 +163,7 @@ impl Engine for RtenSession {
             values.push((*id, value));
         }
         let ids: Vec<_> = outputs.iter().map(|index| self.outputs[*index]).collect();
-        let left =
-            self.model.run(values, &ids, Some(self.options.clone())).map_err(|error| failed(&error))?;
-        cancel.check()?;
-        Ok(left)
+        self.turn(values, &ids, cancel)
     }
 
     fn shape(&self, kept: &Value) -> Result<Vec<u64>> {

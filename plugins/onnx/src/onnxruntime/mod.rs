@@ -28,7 +28,7 @@ use crate::element;
 use crate::error::{self, FETCH, RUNTIME_NOT_FOUND};
 use crate::fitness::{self, Fit, Fitness};
 use crate::model::{Declared, Kind, Summary, UNNAMED};
-use crate::options::{self, OnnxRuntimeOptions, Optimization, RtenOptions, Threads};
+use crate::options::{self, OnnxRuntimeOptions, Optimization, Parallel, RtenOptions, Threads};
 use crate::ports::Ports;
 use crate::seq2seq::{self, Seq2Seq};
 use library::{Runtime, Tried};
@@ -113,8 +113,9 @@ impl Placement {
         Ok(Self { device: device.to_owned(), providers: providers::dispatch(&names, gpu)? })
     }
 
-    fn estimate(&self, model: &Summary) -> Memory {
-        Memory { device: self.device.clone(), weights: model.weights, kv: 0, scratch: model.activations }
+    fn estimate(&self, model: &Summary, parallel: Parallel) -> Memory {
+        let scratch = parallel.scratch(model.activations);
+        Memory { device: self.device.clone(), weights: model.weights, kv: 0, scratch }
     }
 }
 
@@ -153,10 +154,13 @@ impl Backend for OnnxRuntime {
     }
 
     fn estimate(&self, request: &LoadRequest) -> Result<Vec<Memory>> {
-        let placement = Placement::of(request, &Self::options(request)?)?;
+        let options = Self::options(request)?;
+        let placement = Placement::of(request, &options)?;
         let mut files = vec![request.path.clone()];
         files.extend(seq2seq::decoders(&request.path));
-        let memory = files.iter().map(|file| Ok(placement.estimate(&Summary::read(file, element::bits)?)));
+        let memory = files
+            .iter()
+            .map(|file| Ok(placement.estimate(&Summary::read(file, element::bits)?, options.parallel)));
         Ok(seq2seq::sum(memory.collect::<Result<Vec<_>>>()?))
     }
 
@@ -247,9 +251,9 @@ impl Opening<'_> {
                 format!("{}: output `{name}` {why} and is left out", request.path.display()),
             );
         }
-        let estimate = placement.estimate(&model);
+        let estimate = placement.estimate(&model, options.parallel);
         let signature = ports.signature(model.metadata);
-        OrtSession::new(session, ports, signature, estimate, watcher, backend.host.clone())
+        OrtSession::new(session, ports, signature, estimate, options.parallel, watcher, backend.host.clone())
     }
 }
 

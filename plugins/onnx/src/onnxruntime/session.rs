@@ -17,17 +17,19 @@ use super::ENGINE;
 use super::kept::{Kept, View};
 use super::memory::Arena;
 use super::value::{self, Value};
-use super::watch::{Gate, Watcher};
+use super::watch::Watcher;
 use crate::error::{INFERENCE_FAILED, internal};
+use crate::gate::Gate;
 use crate::input::Aligned;
+use crate::options::Parallel;
 use crate::ports::{Port, Ports};
 use crate::seq2seq::{Engine, Feed};
 
 /// A model loaded into ONNX Runtime.
 ///
-/// One run at a time: the runtime's providers are not all prepared for more, and one run already uses every thread
-/// of the session. Further calls wait for their turn and still hear their cancel flag; a run under way stops at the
-/// next operator.
+/// As many runs at a time as were asked for, usually one: the runtime's providers are not all prepared for more, and one run
+/// already uses every thread of the session. Further calls wait for their turn and still hear their cancel flag; a run under
+/// way stops at the next operator.
 ///
 /// Inputs are read where the caller has them; only memory that is not aligned for its type is copied first. An
 /// output whose shape the model promises (every dimension fixed, or named like an input's) is written straight into
@@ -44,7 +46,7 @@ pub(crate) struct OrtSession {
     estimate: Memory,
     /// The arena's account before the first run.
     loaded: Option<Arena>,
-    gate: Gate,
+    gate: Gate<()>,
     /// Cleared when the model turns out to give other shapes than it promises.
     trusts_shapes: AtomicBool,
     watcher: &'static Watcher,
@@ -65,6 +67,7 @@ impl OrtSession {
         ports: Ports,
         signature: Signature,
         estimate: Memory,
+        parallel: Parallel,
         watcher: &'static Watcher,
         host: HostContext,
     ) -> Result<Self> {
@@ -79,7 +82,7 @@ impl OrtSession {
             signature,
             place,
             estimate,
-            gate: Gate::default(),
+            gate: Gate::new(vec![(); parallel.runs()]),
             trusts_shapes: AtomicBool::new(true),
             watcher,
             host,

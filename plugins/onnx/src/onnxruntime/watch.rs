@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pajamas_plugin_api::{Cancel, Result};
+use pajamas_plugin_api::Cancel;
 
 /// How long a cancel flag may go unnoticed.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -94,45 +94,9 @@ impl Drop for Watching<'_> {
     }
 }
 
-/// Lets one caller at a time through, in no particular order; those who wait still hear their cancel flag.
-#[derive(Default)]
-pub(super) struct Gate {
-    busy: Mutex<bool>,
-    freed: Condvar,
-}
-
-impl Gate {
-    /// Waits for the turn, which lasts until the result is dropped.
-    ///
-    /// # Errors
-    /// `cancelled`.
-    pub(super) fn enter(&self, cancel: &Cancel) -> Result<Turn<'_>> {
-        cancel.check()?;
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while *busy {
-            busy = self.freed.wait_timeout(busy, INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-            cancel.check()?;
-        }
-        *busy = true;
-        Ok(Turn(self))
-    }
-}
-
-/// The right to be the only one.
-pub(super) struct Turn<'a>(&'a Gate);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *self.0.busy.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.freed.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-
-    use pajamas_plugin_api::codes;
 
     use super::*;
 
@@ -148,19 +112,5 @@ mod tests {
         assert_eq!(heard.recv().unwrap(), "mine");
         drop(call);
         assert!(heard.try_recv().is_err());
-    }
-
-    #[test]
-    fn the_gate_admits_one_and_lets_the_cancelled_go() {
-        let gate = Gate::default();
-        let turn = gate.enter(&Cancel::new()).unwrap();
-        let flag = Cancel::new();
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| gate.enter(&flag).map(drop).unwrap_err().code);
-            flag.cancel();
-            assert_eq!(waiting.join().unwrap(), codes::CANCELLED);
-        });
-        drop(turn);
-        drop(gate.enter(&Cancel::new()).unwrap());
     }
 }
