@@ -9,7 +9,7 @@ use pajamas_journeys::fixtures::repository;
 use pajamas_journeys::product::{House, Server, model_entry, never_end, run};
 use serde_json::{Value, json};
 
-const VIEWS: [&str; 6] = ["chat", "images", "models", "requests", "routes", "plugins"];
+const VIEWS: [&str; 7] = ["chat", "images", "speech", "models", "requests", "routes", "plugins"];
 /// The last answer's text in the page, and the note below it.
 const ANSWER: &str = "[...document.querySelectorAll('.turn.model .text')].at(-1)?.innerText";
 const NOTE: &str = "[...document.querySelectorAll('.turn.model .note')].at(-1)?.innerText";

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use unicode_normalization::UnicodeNormalization;
-
 use crate::alphabet::Alphabet;
+use crate::apart::nfd;
 use crate::voice::invalid;
 use pajamas_stage::Result;
 
@@ -45,7 +44,7 @@ impl Lexicon {
 
 /// A word as it is compared: in lower case, its characters taken apart.
 pub fn folded(word: &str) -> String {
-    word.to_lowercase().nfd().collect()
+    nfd(&word.to_lowercase())
 }
 
 /// Phonemes that are parted by spaces, or each character, taken apart, where they are not.
@@ -56,7 +55,7 @@ fn symbols<'a>(phonemes: &str, alphabet: &'a Alphabet) -> Result<Vec<&'a [i64]>,
             symbols.push(ids);
             continue;
         }
-        for c in phoneme.nfd() {
+        for c in nfd(phoneme).chars() {
             symbols.push(alphabet.of_char(c).ok_or_else(|| c.to_string())?);
         }
     }

@@ -1,6 +1,7 @@
 //! Turns text into what a voice is given: the ids of its sentences, and the numbers beside them.
 
 mod alphabet;
+mod apart;
 mod lexicon;
 mod numbers;
 mod reading;

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pajamas_stage::{Error, Result};
-use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
 
+use crate::apart::{is_mark, nfd};
 use crate::lexicon::{Lexicon, folded};
 use crate::numbers;
 use crate::voice::{Letters, Voice};
@@ -85,7 +84,7 @@ impl<'v> Reader<'v> {
             let (folded, same) = if fold { (Some(c.to_lowercase()), None) } else { (None, Some(c)) };
             folded.into_iter().flatten().chain(same)
         };
-        self.characters(text.nfd().flat_map(small), read)
+        self.characters(nfd(text).chars().flat_map(small), read)
     }
 
     /// As `VitsTokenizer` of transformers reads it: in lower case, without what the voice does not know.
@@ -225,7 +224,7 @@ fn word_of<'v>(word: &str, said: &Said<'v>, space: Option<&'v [i64]>) -> Option<
         let halves: Option<Vec<_>> = halves.map(|half| word_of(half, said, space)).collect();
         return halves.map(|halves| with_spaces(halves, space));
     }
-    let letters = word.chars().filter(|c| *c != '\'' && !is_combining_mark(*c));
+    let letters = word.chars().filter(|c| *c != '\'' && !is_mark(*c));
     let letters: Vec<String> = letters.map(String::from).collect();
     joined(letters.iter().map(String::as_str), said, space)
 }
@@ -305,7 +304,7 @@ fn word(text: &str) -> usize {
     let mut end = 0;
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
-        let letter = c.is_alphabetic() || is_combining_mark(c);
+        let letter = c.is_alphabetic() || is_mark(c);
         let within =
             matches!(c, '\'' | '’' | '-') && chars.peek().is_some_and(|(_, next)| next.is_alphabetic());
         if !letter && !within {

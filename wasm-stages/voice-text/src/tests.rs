@@ -216,3 +216,37 @@ fn nothing_that_is_made_up_panics() {
         }
     }
 }
+
+/// Ids that transformers' `VitsTokenizer` and piper's own function made of texts: `tests/peers/voice_text.py` wrote them down.
+#[test]
+fn ids_are_those_of_piper_and_of_transformers() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
+    let json = |path: &str| serde_json::from_str::<Json>(&read(path)).unwrap();
+    let numbers =
+        |ids: &Json| ids.as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect::<Vec<_>>();
+    let golden = json("wasm-stages/voice-text/tests/golden.json");
+    let texts = golden["texts"].as_array().unwrap();
+    let piper = read("tests/fixtures/voice/piper.onnx.json");
+    for (text, wanted) in texts.iter().zip(golden["piper"].as_array().unwrap()) {
+        let text = text.as_str().unwrap();
+        assert_eq!(ids(json!({}), self::piper(&piper), text).unwrap(), [numbers(wanted)], "{text}");
+    }
+    for case in golden["transformers"].as_array().unwrap() {
+        let mut vocabulary = json("tests/fixtures/voice/mms/vocab.json");
+        (vocabulary["ţ"], vocabulary["é"]) = (json!(40), json!(41));
+        let mut tokenizer = json("tests/fixtures/voice/mms/tokenizer_config.json");
+        for (key, value) in case["settings"].as_object().unwrap() {
+            tokenizer[key] = value.clone();
+        }
+        for (text, wanted) in texts.iter().zip(case["ids"].as_array().unwrap()) {
+            let files = [
+                ("vocab.json", vocabulary.to_string()),
+                ("config.json", read("tests/fixtures/voice/mms/config.json")),
+                ("tokenizer_config.json", tokenizer.to_string()),
+            ];
+            let said = ids(json!({}), files.into_iter().collect(), text.as_str().unwrap()).unwrap();
+            assert_eq!(said, [numbers(wanted)], "{text}, {}", case["settings"]);
+        }
+    }
+}
