@@ -234,7 +234,8 @@ fn a_picture_gets_its_boxes_and_a_broken_one_its_error() {
 #[test]
 fn a_text_is_spoken_and_one_that_cannot_be_says_why() {
     let Some(mut browser) = Browser::start().unwrap() else { return };
-    let voice = model_entry("voice", &repository().join("tests/fixtures/voice/piper.onnx"), "task = \"speak\"");
+    let voice =
+        model_entry("voice", &repository().join("tests/fixtures/voice/piper.onnx"), "task = \"speak\"");
     let server = server(&voice);
     browser.resize(1200, 800).unwrap();
     browser.open(&format!("http://{}/#/speech", server.authority())).unwrap();

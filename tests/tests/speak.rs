@@ -36,7 +36,8 @@ fn house() -> (House, Vec<String>) {
 
 /// A voice of piper's layout in the house's folder, with another description; gives its path.
 fn voice(house: &House, name: &str, change: impl FnOnce(&mut Value)) -> String {
-    let mut config: Value = serde_json::from_slice(&std::fs::read(fixture("piper.onnx.json")).unwrap()).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(fixture("piper.onnx.json")).unwrap()).unwrap();
     change(&mut config);
     let path = house.folder().join(name);
     std::fs::copy(fixture("piper.onnx"), &path).unwrap();
@@ -79,7 +80,8 @@ fn post(server: &Server, body: &Value) -> (u16, Vec<(String, String)>, Vec<u8>, 
     let request = agent.post(format!("http://{}/v1/audio/speech", server.authority()));
     let mut response = request.header("content-type", "application/json").send(body.to_string()).unwrap();
     let headers = response.headers().iter();
-    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
     let mut bytes = Vec::new();
     let whole = response.body_mut().as_reader().read_to_end(&mut bytes).is_ok();
     (response.status().as_u16(), headers, bytes, whole)
@@ -95,17 +97,28 @@ fn a_text_becomes_ids_and_ids_become_sound_on_every_engine() {
     let file = house.folder().join("said.wav");
     let file = file.to_str().unwrap();
     for engine in engines {
-        let told = speak(&house, &["--json", "-m", &engine, "Hi\n\nBé.", "--output", file]).json().unwrap().remove(0);
+        let told = speak(&house, &["--json", "-m", &engine, "Hi\n\nBé.", "--output", file])
+            .json()
+            .unwrap()
+            .remove(0);
         let said = std::fs::read(file).unwrap();
         let (rate, sound) = wav(&said);
         assert_eq!((rate, ids(&sound, 100)), (8000, [&HI[..], &BE].concat()), "{engine}");
-        assert_eq!(u32::from_le_bytes(said[40..44].try_into().unwrap()) as usize, said.len() - 44, "its length is known");
+        assert_eq!(
+            u32::from_le_bytes(said[40..44].try_into().unwrap()) as usize,
+            said.len() - 44,
+            "its length is known"
+        );
         let wanted = json!({
             "file": file, "format": "wav", "sample_rate": 8000, "seconds": 0.225, "sentences": 2, "bytes": said.len(),
         });
         assert_eq!(told, wanted, "{engine}");
         let (rate, sound) = wav(&self::sound(&house, &["-m", &format!("{engine}-mms"), "A kick!"]));
-        assert_eq!((rate, ids(&sound, 50)), (16_000, vec![0, 10, 0, 3, 0, 0, 0, 18, 0, 12, 0, 0, 0]), "{engine}");
+        assert_eq!(
+            (rate, ids(&sound, 50)),
+            (16_000, vec![0, 10, 0, 3, 0, 0, 0, 18, 0, 12, 0, 0, 0]),
+            "{engine}"
+        );
     }
 }
 
@@ -151,7 +164,11 @@ fn over_http_sentences_leave_as_they_are_spoken() {
     let server = Server::start(house).unwrap();
     let (status, headers, one, _) = post(&server, &json!({ "input": "Hi", "voice": "amy" }));
     assert_eq!((status, header(&headers, "content-type")), (200, Some("audio/wav")));
-    assert_eq!(header(&headers, "content-length"), Some(&*one.len().to_string()), "one sentence has a length");
+    assert_eq!(
+        header(&headers, "content-length"),
+        Some(&*one.len().to_string()),
+        "one sentence has a length"
+    );
     assert_eq!(header(&headers, "x-pajamas-sample-rate"), Some("8000"));
     assert!(header(&headers, "x-pajamas-route").unwrap().contains("backend="));
     assert_eq!(u32::from_le_bytes(one[40..44].try_into().unwrap()) as usize, one.len() - 44);
@@ -176,7 +193,10 @@ fn over_http_sentences_leave_as_they_are_spoken() {
     assert_eq!(events[2]["usage"]["input_tokens"], HI.len() + BE.len());
     // It is counted under its task.
     let metrics = server.get("/metrics").unwrap().body;
-    assert!(metrics.lines().any(|line| line.contains("task=\"speak\"") && line.contains("code=\"ok\"")), "{metrics}");
+    assert!(
+        metrics.lines().any(|line| line.contains("task=\"speak\"") && line.contains("code=\"ok\"")),
+        "{metrics}"
+    );
 }
 
 #[test]
@@ -206,9 +226,14 @@ fn what_is_wrong_with_a_text_or_a_voice_has_a_code() {
     let alone = house.folder().join("alone.onnx");
     std::fs::copy(fixture("piper.onnx"), &alone).unwrap();
     let picture = repository().join("models/classify/model.onnx");
-    let entries = [("broken", Path::new(&broken)), ("outside", Path::new(&outside)), ("silent", Path::new(&silent)),
-        ("alone", &alone), ("picture", &picture)]
-        .map(|(id, path)| model_entry(id, path, "task = \"speak\""));
+    let entries = [
+        ("broken", Path::new(&broken)),
+        ("outside", Path::new(&outside)),
+        ("silent", Path::new(&silent)),
+        ("alone", &alone),
+        ("picture", &picture),
+    ]
+    .map(|(id, path)| model_entry(id, path, "task = \"speak\""));
     let more = std::fs::read_to_string(house.config()).unwrap() + &entries.concat();
     house.write(&more).unwrap();
     let server = Server::start(house).unwrap();
@@ -251,9 +276,11 @@ fn ids_are_those_of_piper_and_of_transformers() {
     let (house, engines) = house();
     let golden = repository().join("wasm-stages/voice-text/tests/golden.json");
     let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
-    let numbers = |ids: &Value| ids.as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect::<Vec<_>>();
+    let numbers =
+        |ids: &Value| ids.as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect::<Vec<_>>();
     let server = Server::start(house).unwrap();
-    for (text, wanted) in golden["texts"].as_array().unwrap().iter().zip(golden["piper"].as_array().unwrap()) {
+    for (text, wanted) in golden["texts"].as_array().unwrap().iter().zip(golden["piper"].as_array().unwrap())
+    {
         let (_, _, bytes, _) = post(&server, &json!({ "input": text, "model": engines[0] }));
         assert_eq!(ids(&wav(&bytes).1, 100), numbers(wanted), "{text}");
     }

@@ -155,7 +155,7 @@ impl Prepared {
     }
 
     /// How many steps there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.steps.len()
     }
 

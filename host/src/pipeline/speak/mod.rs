@@ -6,7 +6,6 @@ mod sound;
 mod steps;
 
 use std::ops::{ControlFlow, Range};
-use std::time::Duration;
 
 use pajamas_plugin_api::{Cancel, DType, Session, Signature};
 
@@ -63,7 +62,7 @@ impl Speaker<'_> {
     ) -> Result<(Speech, Vec<StepTime>)> {
         let model =
             self.pipeline.model_at().ok_or_else(|| incomplete("the pipeline has no model", "add it"))?;
-        self.check(model)?;
+        self.check()?;
         let (mut values, steps) = self.pipeline.run_stages(0..model, values, cancel)?;
         let ids = integers(&mut values, "ids")?;
         let lengths = integers(&mut values, "lengths")?;
@@ -95,11 +94,11 @@ impl Speaker<'_> {
     }
 
     /// Whether the model can do what is asked.
-    fn check(&self, model: usize) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let speed = self.params.speed.unwrap_or(1.0);
         let wired = self.pipeline.model_inputs(self.signature);
         let paced = wired.iter().any(|value| matches!(*value, "scales" | "length_scale"));
-        if (speed - 1.0).abs() > f32::EPSILON && !paced && model > 0 {
+        if (speed - 1.0).abs() > f32::EPSILON && !paced {
             return Err(Error::new(
                 "unsupported",
                 "the voice has one speed: its model takes no length of sounds",
@@ -149,7 +148,7 @@ impl Speaker<'_> {
         checked(samples)?;
         values
             .put("audio", Value::Audio(Audio { sample_rate: rate, channels: 1, samples: samples.to_vec() }));
-        let mut values = self.pass(model + 1..self.pipeline.len(), values, spoken)?;
+        let mut values = self.pass(model + 1..self.pipeline.count(), values, spoken)?;
         match values.take("audio") {
             Some(Value::Audio(audio)) => Ok(audio),
             _ => Err(incomplete("the stages after the model leave no `audio`", "let the last one leave it")),
@@ -185,7 +184,7 @@ impl Speaker<'_> {
     fn tell(&self, audio: Audio, last: bool, spoken: &mut Spoken<'_>) -> Result<()> {
         let rate = self.params.rate().unwrap_or(audio.sample_rate);
         let values = Values::from_iter([("audio".to_owned(), Value::Audio(audio))]);
-        let (mut values, times) = self.writer.run_stages(0..self.writer.len(), values, spoken.cancel)?;
+        let (mut values, times) = self.writer.run_stages(0..self.writer.count(), values, spoken.cancel)?;
         times.into_iter().for_each(|step| spoken.took(step));
         let Some(Value::Bytes(bytes)) = values.take("bytes") else {
             return Err(Error::new("internal", "the stage pcm-encode left no `bytes`"));
@@ -202,7 +201,7 @@ impl Spoken<'_> {
     fn took(&mut self, step: StepTime) {
         match self.steps.iter_mut().find(|known| known.step == step.step) {
             Some(known) => known.time += step.time,
-            None => self.steps.push(StepTime { time: step.time + Duration::ZERO, ..step }),
+            None => self.steps.push(step),
         }
     }
 }
