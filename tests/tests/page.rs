@@ -249,11 +249,12 @@ fn a_text_is_spoken_and_one_that_cannot_be_says_why() {
     let long = browser.wait(&format!("{seconds} > 0 && {seconds}")).unwrap();
     // Eighteen ids, each of 100 samples at 8 kHz: the browser read the sound.
     assert!((long.as_f64().unwrap() - 0.225).abs() < 1e-3, "{long}");
+    // The browser itself logs a refusal.
+    assert_eq!(browser.problems(server.authority()).unwrap(), Vec::<String>::new());
     set(&mut browser, "speech-voice", "carl");
     say(&mut browser, "Hi.");
     let said = browser.wait("document.querySelector('#speech-wrong [role=alert]')?.innerText").unwrap();
     assert!(said.as_str().unwrap().contains("voice-unknown"), "{said}");
-    assert_eq!(browser.problems(server.authority()).unwrap(), Vec::<String>::new());
 }
 
 #[test]
