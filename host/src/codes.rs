@@ -161,6 +161,12 @@ pub const CODES: &[(&str, Class, &str)] = &[
         "the pipeline does not leave the value that the task or a step needs",
     ),
     ("language-unknown", Class::Invalid, "the model does not know the language that was asked for"),
+    (
+        "format-unsupported",
+        Class::Invalid,
+        "speech is not written in the format that was asked for: only as wav, flac or pcm",
+    ),
+    ("sound-invalid", Class::Internal, "a model that speaks gave no samples, or some that are no numbers"),
     ("chat-template-missing", Class::Invalid, "the model has no chat template, so it cannot chat"),
     ("chat-template-failed", Class::Invalid, "the model's chat template refuses these messages"),
     // models of other servers
@@ -367,6 +373,20 @@ pub const CODES: &[(&str, Class, &str)] = &[
         "audio-too-large",
         Class::TooLarge,
         "the sound is longer, or has more bytes or samples, than the limit allows",
+    ),
+    ("text-empty", Class::Invalid, "the text has nothing that can be said, or that the voice can say"),
+    ("text-too-long", Class::TooLarge, "the text has more characters than the limit allows"),
+    ("voice-invalid", Class::Invalid, "the files that describe a voice are damaged or contradict themselves"),
+    ("voice-unknown", Class::Invalid, "the model has no voice of the name or number that was asked for"),
+    (
+        "word-unknown",
+        Class::Invalid,
+        "the voice's lexicon does not say how a word is spoken, and cannot spell it",
+    ),
+    (
+        "lexicon-missing",
+        Class::Invalid,
+        "the voice is given phonemes, and there is no lexicon that says those of words",
     ),
     ("image-invalid", Class::Invalid, "the picture is damaged or truncated"),
     ("image-unsupported", Class::Invalid, "the file is no picture of a known format"),

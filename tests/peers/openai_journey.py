@@ -183,4 +183,21 @@ refused(openai.BadRequestError, "audio-unsupported", lambda: client.audio.transc
 refused(openai.BadRequestError, "unsupported", lambda: client.audio.transcriptions.create(
     model="listener", file=recording, response_format="verbose_json", timestamp_granularities=["word"]))
 
+# Speech: each sentence as soon as it is spoken; bare samples at the rate that OpenAI's are played with.
+spoken = client.audio.speech.create(model="voice", voice="amy", input="Hi.", response_format="wav")
+with wave.open(io.BytesIO(spoken.content)) as file:
+    assert (file.getframerate(), file.getnchannels(), file.getsampwidth(), file.getnframes()) == (8000, 1, 2, 900), file.getparams()
+bare = client.audio.speech.create(model="voice", voice="bob", input="Hi.", response_format="pcm", speed=2)
+assert len(bare.content) == 2 * 3 * 450
+with client.audio.speech.with_streaming_response.create(model="voice", voice="amy", input="Hi.\n\nHo.", response_format="wav") as streamed:
+    pieces = list(streamed.iter_bytes())
+assert b"".join(pieces)[44:] != b"" and sum(map(len, pieces)) == 44 + 2 * 1800, [len(piece) for piece in pieces]
+with client.audio.speech.with_streaming_response.create(
+        model="voice", voice="amy", input="Hi.\n\nHo.", stream_format="sse", response_format="pcm") as streamed:
+    events = [json.loads(line[6:]) for line in streamed.iter_lines() if line.startswith("data: ")]
+assert [e["type"] for e in events] == ["speech.audio.delta"] * 2 + ["speech.audio.done"], events
+refused(openai.BadRequestError, "format-unsupported",
+        lambda: client.audio.speech.create(model="voice", voice="amy", input="Hi.", response_format="mp3"))
+refused(openai.BadRequestError, "voice-unknown", lambda: client.audio.speech.create(model="voice", voice="alloy", input="Hi."))
+
 print("journey ok")

@@ -10,7 +10,8 @@ import pathlib
 import schemathesis
 
 MODELS = {"/v1/images/detect": "shapes", "/v1/images/classify": "kinds",
-          "/v1/audio/transcriptions": "listener", "/v1/audio/translations": "listener"}
+          "/v1/audio/transcriptions": "listener", "/v1/audio/translations": "listener",
+          "/v1/audio/speech": "voice"}
 PICTURE = (pathlib.Path(__file__).parents[2] / "models" / "sample.png").read_bytes()
 RECORDING = (pathlib.Path(__file__).parents[2] / "wasm-stages/audio-decode/tests/data/s16.flac").read_bytes()
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")

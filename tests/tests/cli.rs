@@ -240,6 +240,7 @@ fn stages_are_listed_inspected_and_run_alone() {
         "tokenize",
         "vad-frame",
         "vad-segments",
+        "voice-text",
         "yolo-decode",
     ];
     assert_eq!(names, built_in);

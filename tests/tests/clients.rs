@@ -16,7 +16,9 @@ fn journey(script: &str) {
     }
     let listener = repository().join("tests/fixtures/listener/encoder_model.onnx");
     let listener = model_entry("listener", &listener, "task = \"transcribe\"");
-    let server = Server::start(House::new(&(chat_entry("chat") + &listener)).unwrap()).unwrap();
+    let voice =
+        model_entry("voice", &repository().join("tests/fixtures/voice/piper.onnx"), "task = \"speak\"");
+    let server = Server::start(House::new(&(chat_entry("chat") + &listener + &voice)).unwrap()).unwrap();
     let base = format!("http://{}", server.authority());
     let output = Command::new(python)
         .arg(repository().join("tests/peers").join(script))

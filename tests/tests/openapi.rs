@@ -31,9 +31,10 @@ fn server() -> Server {
     let kinds = model("kinds", "models/classify/model.onnx", "classify");
     let ranker = model("ranker", "tests/fixtures/ranker.gguf", "rerank");
     let listener = model("listener", "tests/fixtures/listener/encoder_model.onnx", "transcribe");
+    let voice = model("voice", "tests/fixtures/voice/piper.onnx", "speak");
     // Jobs are allowed in a folder without models: whatever is made up, nothing long begins.
     let jobs = "[jobs]\nfolder = \"jobs\"\n";
-    let toml = format!("{jobs}{key}{}{shapes}{kinds}{ranker}{listener}", chat_entry("chat"));
+    let toml = format!("{jobs}{key}{}{shapes}{kinds}{ranker}{listener}{voice}", chat_entry("chat"));
     let house = House::new(&toml).unwrap();
     std::fs::create_dir(house.folder().join("jobs")).unwrap();
     Server::start(house).unwrap()

@@ -9,7 +9,7 @@ use pajamas_journeys::fixtures::repository;
 use pajamas_journeys::product::{House, Server, model_entry, never_end, run};
 use serde_json::{Value, json};
 
-const VIEWS: [&str; 6] = ["chat", "images", "models", "requests", "routes", "plugins"];
+const VIEWS: [&str; 7] = ["chat", "images", "speech", "models", "requests", "routes", "plugins"];
 /// The last answer's text in the page, and the note below it.
 const ANSWER: &str = "[...document.querySelectorAll('.turn.model .text')].at(-1)?.innerText";
 const NOTE: &str = "[...document.querySelectorAll('.turn.model .note')].at(-1)?.innerText";
@@ -229,6 +229,32 @@ fn a_picture_gets_its_boxes_and_a_broken_one_its_error() {
     let said = browser.wait("document.querySelector('#images-result [role=alert]')?.innerText").unwrap();
     assert!(said.as_str().unwrap().contains("image-unsupported"), "{said}");
     logged(&mut browser, "image-unsupported", 1);
+}
+
+#[test]
+fn a_text_is_spoken_and_one_that_cannot_be_says_why() {
+    let Some(mut browser) = Browser::start().unwrap() else { return };
+    let voice =
+        model_entry("voice", &repository().join("tests/fixtures/voice/piper.onnx"), "task = \"speak\"");
+    let server = server(&voice);
+    browser.resize(1200, 800).unwrap();
+    browser.open(&format!("http://{}/#/speech", server.authority())).unwrap();
+    browser.wait("document.querySelector('#speech-model').value === 'voice'").unwrap();
+    let say = |browser: &mut Browser, text: &str| {
+        set(browser, "speech-input", text);
+        browser.eval("document.querySelector('#speech-form').requestSubmit()").unwrap();
+    };
+    say(&mut browser, "Hi. Ho.");
+    let seconds = "document.querySelector('#speech-player').duration";
+    let long = browser.wait(&format!("{seconds} > 0 && {seconds}")).unwrap();
+    // Eighteen ids, each of 100 samples at 8 kHz: the browser read the sound.
+    assert!((long.as_f64().unwrap() - 0.225).abs() < 1e-3, "{long}");
+    // The browser itself logs a refusal.
+    assert_eq!(browser.problems(server.authority()).unwrap(), Vec::<String>::new());
+    set(&mut browser, "speech-voice", "carl");
+    say(&mut browser, "Hi.");
+    let said = browser.wait("document.querySelector('#speech-wrong [role=alert]')?.innerText").unwrap();
+    assert!(said.as_str().unwrap().contains("voice-unknown"), "{said}");
 }
 
 #[test]

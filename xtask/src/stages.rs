@@ -21,7 +21,7 @@ const FLAGS: &str = "-Ctarget-feature=+simd128 --cfg getrandom_backend=\"custom\
 const SHARED: [&str; 5] = ["kit", "wit", "Cargo.toml", "Cargo.lock", ".cargo"];
 
 /// Folder of each crate (below `wasm-stages/`) and the name of what it becomes (below `wasm-stages/built/`).
-const STAGES: [(&str, &str); 22] = [
+const STAGES: [(&str, &str); 23] = [
     ("audio-decode", "audio-decode"),
     ("ctc-decode", "ctc-decode"),
     ("detokenize", "detokenize"),
@@ -40,6 +40,7 @@ const STAGES: [(&str, &str); 22] = [
     ("tokenize", "tokenize"),
     ("vad-frame", "vad-frame"),
     ("vad-segments", "vad-segments"),
+    ("voice-text", "voice-text"),
     ("yolo-decode", "yolo-decode"),
     ("tests/foreign-import", "test-foreign-import"),
     ("tests/intent", "test-intent"),

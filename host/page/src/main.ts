@@ -1,4 +1,4 @@
-/** The page: six views over the server's own routes. */
+/** The page: seven views over the server's own routes. */
 
 import { chatView } from "./chat.ts";
 import { startFeed } from "./feed.ts";
@@ -8,6 +8,7 @@ import { requestsView } from "./requests.ts";
 import { routesView } from "./routes.ts";
 import { modelsView } from "./models.ts";
 import { pluginsView } from "./plugins.ts";
+import { speechView } from "./speech.ts";
 import { startTabs } from "./tabs.ts";
 import { startTheme } from "./theme.ts";
 
@@ -15,5 +16,5 @@ import { startTheme } from "./theme.ts";
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 startTheme();
 startKey();
-startTabs([chatView(), imagesView(), modelsView(), requestsView(), routesView(), pluginsView()]);
+startTabs([chatView(), imagesView(), speechView(), modelsView(), requestsView(), routesView(), pluginsView()]);
 void startFeed();

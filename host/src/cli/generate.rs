@@ -104,7 +104,7 @@ pub fn answer(session: &Session, request: Request) -> Result<String> {
                     }
                 }
             }
-            Event::Route(_) | Event::Loading { .. } | Event::Segment(_) => {}
+            Event::Route(_) | Event::Loading { .. } | Event::Segment(_) | Event::Sound(_) => {}
         }
         ControlFlow::Continue(())
     });

@@ -27,6 +27,7 @@ mod session;
 mod shell;
 mod solving;
 mod source;
+mod speak;
 mod stages;
 mod text_options;
 mod tokenize;
@@ -109,6 +110,8 @@ enum Command {
     Classify(classify::Classify),
     /// Write down what is said in recordings
     Transcribe(transcribe::Transcribe),
+    /// Say a text
+    Speak(speak::Speak),
     /// Turn texts or pictures into vectors
     Embed(embed::Embed),
     /// Turn text into tokens
@@ -181,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Localize(c) => c.run(global),
         Command::Classify(c) => c.run(global),
         Command::Transcribe(c) => c.run(global),
+        Command::Speak(c) => c.run(global),
         Command::Embed(c) => c.run(global),
         Command::Tokenize(c) => c.run(global),
         Command::Serve(c) => c.run(global),

@@ -198,6 +198,7 @@ pub struct Defaults {
     pub classify: Option<Id>,
     pub transcribe: Option<Id>,
     pub segment: Option<Id>,
+    pub speak: Option<Id>,
 }
 
 impl Defaults {
@@ -211,7 +212,8 @@ impl Defaults {
             Task::Classify => self.classify.as_ref(),
             Task::Transcribe => self.transcribe.as_ref(),
             Task::Segment => self.segment.as_ref(),
-            Task::Rerank | Task::Speak => None,
+            Task::Speak => self.speak.as_ref(),
+            Task::Rerank => None,
         }
     }
 }

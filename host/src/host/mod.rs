@@ -13,6 +13,7 @@ mod routing;
 mod setup;
 mod similar;
 mod snapshot;
+mod speak;
 mod vectors;
 mod waiting;
 mod warm;

@@ -102,6 +102,7 @@ fn used(output: &Output) -> u32 {
         Output::Text(summary) => summary.usage,
         Output::Embeddings(_, usage) | Output::Scores(_, usage) => *usage,
         Output::Transcript(transcript) => transcript.usage(),
+        Output::Speech(speech) => speech.usage(),
         Output::Values(_) => return 0,
     };
     usage.prompt_tokens.saturating_add(usage.completion_tokens)

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use pajamas_plugin_api::Cancel;
 
 use super::setup::Setup;
+use super::speak::voice_files;
 use super::{Events, Host};
 use crate::config::{GrantedFile, LocalPath, Options, Step, Task};
 use crate::error::{Error, Result};
 use crate::models::{Lease, Spec};
+use crate::pipeline::speak;
 use crate::pipeline::transcribe::{self, Transcriber, Vocabulary};
 use crate::pipeline::vision::{self, Beside};
 use crate::pipeline::{Input, Output, Params, Prepared, StepTime, Workshop, text};
@@ -44,6 +46,7 @@ impl Work<'_> {
             Task::Embed => self.embed(input, params, cancel),
             Task::Rerank => text::rerank(session, signature, input, most, cancel),
             Task::Transcribe => self.transcribe(input, params, cancel, events),
+            Task::Speak => self.speak(input, params, cancel, events),
             task => {
                 let Input::Values(mut values) = input else {
                     return Err(Error::new("invalid-input", format!("{task} works on values, not on text")));
@@ -140,6 +143,7 @@ impl Work<'_> {
                 ),
             )),
             None if *task == Task::Transcribe => Ok(transcribe::default_steps(&self.lease.signature)),
+            None if *task == Task::Speak => speak::default_steps(&self.lease.signature, voice_files(spec)),
             None => vision::default_steps(*task, &self.lease.signature, &beside(spec), texts),
         }
     }

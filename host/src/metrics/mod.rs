@@ -289,6 +289,7 @@ impl Meter<'_> {
             }
             Output::Embeddings(_, usage) | Output::Scores(_, usage) => *usage,
             Output::Transcript(transcript) => transcript.usage(),
+            Output::Speech(speech) => speech.usage(),
             Output::Values(_) => return,
         };
         for (direction, count) in [

@@ -4,6 +4,7 @@ pub mod encode;
 mod request;
 mod room;
 mod run;
+pub mod speak;
 mod tensors;
 pub mod text;
 pub mod transcribe;

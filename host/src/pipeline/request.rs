@@ -6,6 +6,7 @@ use std::time::Duration;
 use pajamas_plugin_api::{Constraint, GenerateSummary, Prompt, Sampling, Usage};
 use serde::Serialize;
 
+use super::speak::{Chunk, Speaking, Speech};
 use super::transcribe::{Listening, Segment, Transcript};
 use crate::chat::{Conversation, Part};
 use crate::config::{Options, Task};
@@ -63,6 +64,8 @@ pub struct Params {
     pub options: Options,
     /// How speech is turned into text.
     pub listening: Listening,
+    /// How text is turned into speech.
+    pub speaking: Speaking,
     /// How long the model stays in memory after, from now on.
     pub keep_alive: Option<Keep>,
     /// What only the choice of a model looks at.
@@ -127,6 +130,8 @@ pub enum Event<'a> {
     Parts(&'a [Part]),
     /// A stretch of speech was written down, and stays as it is.
     Segment(&'a Segment),
+    /// Some of what is spoken.
+    Sound(&'a Chunk),
 }
 
 /// The choice of model, format, backend and device for one request, with the reasons.
@@ -181,6 +186,8 @@ pub enum Output {
     Scores(Vec<f32>, Usage),
     /// What was said in a recording.
     Transcript(Transcript),
+    /// A text was spoken; its sound was told as events.
+    Speech(Speech),
     /// All values of the pipeline: those that came in and those that its steps left.
     Values(Values),
 }

@@ -89,13 +89,28 @@ impl Prepared {
     /// Carries the steps out on `values` and gives all of them back, the new ones added.
     pub fn run(
         &self,
+        values: Values,
+        session: &dyn Session,
+        signature: &Signature,
+        cancel: &Cancel,
+    ) -> Result<(Values, Vec<StepTime>)> {
+        self.run_steps(0..self.steps.len(), values, session, signature, cancel)
+    }
+
+    /// Carries out some of the steps, for tasks that do so more than once.
+    ///
+    /// # Errors
+    /// The stages' and the session's.
+    pub fn run_steps(
+        &self,
+        steps: Range<usize>,
         mut values: Values,
         session: &dyn Session,
         signature: &Signature,
         cancel: &Cancel,
     ) -> Result<(Values, Vec<StepTime>)> {
-        let mut times = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
+        let mut times = Vec::with_capacity(steps.len());
+        for step in &self.steps[steps] {
             let started = Instant::now();
             match step {
                 PreparedStep::Stage { .. } => step.run(&mut values, cancel)?,
@@ -139,6 +154,16 @@ impl Prepared {
         }
     }
 
+    /// How many steps there are.
+    pub fn count(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Which step is the model.
+    pub fn model_at(&self) -> Option<usize> {
+        self.steps.iter().position(|step| matches!(step, PreparedStep::Model(_)))
+    }
+
     /// What a step is called.
     pub fn name(&self, step: usize) -> &str {
         self.steps.get(step).map_or(MODEL, PreparedStep::name)
@@ -146,12 +171,21 @@ impl Prepared {
 
     /// The value that goes into the model's one input.
     pub fn model_input(&self, signature: &Signature) -> String {
-        let wiring = self.steps.iter().find_map(|step| match step {
+        let wired = signature.inputs.first().and_then(|spec| self.model_wiring()?.inputs.get(&spec.name));
+        wired.map_or(TENSOR, String::as_str).to_owned()
+    }
+
+    /// The values that go into the model's inputs, where they are several.
+    pub fn model_inputs<'s>(&'s self, signature: &'s Signature) -> Vec<&'s str> {
+        let wired = |name: &'s String| self.model_wiring().map_or(name.as_str(), |wiring| wiring.input(name));
+        signature.inputs.iter().map(|spec| wired(&spec.name)).collect()
+    }
+
+    fn model_wiring(&self) -> Option<&Wiring> {
+        self.steps.iter().find_map(|step| match step {
             PreparedStep::Model(wiring) => Some(wiring),
             PreparedStep::Stage { .. } => None,
-        });
-        let wired = signature.inputs.first().and_then(|spec| wiring?.inputs.get(&spec.name));
-        wired.map_or(TENSOR, String::as_str).to_owned()
+        })
     }
 
     fn infer(

@@ -24,6 +24,7 @@ mod request_log;
 mod responses;
 mod route_trace;
 mod routes;
+mod speech;
 mod sse;
 mod stream;
 mod telemetry;

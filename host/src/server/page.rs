@@ -51,9 +51,10 @@ pub const FILES: [(&str, &str); 4] = [
     (ASSETS[3].path, ASSETS[3].kind),
 ];
 
-/// Nothing from elsewhere, nothing inline, and no text that becomes markup; pictures are also those that a person chose.
+/// Nothing from elsewhere, nothing inline, and no text that becomes markup; pictures are also those that a person
+/// chose, and sound what was spoken.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-    img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    img-src 'self' blob: data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'";
 
 /// `GET /` and the files that it needs.

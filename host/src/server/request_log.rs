@@ -326,6 +326,7 @@ impl Trace {
             }
             Output::Embeddings(_, usage) | Output::Scores(_, usage) => *usage,
             Output::Transcript(transcript) => transcript.usage(),
+            Output::Speech(speech) => speech.usage(),
             Output::Values(_) => return,
         };
         let entry = &mut *entry;

@@ -11,7 +11,7 @@ use axum::routing::{self, MethodRouter};
 use super::openapi::body::{self, Body};
 use super::{
     access, admin, audio, chat, completions, embeddings, health, images, jobs, messages, openapi, page,
-    reload, responses, tokens, upload,
+    reload, responses, speech, tokens, upload,
 };
 use crate::config::Scope;
 use crate::host::Host;
@@ -42,6 +42,8 @@ pub enum Answer {
     Streamed(&'static str),
     /// As JSON, text or subtitles, as the body says, or as server-sent events.
     Transcript(&'static str),
+    /// Sound, as the body says, or server-sent events with it.
+    Sound,
     /// Server-sent events.
     Events,
     /// As JSON, with 503 instead of 200 as long as it is not so.
@@ -205,6 +207,14 @@ fn sound() -> Vec<Route> {
             Body::Sound(body::plain::<audio::Form>),
             Answer::Transcript("Transcription"),
             audio::translations,
+        ),
+        post(
+            "/v1/audio/speech",
+            "OpenAI's API: a text, spoken, as WAV, FLAC or bare samples, sentence by sentence as it is spoken; \
+             `x-pajamas-sample-rate` says how many samples are a second.",
+            Body::Json(body::timed::<speech::SpeechBody>),
+            Answer::Sound,
+            speech::speak,
         ),
     ]
 }

@@ -17,6 +17,7 @@ use super::openai::summary;
 use super::stream::{Happened, Piece, Running, route_header, timed_out};
 use crate::chat::Part;
 use crate::error::{Error, Result};
+use crate::pipeline::speak::Chunk;
 use crate::pipeline::transcribe::Segment;
 use crate::pipeline::{Output, Route};
 
@@ -63,6 +64,10 @@ pub trait Protocol: Send + 'static {
     }
     /// A stretch of speech was written down.
     fn segment(&mut self, _segment: &Segment) -> Vec<Line> {
+        Vec::new()
+    }
+    /// Some of what is spoken.
+    fn sound(&mut self, _chunk: &Chunk) -> Vec<Line> {
         Vec::new()
     }
     /// An answer in text is complete.
@@ -219,6 +224,7 @@ fn said(protocol: &mut impl Protocol, answer: usize, happened: Happened) -> Resu
         Happened::Token(piece) => protocol.piece(answer, &piece),
         Happened::Parts(parts) => protocol.parts(answer, &parts),
         Happened::Segment(segment) => protocol.segment(&segment),
+        Happened::Sound(chunk) => protocol.sound(&chunk),
         Happened::Done(result) => protocol.finish(answer, &(*result)?.output)?,
     })
 }

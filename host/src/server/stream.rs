@@ -15,6 +15,7 @@ use super::request_log::Trace;
 use crate::chat::Part;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::pipeline::speak::Chunk;
 use crate::pipeline::transcribe::Segment;
 use crate::pipeline::{Event, Input, Outcome, Request, Route};
 
@@ -29,6 +30,8 @@ pub enum Happened {
     Parts(Vec<Part>),
     /// A stretch of speech was written down.
     Segment(Box<Segment>),
+    /// Some of what is spoken.
+    Sound(Chunk),
     /// The end, good or bad: nothing follows.
     Done(Box<Result<Outcome>>),
 }
@@ -153,8 +156,8 @@ impl Awaited {
         let (mut sender, mut pieces, mut said) = (Some(sender), Vec::new(), Said::default());
         start(host, request, cancel.0.clone(), move |happened| {
             match happened {
-                // A transcript has all its segments.
-                Happened::Route(_) | Happened::Segment(_) => {}
+                // A transcript has all its segments, and nobody awaits the end of speech.
+                Happened::Route(_) | Happened::Segment(_) | Happened::Sound(_) => {}
                 Happened::Token(piece) => pieces.push(piece),
                 Happened::Parts(parts) => parts.iter().for_each(|part| said.add(part)),
                 Happened::Done(result) => {
@@ -217,6 +220,7 @@ fn start(
                 Event::Token { logprob: None, .. } if conversation => ControlFlow::Continue(()),
                 Event::Parts(parts) => tell(Happened::Parts(parts.to_vec())),
                 Event::Segment(segment) => tell(Happened::Segment(Box::new(segment.clone()))),
+                Event::Sound(chunk) => tell(Happened::Sound(chunk.clone())),
                 Event::Token { text, logprob, extras, .. } => {
                     tell(Happened::Token(Piece { text: text.to_owned(), logprob, extras: extras.to_owned() }))
                 }

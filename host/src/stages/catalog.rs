@@ -1,12 +1,10 @@
 //! Where stages are found.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use flate2::read::ZlibDecoder;
 use serde::Serialize;
 
-use super::{Stage, StageEngine};
+use super::{Stage, StageEngine, packed};
 use crate::{Error, Result};
 
 /// A stage that is part of this program.
@@ -16,7 +14,9 @@ pub struct BuiltIn {
     pub name: &'static str,
     /// SHA-256 of the component, in hexadecimal.
     pub sha256: &'static str,
-    /// The component, packed by zlib.
+    /// The stage that it is packed against; empty for that stage itself.
+    base: &'static str,
+    /// The component, packed.
     packed: &'static [u8],
 }
 
@@ -35,9 +35,9 @@ impl BuiltIn {
     /// As for [`StageEngine::load`].
     pub fn load(&self, engine: &StageEngine) -> Result<Stage> {
         let unpacked = || {
-            let mut component = Vec::new();
-            ZlibDecoder::new(self.packed).read_to_end(&mut component)?;
-            Ok(component.into())
+            let base = Self::of(self.base)
+                .map_or_else(|| Ok(Vec::new()), |base| packed::unpack(base.packed, &[]))?;
+            Ok(packed::unpack(self.packed, &base)?.into())
         };
         engine.load_known(self.name, self.sha256, unpacked)
     }

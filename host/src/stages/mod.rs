@@ -18,6 +18,7 @@ mod fault;
 mod guest;
 mod library;
 mod limits;
+mod packed;
 mod processor;
 mod slots;
 mod ticker;

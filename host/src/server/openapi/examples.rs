@@ -60,6 +60,11 @@ pub fn of(path: &str) -> Map<String, Value> {
             ("base64", json!({ "image": PICTURE })),
             ("polygons", json!({ "images": [PICTURE], "polygons": true })),
         ],
+        "/v1/audio/speech" => vec![
+            ("short", json!({ "input": "Hello!" })),
+            ("faster", json!({ "input": "Hello! How are you?", "response_format": "flac", "speed": 1.5 })),
+            ("events", json!({ "input": "Hello!", "response_format": "pcm", "stream_format": "sse" })),
+        ],
         "/admin/jobs/quantize" => vec![(
             "two",
             json!({ "model": "Qwen3-0.6B", "precision": "Q4_K_M,Q8_0", "output": "artifacts/qwen3" }),

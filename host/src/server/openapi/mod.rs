@@ -115,10 +115,12 @@ fn responses(route: &Route) -> Value {
             (name, "What was asked for.")
         }
         Answer::Accepted(name) => (name, "It is begun: look again what becomes of it."),
+        Answer::Sound => ("", "The sound."),
         Answer::Events => ("", "Events."),
         Answer::Text(_) | Answer::File(_) => ("", "The text."),
     };
     let text = json!({ "schema": { "type": "string" } });
+    let sound = json!({ "schema": { "type": "string", "format": "binary" } });
     let content = match route.answer {
         Answer::Json(name) | Answer::Accepted(name) | Answer::Condition(name) => {
             json!({ "application/json": { "schema": reference(name) } })
@@ -133,6 +135,12 @@ fn responses(route: &Route) -> Value {
             "text/vtt": text,
             "text/event-stream": { "schema": reference(answers::EVENT) },
         }),
+        Answer::Sound => json!({
+            "audio/wav": sound,
+            "audio/flac": sound,
+            "audio/pcm": sound,
+            "text/event-stream": { "schema": reference(answers::EVENT) },
+        }),
         Answer::Events => json!({ "text/event-stream": { "schema": reference(answers::EVENT) } }),
         Answer::Text(kind) | Answer::File(kind) => json!({ kind: text }),
     };
@@ -140,6 +148,9 @@ fn responses(route: &Route) -> Value {
     if route.scope() == Some(Scope::Infer) && !matches!(route.body, Body::None) {
         good["headers"]["x-pajamas-route"] =
             header("The model, backend, device and format that answered.", false);
+    }
+    if route.answer == Answer::Sound {
+        good["headers"]["x-pajamas-sample-rate"] = header("Samples a second.", false);
     }
     let status = if matches!(route.answer, Answer::Accepted(_)) { "202" } else { "200" };
     responses.insert(status.to_owned(), good);
