@@ -286,7 +286,9 @@ mod tests {
                 assert!(cache.snapshot(COMMIT).join(path).is_file());
             }
         };
-        std::thread::scope(|scope| ["abc", "abc", "def"].map(|etag| scope.spawn(move || runs(etag))).map(drop));
+        std::thread::scope(|scope| {
+            ["abc", "abc", "def"].map(|etag| scope.spawn(move || runs(etag))).map(drop)
+        });
         assert_eq!(cache.paths(COMMIT).len(), 200, "nothing else is left");
     }
 
