@@ -146,6 +146,10 @@ class Llama(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embed_tokens.weight)
 
+    def beside(self) -> float:
+        """What is added to the loss beside the surprise: nothing."""
+        return 0.0
+
     def state_dict_hf(self) -> dict[str, Tensor]:
         """The weights under the names of Hugging Face, in half precision."""
         return {f"model.{name}": value.detach().half().contiguous() for name, value in self.state_dict().items()}

@@ -17,8 +17,9 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -113,27 +114,17 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "hf")
-    parser.add_argument("--start", type=Path, help="go on from this Hugging Face folder and keep its tokenizer")
+def arguments(parser: argparse.ArgumentParser, steps: int) -> None:
+    """What every training can be told."""
     parser.add_argument("--rate", type=float, default=1.0, help="share of the usual learning rate")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens in a step")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--report", type=int, default=200, help="steps between two lines of progress")
-    args = parser.parse_args()
 
-    torch.set_num_threads(1)
-    torch.manual_seed(args.seed)
-    if args.start is None:
-        config = Config()
-        sample = itertools.islice(generate.conversations(args.seed), 30_000)
-        tokenizer = tok.train((tok.render(messages) for messages in sample), config.vocab_size)
-        model = Llama(config)
-    else:
-        model, tokenizer = load(args.start)
-        model.train()
+
+def fit(model: Any, tokenizer: Any, args: argparse.Namespace, keep: Callable[[], None]) -> None:
+    """Trains by what `arguments` read, calls `keep` now and then and at the end, and tells the held-out score."""
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
 
     matrices = [p for p in model.layers.parameters() if p.dim() == 2]
@@ -150,7 +141,7 @@ def main() -> None:
             scores = model.logits(model(ids[:, :-1])).flatten(0, 1)
         surprise = F.cross_entropy(scores.float(), ids[:, 1:].flatten(), reduction="none")
         weight = weights[:, 1:].flatten()
-        loss = (surprise * weight).sum() / weight.sum()
+        loss = (surprise * weight).sum() / weight.sum() + model.beside()
         model.zero_grad(set_to_none=True)
         loss.backward()
         for optimizer in optimizers:
@@ -163,10 +154,30 @@ def main() -> None:
                   f"{spent / 60:.1f} CPU minutes", flush=True)
             total = 0.0
         if (step + 1) % (4 * args.report) == 0:
-            save(model, tokenizer, args.out)
-    save(model, tokenizer, args.out)
+            keep()
+    keep()
     accuracy, _, wrong = score(model.eval(), tokenizer, generate.held_out_questions(seed=5, count=290))
     print(f"held-out accuracy {accuracy:.3f}; the first wrong answers: {wrong[:5]}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "hf")
+    parser.add_argument("--start", type=Path, help="go on from this Hugging Face folder and keep its tokenizer")
+    arguments(parser, steps=4000)
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    if args.start is None:
+        config = Config()
+        sample = itertools.islice(generate.conversations(args.seed), 30_000)
+        tokenizer = tok.train((tok.render(messages) for messages in sample), config.vocab_size)
+        model = Llama(config)
+    else:
+        model, tokenizer = load(args.start)
+        model.train()
+    fit(model, tokenizer, args, lambda: save(model, tokenizer, args.out))
 
 
 if __name__ == "__main__":

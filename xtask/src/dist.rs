@@ -38,6 +38,10 @@ const CONFIGURATION: &str = include_str!("dist/pajamas.toml");
 /// The most that may ship to serve models, unpacked, with every CPU variant and with one.
 const LIMITS_MB: (f64, f64) = (80.0, 60.0);
 
+/// The most that all may take together, with the plugins that make artifacts, and what makes GGUF and MLX alone.
+const ALL_MB: f64 = 120.0;
+const QUANT_MB: f64 = 40.0;
+
 /// Builds, assembles `target/dist/pajamas-VERSION-PLATFORM/`, packs it and prints the sizes.
 ///
 /// # Errors
@@ -83,6 +87,30 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     let packed = fs::metadata(&archive)?.len();
     println!("\n{} ({:.1} MB)", project.show(&archive), mb(packed));
     within(serving, limit)
+}
+
+/// What the last build comes to with every plugin, and what the plugin `quant` has of it, in MB, with every CPU variant.
+///
+/// # Errors
+/// When one of them is more than may ship, or was not built.
+pub fn all_mb(project: &Project) -> Result<(f64, f64)> {
+    let program = project.program();
+    let mut bytes = fs::metadata(&program).with_context(|| format!("{}", program.display()))?.len();
+    let mut quant = 0;
+    for plugin in PLUGINS {
+        let folder = project.release().join("plugins").join(plugin.name);
+        let of_plugin = part(plugin.name, plugin.serves, &folder, |_| true)?.bytes;
+        bytes += of_plugin;
+        if plugin.name == "quant" {
+            quant = of_plugin;
+        }
+    }
+    for (what, mb, limit) in [("everything", mb(bytes), ALL_MB), ("the plugin quant", mb(quant), QUANT_MB)] {
+        if mb > limit {
+            bail!("{what} has {mb:.1} MB, more than the {limit:.0} MB that may ship");
+        }
+    }
+    Ok((mb(bytes), mb(quant)))
 }
 
 /// What the last build serves models with, with every CPU variant, in MB: the program with its stages, and the plugins.

@@ -95,7 +95,12 @@ impl Suite<'_> {
         let result = match check {
             Check::Prerequisites => deps::ensure(self.project).map(|()| passed("")),
             Check::Build => product::build(self.project).map(|()| passed("")),
-            Check::Size => dist::serving_mb(self.project).map(|mb| passed(format!("{mb:.1} MB serve"))),
+            Check::Size => dist::serving_mb(self.project).and_then(|mb| {
+                let (all, quant) = dist::all_mb(self.project)?;
+                Ok(passed(format!(
+                    "{mb:.1} MB serve, {all:.1} MB with all plugins, of which quant has {quant:.1}"
+                )))
+            }),
             Check::Examples => self.examples(),
             Check::Format => self.format(),
             Check::Clippy => self.clippy(),

@@ -70,6 +70,7 @@ impl TextOptions {
             output,
             texts: self.texts,
             domains: self.of_domains,
+            hold_out: false,
             chunks: self.chunks,
             chunk_size: self.chunk_size,
             threads: self.threads,

@@ -14,7 +14,7 @@ use super::source;
 use super::watcher::Watcher;
 use crate::error::Result;
 use crate::plugins::Plugins;
-use crate::quantize::{Form, Job, calibrate::enter};
+use crate::quantize::{Calibration, Form, Job, calibrate::enter};
 
 /// The artifact's folder for importance matrices.
 const FOLDER: &str = "importance";
@@ -61,7 +61,9 @@ impl Iq {
         job.source = source::find(global, &job.source, &cancel)?;
         // A precision that does not exist is not worth hours of calibrating.
         job.check(&plugins)?;
-        let calibration = self.text.calibration(job.source.clone(), matrix);
+        // What judges types that were solved for must be new to the importance, too.
+        let text = self.text.calibration(job.source.clone(), matrix);
+        let calibration = Calibration { hold_out: solves, ..text };
         show_calibrated(global, &calibrate(global, &calibration, &plugins, &cancel)?)?;
 
         let mut watcher = Watcher::new(global.json);

@@ -59,6 +59,9 @@ pub struct Validate {
     /// The least share of tokens that both write before their first difference, or `none`
     #[arg(long, value_name = "LIMIT", default_value = "none", value_parser = limit)]
     min_generation: Limit,
+    /// The least share of the original's experts that are chosen too, of models with experts, or `none`
+    #[arg(long, value_name = "LIMIT", default_value = "none", value_parser = limit)]
+    min_router_agreement: Limit,
     /// Write a report in Markdown, with charts in SVG beside it
     #[arg(long, value_name = "FILE.md")]
     report: Option<PathBuf>,
@@ -122,6 +125,7 @@ impl Validate {
                 perplexity_ratio: self.max_perplexity_ratio.0,
                 top1: self.min_agreement.0,
                 generation: self.min_generation.0,
+                router: self.min_router_agreement.0,
             },
         })
     }
@@ -144,14 +148,31 @@ fn prompts(path: &Path) -> Result<Vec<String>> {
 }
 
 fn show(report: &Report) -> Result<()> {
-    const HEAD: [&str; 10] =
-        ["form", "MB", "bits", "perplexity", "ratio", "KLD", "99 %", "same first", "same text", ""];
-    let rows: Vec<[String; 10]> =
+    const HEAD: [&str; 12] = [
+        "form",
+        "MB",
+        "bits",
+        "perplexity",
+        "ratio",
+        "KLD",
+        "99 %",
+        "same first",
+        "same text",
+        "same experts",
+        "their use",
+        "",
+    ];
+    // Most models have none.
+    const OF_EXPERTS: [usize; 2] = [9, 10];
+    let experts = report.forms.iter().any(|form| form.measures.routing.is_some());
+    let shown = |at: &usize| experts || !OF_EXPERTS.contains(at);
+    let rows: Vec<[String; 12]> =
         [HEAD.map(str::to_owned)].into_iter().chain(report.forms.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     for row in &rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
+        let cells = row.iter().zip(&widths).enumerate().filter(|(at, _)| shown(at));
+        let cells = cells.map(|(at, (cell, width))| match at {
             0 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
@@ -166,8 +187,9 @@ fn show(report: &Report) -> Result<()> {
     }
 }
 
-fn row(form: &Validated) -> [String; 10] {
+fn row(form: &Validated) -> [String; 12] {
     let m = &form.measures;
+    let experts = m.routing.as_ref();
     [
         format!("{} {}", form.format, form.precision),
         format!("{:.1}", form.bytes as f64 / 1e6),
@@ -178,6 +200,8 @@ fn row(form: &Validated) -> [String; 10] {
         format!("{:.4}", m.kld.p99),
         format!("{:.2} %", m.top1.value * 100.0),
         format!("{:.1} %", m.generation.match_rate * 100.0),
+        experts.map(|e| format!("{:.2} %", e.agreement.value * 100.0)).unwrap_or_default(),
+        experts.map(|e| format!("r {:.4}", e.usage_correlation)).unwrap_or_default(),
         if form.passed { "passed".to_owned() } else { "failed".to_owned() },
     ]
 }

@@ -6,7 +6,7 @@ use pajamas_plugin_api::Cancel;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Job, Made, Progress, forms};
+use super::{Job, Made, Progress, forms, names_files};
 use crate::error::{Error, Result};
 use crate::hub::Repository;
 use crate::plugins::Plugins;
@@ -24,6 +24,9 @@ pub struct Batch {
     #[serde(default)]
     options: Map<String, Value>,
     models: Vec<Entry>,
+    /// The file's folder.
+    #[serde(skip)]
+    folder: PathBuf,
 }
 
 /// One model.
@@ -92,6 +95,7 @@ impl Batch {
             };
             entry.output = folder.join(&entry.output);
         }
+        batch.folder = folder;
         Ok(batch)
     }
 
@@ -131,8 +135,22 @@ impl Batch {
         cancel: &Cancel,
         find: &mut dyn FnMut(&Path) -> Result<PathBuf>,
     ) -> Result<Vec<Made>> {
-        let job = Job { source: find(&entry.model)?, ..self.job(entry)? };
+        let mut job = Job { source: find(&entry.model)?, ..self.job(entry)? };
+        for (name, value) in &mut job.options {
+            if names_files(plugins, name) {
+                self.beside(value);
+            }
+        }
         job.run(plugins, progress, cancel)
+    }
+
+    /// Files that an option names lie where the file does, as models do.
+    fn beside(&self, value: &mut Value) {
+        match value {
+            Value::String(path) => *path = self.folder.join(&*path).to_string_lossy().into_owned(),
+            Value::Array(list) => list.iter_mut().for_each(|value| self.beside(value)),
+            _ => {}
+        }
     }
 
     fn job(&self, entry: &Entry) -> Result<Job> {
@@ -194,6 +212,15 @@ mod tests {
         );
         assert_eq!((&jobs[0].options["pure"], &jobs[1].options["pure"]), (&true.into(), &false.into()));
         assert_eq!(jobs[1].options["threads"], 2);
+    }
+
+    #[test]
+    fn files_that_options_name_lie_beside_the_file() {
+        let mut batch = read("[[models]]\nmodel = \"a\"\nprecision = \"Q8_0\"\noutput = \"b\"").unwrap();
+        batch.folder = "/batches".into();
+        let mut value = serde_json::json!(["a.txt", "/b.txt", 3]);
+        batch.beside(&mut value);
+        assert_eq!(value, serde_json::json!(["/batches/a.txt", "/b.txt", 3]));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Calibration {
     pub texts: Vec<PathBuf>,
     /// Domains that the plugin brings along.
     pub domains: Vec<String>,
+    /// Whether the last fifth of the files is left for judging what is made.
+    pub hold_out: bool,
     /// The file to write.
     pub output: PathBuf,
     /// The most pieces of text.

@@ -17,6 +17,8 @@ pub struct Limits {
     pub top1: Option<f64>,
     /// The least share of tokens that both write before their first difference.
     pub generation: Option<f64>,
+    /// The least share of the original's experts that are chosen too, of models with experts.
+    pub router: Option<f64>,
 }
 
 /// What a form that nobody would notice keeps to.
@@ -28,6 +30,7 @@ impl Default for Limits {
             perplexity_ratio: Some(1.1),
             top1: Some(0.85),
             generation: None,
+            router: None,
         }
     }
 }
@@ -51,12 +54,14 @@ pub struct Check {
 impl Limits {
     /// Compares what was measured with every limit.
     pub fn check(&self, measures: &Measures) -> Vec<Check> {
+        let router = measures.routing.as_ref().map_or(0.0, |routing| routing.agreement.value);
         let rows = [
             ("kld", self.kld, measures.kld.mean, true),
             ("kld_p99", self.kld_p99, measures.kld.p99, true),
             ("perplexity_ratio", self.perplexity_ratio, measures.perplexity_ratio.value, true),
             ("top1", self.top1, measures.top1.value, false),
             ("generation", self.generation, measures.generation.match_rate, false),
+            ("router", self.router.filter(|_| measures.routing.is_some()), router, false),
         ];
         let check = |(what, limit, measured, at_most): (&'static str, Option<f64>, f64, bool)| {
             let limit = limit?;
@@ -83,7 +88,7 @@ impl std::fmt::Display for Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::validate::measures::{Distribution, Estimate};
+    use crate::validate::measures::{Distribution, Estimate, Routing};
 
     #[test]
     fn every_limit_is_compared_and_what_is_no_number_passes_none() {
@@ -109,7 +114,21 @@ mod tests {
         );
         assert_eq!(checks[0].to_string(), "kld 0.2000 is beyond the limit of at most 0.1");
         assert_eq!(checks[3].to_string(), "top1 0.8500 is within the limit of at least 0.85");
-        let none = Limits { kld: None, kld_p99: None, perplexity_ratio: None, top1: None, generation: None };
+        // Only where there are experts.
+        let limits = Limits { router: Some(0.9), ..Limits::default() };
+        assert!(limits.check(&measures).iter().all(|check| check.what != "router"));
+        let routing = Routing { agreement: estimate(0.8), ..Routing::default() };
+        let of_experts = Measures { routing: Some(routing), ..measures.clone() };
+        let check = limits.check(&of_experts).pop().unwrap();
+        assert_eq!((check.what, check.passed), ("router", false));
+        let none = Limits {
+            kld: None,
+            kld_p99: None,
+            perplexity_ratio: None,
+            top1: None,
+            generation: None,
+            router: None,
+        };
         assert!(none.check(&measures).is_empty());
     }
 }

@@ -41,6 +41,37 @@ pub struct Generation {
     pub match_rate: f64,
 }
 
+/// How alike both choose experts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Routing {
+    /// Layers with experts.
+    pub layers: u64,
+    /// Experts of a layer.
+    pub experts: u64,
+    /// Those that a token is given.
+    pub active: u64,
+    /// Choices that were compared: tokens, once for each layer.
+    pub choices: u64,
+    /// The share of the original's experts of a token that the candidate chooses too.
+    pub agreement: Estimate,
+    /// How often both choose all the same.
+    pub same: Estimate,
+    /// Correlation of how often each expert is chosen, over the experts of all layers.
+    pub usage_correlation: f64,
+    /// The layer in which they agree least.
+    pub worst: Worst,
+}
+
+/// A layer, and how alike both choose there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Worst {
+    /// Its number.
+    pub layer: u64,
+    /// The share of the original's experts that the candidate chooses too.
+    pub agreement: f64,
+}
+
 /// How large a model is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Size {
@@ -92,6 +123,9 @@ pub struct Measures {
     pub top1: Estimate,
     /// Texts that both wrote.
     pub generation: Generation,
+    /// Of models with experts, which of them both choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
     /// The original's size.
     pub original: Size,
     /// The candidate's.
@@ -121,10 +155,12 @@ impl Measures {
             "generation_exact": generation.exact,
             "generation_prompts": generation.prompts,
         });
-        match quality {
-            Value::Object(quality) => quality,
-            _ => Map::new(),
+        let Value::Object(mut quality) = quality else { return Map::new() };
+        if let Some(routing) = &self.routing {
+            quality.insert("router_agreement".into(), rounded(routing.agreement.value).into());
+            quality.insert("expert_usage_correlation".into(), rounded(routing.usage_correlation).into());
         }
+        quality
     }
 }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use limits::{Check, Limits};
-pub use measures::{Distribution, Estimate, Generation, Measures, Size, TensorBits};
+pub use measures::{Distribution, Estimate, Generation, Measures, Routing, Size, TensorBits, Worst};
 
 use crate::artifact::{Artifact, FileEntry, FormatEntry, MANIFEST, Manifest, Source, describe_file};
 use crate::config::text::stays_inside;

@@ -74,6 +74,7 @@ fn markdown(report: &Report, charts: &[&str]) -> String {
             if form.passed { "passed" } else { "**failed**" },
         );
     }
+    text.push_str(&experts(report));
     if let Some(m) = first {
         let _ = writeln!(
             text,
@@ -102,6 +103,29 @@ fn markdown(report: &Report, charts: &[&str]) -> String {
         }
     }
     text
+}
+
+/// Of models with experts, which of them both choose.
+fn experts(report: &Report) -> String {
+    let mut rows = String::new();
+    for form in &report.forms {
+        let Some(routing) = &form.measures.routing else { continue };
+        let _ = writeln!(
+            rows,
+            "| {} | {} | {} | {:.4} | {:.2} % in layer {} |",
+            cell(&label(form)),
+            percent(routing.agreement),
+            percent(routing.same),
+            routing.usage_correlation,
+            routing.worst.agreement * 100.0,
+            routing.worst.layer,
+        );
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    let head = "| form | experts that the original chose too | all the same | correlation of use | least |\n|---|---|---|---|---|";
+    format!("\n{head}\n{rows}")
 }
 
 fn label(form: &Validated) -> String {
@@ -133,6 +157,7 @@ fn limits(limits: &Limits) -> String {
         ("perplexity ratio at most", limits.perplexity_ratio),
         ("same first choice at least", limits.top1),
         ("same text at least", limits.generation),
+        ("same experts at least", limits.router),
     ];
     let rows: Vec<String> =
         rows.iter().filter_map(|(what, limit)| limit.map(|limit| format!("{what} {limit}"))).collect();

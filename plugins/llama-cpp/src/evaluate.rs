@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Batch, Context, ContextParams, Decoded, Error, Model, Result, Token};
+use crate::{Batch, Context, ContextParams, Decoded, Error, Model, Result, Token, Watch};
 
 /// The most tokens that are computed at once.
 const MOST_TOKENS: usize = 512;
@@ -29,6 +29,18 @@ impl Windows {
     /// # Errors
     /// As for [`Context::new`].
     pub fn new(model: Arc<Model>, length: u32, threads: u32) -> Result<Self> {
+        Self::of(model, length, threads, false)
+    }
+
+    /// The same, whose operations can be watched ([`advance_watched`](Self::advance_watched)).
+    ///
+    /// # Errors
+    /// As for [`Context::new`].
+    pub fn watched(model: Arc<Model>, length: u32, threads: u32) -> Result<Self> {
+        Self::of(model, length, threads, true)
+    }
+
+    fn of(model: Arc<Model>, length: u32, threads: u32, watched: bool) -> Result<Self> {
         let row = (model.vocab_size().max(1) as usize) * size_of::<f32>();
         let most = MOST_TOKENS.min(length.max(1) as usize);
         let step = (LOGITS_BYTES / row).max(FEWEST_TOKENS).min(most);
@@ -39,6 +51,7 @@ impl Windows {
             outputs: step as u32,
             threads,
             threads_batch: threads,
+            watched,
             ..ContextParams::default()
         };
         Ok(Self { context: Context::new(model, &params)?, batch: Batch::new(), step, at: 0 })
@@ -67,7 +80,7 @@ impl Windows {
     pub fn skip(&mut self, tokens: &[Token], abort: &(dyn Fn() -> bool + Sync)) -> Result<()> {
         tokens
             .chunks(self.context.batch_size() as usize)
-            .try_for_each(|some| self.compute(some, false, abort))
+            .try_for_each(|some| self.compute(some, false, abort, None))
     }
 
     /// Computes tokens that come next in the window, at most [`step`](Self::step) of them, and returns the logits after
@@ -77,17 +90,45 @@ impl Windows {
     /// [`Error::Cancelled`] once `abort` says so; [`Error::Batch`] beyond the window's length or the step; those of
     /// [`Context::decode`].
     pub fn advance(&mut self, tokens: &[Token], abort: &(dyn Fn() -> bool + Sync)) -> Result<&[f32]> {
-        self.compute(tokens, true, abort)?;
+        self.compute(tokens, true, abort, None)?;
+        self.logits()
+    }
+
+    /// As [`advance`](Self::advance), while `watch` looks.
+    ///
+    /// # Errors
+    /// As for [`advance`](Self::advance); [`Error::Batch`] when it was not made to be [`watched`](Self::watched).
+    pub fn advance_watched(
+        &mut self,
+        tokens: &[Token],
+        abort: &(dyn Fn() -> bool + Sync),
+        watch: &mut dyn Watch,
+    ) -> Result<&[f32]> {
+        self.compute(tokens, true, abort, Some(watch))?;
+        self.logits()
+    }
+
+    fn logits(&mut self) -> Result<&[f32]> {
         let rows = self.context.all_logits();
         rows.ok_or_else(|| Error::Batch("the batch has no logits".into()))
     }
 
-    fn compute(&mut self, tokens: &[Token], outputs: bool, abort: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+    fn compute(
+        &mut self,
+        tokens: &[Token],
+        outputs: bool,
+        abort: &(dyn Fn() -> bool + Sync),
+        watch: Option<&mut dyn Watch>,
+    ) -> Result<()> {
         self.batch.clear();
         for (at, token) in (self.at..).zip(tokens) {
             self.batch.add(*token, at, 0, outputs);
         }
-        match self.context.decode(&mut self.batch, abort)? {
+        let decoded = match watch {
+            Some(watch) => self.context.decode_watched(&mut self.batch, abort, watch)?,
+            None => self.context.decode(&mut self.batch, abort)?,
+        };
+        match decoded {
             Decoded::Done => {
                 self.at += tokens.len() as u32;
                 Ok(())

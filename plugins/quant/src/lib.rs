@@ -21,6 +21,7 @@ mod hash;
 pub mod imatrix;
 pub mod mlx;
 pub mod quantize;
+mod resume;
 mod solve;
 pub mod source;
 pub mod tokenizer;

@@ -229,3 +229,47 @@ fn a_changed_byte_is_an_answer() {
     }
     run(&request(&folder, &parent.path().join("out"), "4bit", Value::Null)).unwrap();
 }
+
+/// A run that is killed is seen from outside as what lies in the folder at that moment.
+#[test]
+fn a_run_that_was_killed_is_gone_on_with_tensor_by_tensor() {
+    let (parent, folder) = model("qwen3");
+    let (out, killed) = (parent.path().join("out"), parent.path().join("killed"));
+    let options = json!({ "threads": 1 });
+    let (mut first, mut copied) = (None, false);
+    let report = MlxQuantizer.run(
+        &request(&folder, &out, "4bit", options.clone()),
+        &mut |_: f32, tensor: &str| {
+            let tensor = tensor.to_owned();
+            if !copied && *first.get_or_insert_with(|| tensor.clone()) != tensor {
+                // The first tensor is done, and noted as soon as the disk has it.
+                while !out.join(".mlx.part.json").exists() {
+                    std::thread::yield_now();
+                }
+                fs::create_dir(&killed).unwrap();
+                for entry in fs::read_dir(&out).unwrap().flatten() {
+                    fs::copy(entry.path(), killed.join(entry.file_name())).unwrap();
+                }
+                copied = true;
+            }
+            ControlFlow::Continue(())
+        },
+        &Cancel::new(),
+    );
+    assert!(copied && report.unwrap().metadata.get("resumed_tensors").is_none());
+    let resume = |options: Value| {
+        let request = request(&folder, &killed, "4bit", options);
+        let told = &mut |_: f32, _: &str| ControlFlow::Continue(());
+        MlxQuantizer.run(&request, told, &Cancel::new()).unwrap().metadata["resumed_tensors"].clone()
+    };
+    let resumed = resume(options).as_u64().unwrap();
+    assert!(resumed >= 1, "{resumed}");
+    let files = |folder: &Path| {
+        let entries = fs::read_dir(folder).unwrap().flatten();
+        let mut files: Vec<_> = entries.map(|e| (e.file_name(), fs::read(e.path()).unwrap())).collect();
+        files.sort();
+        files
+    };
+    assert_eq!(files(&killed), files(&out), "the same bytes, and nothing else");
+    assert_eq!(resume(json!({ "group_size": 32 })), Value::Null, "another way of making it begins anew");
+}

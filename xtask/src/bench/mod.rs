@@ -4,6 +4,7 @@ mod day;
 mod detect;
 mod house;
 mod isolation;
+mod quality;
 mod route;
 mod serve;
 mod sound;
@@ -59,11 +60,12 @@ enum Part {
     Text,
     Isolation,
     Serve,
+    Quality,
 }
 
 type Measure = fn(&Project, &Options, &mut String) -> Result<()>;
 
-const PARTS: [(Part, Measure); 8] = [
+const PARTS: [(Part, Measure); 9] = [
     (Part::House, house::measure),
     (Part::Route, route::measure),
     (Part::Day, day::measure),
@@ -72,6 +74,7 @@ const PARTS: [(Part, Measure); 8] = [
     (Part::Text, text::measure),
     (Part::Isolation, isolation::measure),
     (Part::Serve, serve::measure),
+    (Part::Quality, quality::measure),
 ];
 
 /// Measures, prints the tables, and with `--write` keeps them in the book.

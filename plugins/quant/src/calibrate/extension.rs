@@ -58,6 +58,8 @@ struct Collect {
     threads: Option<u32>,
     #[serde(default)]
     resume: bool,
+    #[serde(default)]
+    hold_out: bool,
     #[serde(default = "yes")]
     balance: bool,
     pre: Option<String>,
@@ -121,6 +123,7 @@ impl Collect {
             chunk_size: self.chunk_size,
             threads: self.threads,
             resume: self.resume,
+            hold_out: self.hold_out,
             balance: self.balance,
             pre: self.pre,
         })

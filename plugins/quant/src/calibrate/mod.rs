@@ -46,6 +46,8 @@ pub struct Calibration {
     pub texts: Vec<PathBuf>,
     /// Domains by name, their part to train with.
     pub domains: Vec<String>,
+    /// Whether the last fifth of the files is left for judging.
+    pub hold_out: bool,
     /// The file to write.
     pub output: PathBuf,
     /// The most pieces of text; all without.
@@ -123,7 +125,10 @@ impl Calibration {
 
     fn collect(&self, host: &HostContext, progress: &mut Progress<'_>, cancel: &Cancel) -> Result<Report> {
         let started = Instant::now();
-        let text = Text::gather(&self.texts, &self.domains)?;
+        let text = match self.hold_out {
+            true => Text::part(&self.texts, &self.domains, Part::Train)?,
+            false => Text::gather(&self.texts, &self.domains)?,
+        };
         let library = model::library(host)?;
         let scratch = self.scratch()?;
         // The text is counted before a weight is read.

@@ -5,6 +5,7 @@
 //! cannot be converted is refused before anything is written. Then tensors stream through, one at a time.
 
 mod encode;
+pub(crate) mod journal;
 mod mxfp4;
 mod names;
 pub(crate) mod output;
@@ -158,13 +159,29 @@ impl<'a> Conversion<'a> {
     /// # Errors
     /// `weight-not-finite`, `write-failed`, `cancelled`.
     pub fn write(&self, path: &Path, cancel: &Cancel, progress: &mut Progress<'_>) -> Result<u64> {
+        self.write_on(path, None, cancel, progress).map(|written| written.bytes)
+    }
+
+    /// As [`write`](Self::write), and goes on where a run of the same identity was killed.
+    pub(crate) fn write_on(
+        &self,
+        path: &Path,
+        identity: Option<&str>,
+        cancel: &Cancel,
+        progress: &mut Progress<'_>,
+    ) -> Result<output::Written> {
         let total = self.bytes()?;
         let mut done = 0;
         let mut recipes = self.recipes.iter();
-        output::whole(path, |out| {
+        output::resumable(path, identity, |out, place| {
             output::stream(path, |refuse| {
-                self.writer.write(out, |_, out| {
+                self.writer.write(out, |info, out| {
                     let Some(recipe) = recipes.next() else { return Ok(()) };
+                    if place.has(info.bytes) {
+                        done += info.bytes;
+                        place.skip(info.bytes, out)?;
+                        return progress(&recipe.name, done, total).map_err(&mut *refuse);
+                    }
                     let written = recipe.write(self.source, self.allow_non_finite, &mut |bytes| {
                         // A tensor that is copied whole comes in one piece.
                         bytes.chunks(output::BUFFER).try_for_each(|bytes| {

@@ -1,38 +1,142 @@
-//! Files that appear whole or not at all.
+//! Files that appear whole or not at all, and that a run that was killed left for the next one to go on with.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use pajamas_plugin_api::{PluginError, Result};
 
+use super::journal::{self, Journal};
 use crate::error::{codes, unwritable};
 
 /// Bytes that are gathered before they are written.
 pub(crate) const BUFFER: usize = 1 << 20;
+
+/// A file that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Its size.
+    pub bytes: u64,
+    /// Those of its bytes that a run that was killed had written.
+    pub resumed: u64,
+}
+
+/// How far a file is that is being written, for who makes what comes next.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    at: Rc<Cell<u64>>,
+    kept: u64,
+}
+
+impl Place {
+    /// Whether the next bytes are there already: whatever is written in their place changes nothing.
+    pub fn has(&self, bytes: u64) -> bool {
+        self.at.get() + bytes <= self.kept
+    }
+
+    /// Goes over the next bytes, which are there already.
+    ///
+    /// # Errors
+    /// Those of `out`, which is the file or counts what goes to it.
+    pub fn skip(&self, mut bytes: u64, out: &mut dyn Write) -> io::Result<()> {
+        let nothing = [0; 1 << 16];
+        while bytes > 0 {
+            let some = bytes.min(nothing.len() as u64);
+            out.write_all(&nothing[..some as usize])?;
+            bytes -= some;
+        }
+        Ok(())
+    }
+}
+
+/// The file, of which the first bytes may be there already: they are not written again.
+struct Output<'j> {
+    file: BufWriter<File>,
+    place: Place,
+    journal: Option<&'j Journal>,
+    /// How much was written when the journal was last told.
+    told: u64,
+}
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let at = self.place.at.get();
+        let there = self.place.kept.saturating_sub(at).min(bytes.len() as u64);
+        let written = if there > 0 { there as usize } else { self.file.write(bytes)? };
+        let at = at + written as u64;
+        self.place.at.set(at);
+        if let Some(journal) = self.journal
+            && at >= self.told.max(self.place.kept) + BUFFER as u64
+        {
+            self.file.flush()?;
+            self.told = at;
+            journal.note(|| at.into());
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 /// Writes a file under another name beside its place, and renames it once it is safe on the disk. Returns its size.
 ///
 /// # Errors
 /// Those of `write`; `write-failed`. Nothing is left behind then.
 pub(crate) fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
-    let (draft, file) = begin(path)?;
-    let draft = Draft { path: draft, kept: false };
-    let mut out = BufWriter::with_capacity(BUFFER, file);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(|e| unwritable(path, e.error()))?;
-    file.sync_all().map_err(|e| unwritable(path, &e))?;
-    let bytes = file.metadata().map_err(|e| unwritable(path, &e))?.len();
-    draft.keep(path)?;
-    Ok(bytes)
+    resumable(path, None, |out, _| write(out)).map(|written| written.bytes)
 }
 
-/// Begins the file that is to appear as `path`: empty, beside its place, under another name, and locked as long as it is
-/// open.
+/// As [`whole`], and goes on where a run of the same `identity` was killed. `write` gives all bytes, those that
+/// [`Place::has`] in any form.
+///
+/// # Errors
+/// As for [`whole`].
+pub(crate) fn resumable(
+    path: &Path,
+    identity: Option<&str>,
+    write: impl FnOnce(&mut dyn Write, &Place) -> Result<()>,
+) -> Result<Written> {
+    let (draft, mut file) = open(path)?;
+    let draft = Draft { path: draft, kept: false };
+    let failed = |e: io::Error| unwritable(path, &e);
+    let notes = journal::beside(&draft.path);
+    let there = file.metadata().map_err(failed)?.len();
+    let kept = identity.and_then(|identity| journal::read(&notes, identity)?.as_u64());
+    let kept = kept.filter(|kept| *kept <= there).unwrap_or(0);
+    if kept == 0 {
+        // Before what it speaks of is written over.
+        let _ = fs::remove_file(&notes);
+    }
+    file.set_len(kept).map_err(failed)?;
+    file.seek(SeekFrom::Start(kept)).map_err(failed)?;
+    let journal = match identity {
+        Some(identity) => {
+            let file = file.try_clone().map_err(failed)?;
+            Some(Journal::begin(notes, identity, vec![file]))
+        }
+        None => None,
+    };
+    let place = Place { at: Rc::default(), kept };
+    let file = BufWriter::with_capacity(BUFFER, file);
+    let mut out = Output { file, place: place.clone(), journal: journal.as_ref(), told: 0 };
+    write(&mut out, &place)?;
+    let file = out.file.into_inner().map_err(|e| unwritable(path, e.error()))?;
+    file.sync_all().map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    draft.keep(path)?;
+    Ok(Written { bytes, resumed: kept })
+}
+
+/// Begins the file that is to appear as `path`: beside its place, under another name, and locked as long as it is open. What a
+/// run that was killed left is in it.
 ///
 /// # Errors
 /// `write-failed`, also when another run writes it.
-pub(crate) fn begin(path: &Path) -> Result<(PathBuf, File)> {
+pub(crate) fn open(path: &Path) -> Result<(PathBuf, File)> {
     let Some(name) = path.file_name() else {
         return Err(PluginError::new(codes::WRITE_FAILED, format!("{} names no file", path.display())));
     };
@@ -40,7 +144,7 @@ pub(crate) fn begin(path: &Path) -> Result<(PathBuf, File)> {
     draft.push(name);
     draft.push(".part");
     let draft = path.with_file_name(draft);
-    // What a run that was killed left is written over; that of one that lives is not.
+    // What a run that was killed left is gone on with, or written over; that of one that lives is not.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&draft);
     let file = file.map_err(|e| unwritable(&draft, &e))?;
     file.try_lock().map_err(|e| match e {
@@ -49,7 +153,6 @@ pub(crate) fn begin(path: &Path) -> Result<(PathBuf, File)> {
         }
         TryLockError::Error(e) => unwritable(&draft, &e),
     })?;
-    file.set_len(0).map_err(|e| unwritable(&draft, &e))?;
     Ok((draft, file))
 }
 
@@ -131,5 +234,47 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(whole(&folder.path().join("no/a"), |_| Ok(())).unwrap_err().code, "write-failed");
+    }
+
+    #[test]
+    fn what_a_killed_run_of_the_same_made_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, draft) = (folder.path().join("a"), folder.path().join(".a.part"));
+        let left = |identity: &str, bytes: u64| {
+            fs::write(&draft, b"abcdXX").unwrap();
+            journal::write(&journal::beside(&draft), identity, &bytes.into()).unwrap();
+        };
+        let run = || {
+            let mut made = 0;
+            let written = resumable(&path, Some("same"), |out, place| {
+                for part in [b"ab", b"cd", b"ef", b"gh"] {
+                    if place.has(2) {
+                        place.skip(2, out).unwrap();
+                        continue;
+                    }
+                    made += 1;
+                    out.write_all(part).unwrap();
+                }
+                Ok(())
+            });
+            assert_eq!(fs::read(&path).unwrap(), b"abcdefgh");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+            (made, written.unwrap().resumed)
+        };
+        assert_eq!(run(), (4, 0));
+        left("same", 4);
+        assert_eq!(run(), (2, 4));
+        // The part that was begun is made again, but its first half not written again.
+        left("same", 5);
+        fs::write(&draft, b"abcde").unwrap();
+        assert_eq!(run(), (2, 5));
+        // Of another run, more than there is, and what cannot be read, count for nothing.
+        left("another", 4);
+        assert_eq!(run(), (4, 0));
+        left("same", 7);
+        assert_eq!(run(), (4, 0));
+        left("same", 4);
+        fs::write(journal::beside(&draft), "{\"identity\": \"sa").unwrap();
+        assert_eq!(run(), (4, 0));
     }
 }

@@ -9,6 +9,9 @@ use crate::architecture::Architecture;
 use crate::error;
 use crate::source::Source;
 
+/// Of so many layers of Gemma 3 one sees everything, the last, where nobody says otherwise.
+const GEMMA3_GROUP: u32 = 6;
+
 /// Entries that come before everything but the family's name: the converter writes them while it looks at tensors.
 pub(super) fn early(source: &Source, architecture: Architecture, writer: &mut Writer) -> Result<()> {
     if architecture == Architecture::Phi3
@@ -144,6 +147,11 @@ impl Entries<'_> {
         }
         if let Some(cap) = self.source.config.number(&["final_logit_softcapping"])?.filter(|c| *c != 0.0) {
             self.set("final_logit_softcapping", cap as f32);
+        }
+        // llama.cpp takes every sixth layer to see everything unless it is told otherwise, which its own converter does not.
+        let group = self.source.config.count(&["sliding_window_pattern"])?;
+        if let Some(group) = group.filter(|group| *group != GEMMA3_GROUP) {
+            self.set("attention.sliding_window_pattern", group);
         }
         self.count("attention.sliding_window", &["sliding_window"])
     }

@@ -176,7 +176,7 @@ impl Softmax {
 }
 
 /// `mean_and_uncertainty`.
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> Estimate {
+pub(super) fn mean(values: impl ExactSizeIterator<Item = f64>) -> Estimate {
     let count = values.len();
     if count == 0 {
         return Estimate::default();

@@ -8,6 +8,7 @@ mod compare;
 mod generation;
 mod model;
 mod reference;
+mod routing;
 mod run;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use generation::Generation;
 pub use model::TensorBits;
 pub(crate) use model::library;
 pub(crate) use reference::{Pieces, Reference};
+pub use routing::{Routing, Worst};
 
 /// The extension's name.
 pub(crate) const NAME: &str = "pajamas.evaluate/1";
@@ -71,6 +73,8 @@ pub(crate) struct Answer {
     #[serde(flatten)]
     comparison: Comparison,
     generation: Generation,
+    /// Of models with experts, which of them both choose.
+    routing: Option<Routing>,
     /// The original's bytes of tensors, and bits a weight.
     original: model::Size,
     /// The candidate's.

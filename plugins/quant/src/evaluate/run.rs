@@ -11,6 +11,7 @@ use pajamas_plugin_api::{Cancel, HostContext, PluginError, Result};
 use super::compare::Comparer;
 use super::generation::{self, Generation};
 use super::model::{Loaded, refused};
+use super::routing::{Choices, Router};
 use super::{Answer, Call};
 use crate::error::{self, codes};
 
@@ -54,13 +55,10 @@ pub(super) fn run(host: &HostContext, call: &Call, told: &mut Told<'_>, cancel: 
     let window = window(call.window, trained)?;
     let tokens = original.model.tokenize(&text, true, false).map_err(refused)?;
     let chunks = chunks(tokens.len(), window, call)?;
-    let mut notes = [original.notes.clone(), candidate.notes.clone()].concat();
-    if original.experts > 0 {
-        notes.push("how often both choose the same experts is not measured".to_owned());
-    }
+    let notes = [original.notes.clone(), candidate.notes.clone()].concat();
 
     let bench = Bench { original: &original, candidate: &candidate, threads, cancel };
-    let comparer = bench.compare(&tokens, window, chunks, told)?;
+    let (comparer, router) = bench.compare(&tokens, window, chunks, told)?;
     let prompts = prompts(call, &original, &tokens, window, chunks)?;
     let generation = bench.generate(&prompts, call.tokens, trained, told)?;
     told(1.0, "")?;
@@ -70,6 +68,7 @@ pub(super) fn run(host: &HostContext, call: &Call, told: &mut Told<'_>, cancel: 
         text_tokens: tokens.len(),
         comparison: comparer.finish(),
         generation,
+        routing: router.finish(),
         original: original.size,
         candidate: candidate.size,
         tensors: candidate.tensors,
@@ -91,10 +90,23 @@ impl Bench<'_> {
     }
 
     /// `perplexity` and `kl_divergence` in one.
-    fn compare(&self, tokens: &[Token], window: u32, chunks: usize, told: &mut Told<'_>) -> Result<Comparer> {
+    fn compare(
+        &self,
+        tokens: &[Token],
+        window: u32,
+        chunks: usize,
+        told: &mut Told<'_>,
+    ) -> Result<(Comparer, Router)> {
         let abort = || self.cancel.is_cancelled();
-        let mut original = self.windows(self.original, window)?;
-        let mut candidate = self.windows(self.candidate, window)?;
+        // Who watches slows down: only experts are worth it.
+        let watches = self.original.experts > 0 && self.candidate.experts > 0;
+        let windows = |of: &Loaded| match watches {
+            true => Windows::watched(of.model.clone(), window, self.threads).map_err(refused),
+            false => self.windows(of, window),
+        };
+        let mut original = windows(self.original)?;
+        let mut candidate = windows(self.candidate)?;
+        let (mut router, mut ours, mut theirs) = (Router::default(), Choices::default(), Choices::default());
         let bos = self.original.model.bos().filter(|_| self.original.model.adds_bos());
         let length = window as usize;
         let (first, step) = (length / 2, original.step().min(candidate.step()));
@@ -106,15 +118,17 @@ impl Bench<'_> {
                 model.skip(&chunk[..first], &abort).map_err(refused)?;
             }
             for next in scored(length, step) {
-                let a = original.advance(&chunk[next.clone()], &abort).map_err(refused)?;
-                let b = candidate.advance(&chunk[next.clone()], &abort).map_err(refused)?;
+                let some = &chunk[next.clone()];
+                let a = advance(&mut original, some, watches.then_some(&mut ours), &abort)?;
+                let b = advance(&mut candidate, some, watches.then_some(&mut theirs), &abort)?;
+                router.add(&ours, &theirs);
                 comparer.add(a, b, &chunk[next.start + 1..=next.end], self.threads as usize);
             }
             let done = (number + 1) as f64 / chunks as f64;
             let words = format!("window {} of {chunks}, perplexity {:.4}", number + 1, comparer.perplexity());
             told(LOADED + (COMPARED - LOADED) * done, &words)?;
         }
-        Ok(comparer)
+        Ok((comparer, router))
     }
 
     fn generate(
@@ -150,6 +164,23 @@ impl Bench<'_> {
         }
         Ok(Generation::of(&written[0], &written[1]))
     }
+}
+
+/// The logits after each of some tokens, and which experts were chosen for them.
+fn advance<'w>(
+    windows: &'w mut Windows,
+    tokens: &[Token],
+    choices: Option<&mut Choices>,
+    abort: &(dyn Fn() -> bool + Sync),
+) -> Result<&'w [f32]> {
+    let rows = match choices {
+        Some(choices) => {
+            choices.clear();
+            windows.advance_watched(tokens, abort, choices)
+        }
+        None => windows.advance(tokens, abort),
+    };
+    rows.map_err(refused)
 }
 
 fn check(call: &Call) -> Result<()> {

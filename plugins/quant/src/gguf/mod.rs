@@ -14,13 +14,15 @@ use pajamas_plugin_api::{
 use serde_json::{Value, json};
 
 use crate::calibrate::{self, Calibrate};
+use crate::convert::output::Written;
 use crate::convert::{Conversion, OutType, Progress};
 use crate::describe::{self, Describe};
 use crate::error;
 use crate::evaluate::{self, Evaluate};
 use crate::imatrix::Identity;
 use crate::quantize::{self, FileType, Folder, GgufFile, Importance, Original, Quantization, Strategy};
-use crate::solve::{Solve, Solved};
+use crate::resume;
+use crate::solve::{self, Solve, Solved};
 use crate::source::Source;
 use options::Options;
 
@@ -81,21 +83,30 @@ impl Quantizer for GgufQuantizer {
                 ControlFlow::Break(()) => Err(PluginError::cancelled()),
             };
             let path = request.output.join(&work.file);
+            let identity = resume::identity(request)?;
             let solved = match work.solve(&self.host) {
                 Some(solve) => {
                     let mut told = |fraction: f32, what: &str| {
                         cancel.check()?;
                         report(what, (f64::from(fraction) * STEPS) as u64, STEPS as u64)
                     };
-                    Some(solve.run(&path, &mut told, cancel)?)
+                    Some(solve.run(&path, &identity, &mut told, cancel)?)
                 }
                 None => None,
             };
-            let bytes = match &solved {
-                Some(solved) => solved.bytes,
-                None => work.write(&path, cancel, &mut report)?,
+            let written = match &solved {
+                Some(solved) => Written { bytes: solved.bytes, resumed: 0 },
+                None => work.write(&path, &identity, cancel, &mut report)?,
             };
+            if solved.is_none() {
+                // What one that solved and was killed left there is of no use to anybody now.
+                solve::forget(&path);
+            }
+            let bytes = written.bytes;
             let mut metadata = work.metadata(solved.as_ref());
+            if written.resumed > 0 {
+                metadata["resumed_bytes"] = json!(written.resumed);
+            }
             metadata["seconds"] = json!(started.elapsed().as_secs_f64());
             Ok(QuantizeReport { files: vec![OutputFile { path: work.file.clone(), bytes }], metadata })
         })
@@ -220,11 +231,18 @@ impl Work<'_> {
         }
     }
 
-    fn write(&self, path: &Path, cancel: &Cancel, progress: &mut Progress<'_>) -> Result<u64> {
+    fn write(
+        &self,
+        path: &Path,
+        identity: &str,
+        cancel: &Cancel,
+        progress: &mut Progress<'_>,
+    ) -> Result<Written> {
+        let identity = Some(identity);
         match self.making {
-            Making::Converted(conversion) => conversion.write(path, cancel, progress),
+            Making::Converted(conversion) => conversion.write_on(path, identity, cancel, progress),
             Making::Quantized(quantization) => {
-                quantization.write(path, self.options.threads(), cancel, progress)
+                quantization.write_on(path, identity, self.options.threads(), cancel, progress)
             }
         }
     }

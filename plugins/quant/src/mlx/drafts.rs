@@ -5,9 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pajamas_plugin_api::Result;
+use serde_json::Value;
 
+use crate::convert::journal::{self, Journal};
 use crate::convert::output;
 use crate::error::unwritable;
+
+/// The name of what is noted of files that are being written.
+const NOTES: &str = ".mlx.part.json";
 
 /// Files under other names beside their places, until they are kept. What is not kept goes away.
 #[derive(Debug)]
@@ -15,6 +20,8 @@ pub(super) struct Drafts {
     folder: PathBuf,
     made: Option<PathBuf>,
     files: Vec<Draft>,
+    /// Whether every file that was begun had been written at by a run that was killed.
+    old: bool,
 }
 
 #[derive(Debug)]
@@ -32,7 +39,7 @@ impl Drafts {
     pub fn new(folder: &Path) -> Result<Self> {
         let made = (!folder.exists()).then(|| folder.to_path_buf());
         fs::create_dir_all(folder).map_err(|e| unwritable(folder, &e))?;
-        Ok(Self { folder: folder.to_path_buf(), made, files: Vec::new() })
+        Ok(Self { folder: folder.to_path_buf(), made, files: Vec::new(), old: true })
     }
 
     /// Begins a file of a known size. Files appear in the order in which they were begun.
@@ -41,11 +48,33 @@ impl Drafts {
     /// `write-failed`.
     pub fn begin(&mut self, name: &str, bytes: u64) -> Result<&File> {
         let place = self.folder.join(name);
-        let (path, file) = output::begin(&place)?;
+        let (path, file) = output::open(&place)?;
+        let failed = |e: io::Error| unwritable(&self.folder.join(name), &e);
+        self.old &= file.metadata().is_ok_and(|about| about.len() == bytes);
+        file.set_len(bytes).map_err(failed)?;
         self.files.push(Draft { path, place, file });
-        let file = &self.files[self.files.len() - 1].file;
-        file.set_len(bytes).map_err(|e| unwritable(&self.folder.join(name), &e))?;
-        Ok(file)
+        Ok(&self.files[self.files.len() - 1].file)
+    }
+
+    /// What a run of the same identity, which was killed, had noted of the files that were begun so far.
+    pub fn noted(&self, identity: Option<&str>) -> Option<Value> {
+        let notes = self.folder.join(NOTES);
+        let noted = identity.filter(|_| self.old).and_then(|identity| journal::read(&notes, identity));
+        if noted.is_none() {
+            // Before what it speaks of is written over.
+            let _ = fs::remove_file(notes);
+        }
+        noted
+    }
+
+    /// Begins to note what of these files is safe on the disk.
+    ///
+    /// # Errors
+    /// `write-failed`.
+    pub fn journal(&self, identity: &str) -> Result<Journal> {
+        let file = |draft: &Draft| draft.file.try_clone().map_err(|e| unwritable(&draft.place, &e));
+        let files = self.files.iter().map(file).collect::<Result<_>>()?;
+        Ok(Journal::begin(self.folder.join(NOTES), identity, files))
     }
 
     /// The file that was begun as this one.

@@ -17,6 +17,7 @@ mod recipe;
 mod sizes;
 mod write;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -112,19 +113,38 @@ impl<'a> MlxConversion<'a> {
         cancel: &Cancel,
         progress: &mut dyn FnMut(u64, u64, &str) -> ControlFlow<()>,
     ) -> Result<()> {
+        self.write_on(folder, None, cancel, progress).map(drop)
+    }
+
+    /// As [`write`](Self::write), and goes on where a run of the same identity was killed. Returns how many tensors that one
+    /// had made.
+    pub(crate) fn write_on(
+        &self,
+        folder: &Path,
+        identity: Option<&str>,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(u64, u64, &str) -> ControlFlow<()>,
+    ) -> Result<usize> {
         let total = self.plan.elements();
         files::refuse_strangers(folder, &self.plan.shards)?;
         let mut drafts = Drafts::new(folder)?;
         for shard in &self.plan.shards {
-            let file = drafts.begin(&shard.name, shard.bytes)?;
-            let written = drafts::write_at(file, &shard.header, 0);
+            drafts.begin(&shard.name, shard.bytes)?;
+        }
+        let noted: Option<BTreeSet<usize>> =
+            drafts.noted(identity).and_then(|noted| serde_json::from_value(noted).ok());
+        let there = noted.unwrap_or_default();
+        for (number, shard) in self.plan.shards.iter().enumerate() {
+            let written = drafts::write_at(drafts.file(number).0, &shard.header, 0);
             written.map_err(|e| crate::error::unwritable(&folder.join(&shard.name), &e))?;
         }
-        write::tensors(&self.plan, &self.recipe, &drafts, cancel, &mut |done, tensor| {
-            progress(done, total, tensor)
-        })?;
+        let journal = identity.map(|identity| drafts.journal(identity)).transpose()?;
+        let run = write::Run { drafts: &drafts, there: &there, journal: journal.as_ref(), cancel };
+        write::tensors(&self.plan, &self.recipe, &run, &mut |done, tensor| progress(done, total, tensor))?;
+        drop(journal);
         self.files.write(&mut drafts)?;
         cancel.check()?;
-        drafts.keep()
+        drafts.keep()?;
+        Ok(there.len())
     }
 }

@@ -8,6 +8,7 @@ use pajamas_plugin_api::{
 
 use super::{MlxConversion, PRECISIONS, Recipe, recipe};
 use crate::error;
+use crate::resume;
 use crate::source::Source;
 
 /// Makes MLX folders, on any system: nothing of MLX is needed for it.
@@ -49,11 +50,16 @@ impl Quantizer for MlxQuantizer {
         error::must_exist(&request.source)?;
         let source = Source::open(&request.source)?;
         let conversion = MlxConversion::plan(&source, &recipe)?;
-        conversion.write(&request.output, cancel, &mut |done, total, tensor| {
-            let fraction = done as f64 / total.max(1) as f64;
-            progress.progress(fraction as f32, tensor)
-        })?;
+        let identity = resume::identity(request)?;
+        let resumed =
+            conversion.write_on(&request.output, Some(&identity), cancel, &mut |done, total, tensor| {
+                let fraction = done as f64 / total.max(1) as f64;
+                progress.progress(fraction as f32, tensor)
+            })?;
         let mut metadata = conversion.metadata();
+        if resumed > 0 {
+            metadata["resumed_tensors"] = resumed.into();
+        }
         metadata["precision"] = request.precision.as_str().into();
         metadata["seconds"] = started.elapsed().as_secs_f64().into();
         Ok(QuantizeReport { files: conversion.files(), metadata })

@@ -3,6 +3,7 @@
 //! A piece is some rows of one tensor of the source. Its place in the file is known beforehand, so that pieces can be
 //! written in any order, and no more than a piece for each thread is ever in memory.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::drafts::{self, Drafts};
 use super::numbers::{self, Float};
 use super::plan::{Form, Plan, Tensor};
 use super::recipe::Recipe;
+use crate::convert::journal::Journal;
 use crate::error::{codes, unwritable};
 use crate::source::View;
 
@@ -44,7 +46,7 @@ fn rows_of(tensor: &Tensor<'_>) -> u64 {
     (PIECE / tensor.width.max(1)).max(1)
 }
 
-/// Makes the tensors of a plan, whose files are the first of the drafts. `progress` is told of elements done, and of the
+/// Makes the tensors of a plan that are not there, whose files are the first of the drafts. `progress` is told of elements done, and of the
 /// tensor that they belong to, and may ask to stop.
 ///
 /// # Errors
@@ -52,12 +54,16 @@ fn rows_of(tensor: &Tensor<'_>) -> u64 {
 pub(super) fn tensors(
     plan: &Plan<'_>,
     recipe: &Recipe,
-    drafts: &Drafts,
-    cancel: &Cancel,
+    run: &Run<'_>,
     progress: &mut dyn FnMut(u64, &str) -> ControlFlow<()>,
 ) -> Result<()> {
+    let Run { drafts, there, journal, cancel } = *run;
     let mut pieces = Vec::new();
-    for (number, tensor) in plan.tensors.iter().enumerate() {
+    let elements = |tensor: &Tensor<'_>| tensor.rows * tensor.width * tensor.parts.len() as u64;
+    let mut left: Vec<u64> = plan.tensors.iter().map(elements).collect();
+    let mut made = there.clone();
+    let mut done: u64 = there.iter().filter_map(|number| left.get(*number)).sum();
+    for (number, tensor) in plan.tensors.iter().enumerate().filter(|(number, _)| !there.contains(number)) {
         for part in 0..tensor.parts.len() {
             let step = rows_of(tensor);
             let starts = (0..tensor.rows).step_by(step as usize);
@@ -87,9 +93,15 @@ pub(super) fn tensors(
         }
         drop(told);
         // Ends when the last thread has let go of its end.
-        let (mut done, mut synced) = (0, 0);
-        for (tensor, elements) in heard {
+        let mut synced = done;
+        for (number, elements) in heard {
+            let tensor: &Tensor<'_> = &plan.tensors[number];
             done += elements;
+            left[number] = left[number].saturating_sub(elements);
+            if left[number] == 0 {
+                made.insert(number);
+                journal.iter().for_each(|journal| journal.note(|| made.iter().copied().collect()));
+            }
             if progress(done, &tensor.name).is_break() {
                 work.refuse(PluginError::cancelled());
             }
@@ -105,6 +117,15 @@ pub(super) fn tensors(
     refused.map_or(Ok(()), Err)
 }
 
+/// What tensors are written to, and which of them are there.
+pub(super) struct Run<'a> {
+    pub drafts: &'a Drafts,
+    /// Tensors that a run that was killed had made.
+    pub there: &'a BTreeSet<usize>,
+    pub journal: Option<&'a Journal>,
+    pub cancel: &'a Cancel,
+}
+
 struct Work<'a> {
     plan: &'a Plan<'a>,
     recipe: &'a Recipe,
@@ -116,8 +137,8 @@ struct Work<'a> {
     refused: Mutex<Option<PluginError>>,
 }
 
-impl<'a> Work<'a> {
-    fn run(&self, told: &Sender<(&'a Tensor<'a>, u64)>) {
+impl Work<'_> {
+    fn run(&self, told: &Sender<(usize, u64)>) {
         let mut buffers = Buffers::default();
         while !self.stop.load(Ordering::Relaxed) {
             let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
@@ -127,7 +148,7 @@ impl<'a> Work<'a> {
                 return self.refuse(error);
             }
             // Nobody listens any more only when the caller's thread is gone.
-            let _ = told.send((tensor, (piece.rows.end - piece.rows.start) * tensor.width));
+            let _ = told.send((piece.tensor, (piece.rows.end - piece.rows.start) * tensor.width));
         }
     }
 

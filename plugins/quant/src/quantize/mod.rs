@@ -143,13 +143,30 @@ impl<'a> Quantization<'a> {
         cancel: &Cancel,
         progress: &mut Progress<'_>,
     ) -> Result<u64> {
+        self.write_on(path, None, threads, cancel, progress).map(|written| written.bytes)
+    }
+
+    /// As [`write`](Self::write), and goes on where a run of the same identity was killed.
+    pub(crate) fn write_on(
+        &self,
+        path: &Path,
+        identity: Option<&str>,
+        threads: usize,
+        cancel: &Cancel,
+        progress: &mut Progress<'_>,
+    ) -> Result<output::Written> {
         let total = self.bytes()?;
-        output::whole(path, |out| {
+        output::resumable(path, identity, |out, place| {
             let mut next = 0..self.types.len();
             let mut done = 0;
             output::stream(path, |refuse| {
                 self.writer.write(out, |info, out| {
                     let Some(at) = next.next() else { return Ok(()) };
+                    if place.has(info.bytes) {
+                        done += info.bytes;
+                        place.skip(info.bytes, out)?;
+                        return progress(&info.name, done, total).map_err(&mut *refuse);
+                    }
                     let result = self.tensor(at, threads, cancel, &mut |bytes| {
                         out.write_all(bytes).map_err(|e| error::unwritable(path, &e))?;
                         done += bytes.len() as u64;

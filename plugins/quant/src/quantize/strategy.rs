@@ -1,11 +1,12 @@
 //! What decides on the types of tensors: llama.cpp's mixtures alone, or how the model is built.
 //!
 //! A mixture gives some tensors more bits than the precision's own type has. The strategy `architecture` spends the same
-//! bytes, and never one more, where the model's build says that they matter: the mixture's extra bits are taken back, and
-//! given to one part of the model after the other, in an order that depends on its family.
+//! bytes, and never one more, where the model's build says that they matter: what the mixture gives to some layers of a part
+//! only is taken back, and given to one part of the model after the other, in an order that depends on its family. What it
+//! gives to every layer stays: where bits are few, that is what keeps the model together.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pajamas_llama_cpp::gguf::TensorType;
 use pajamas_plugin_api::{PluginError, Result, codes};
@@ -113,6 +114,9 @@ pub(super) fn spend(
     // A mixture may also take bits away: that stays.
     let lower = |at: usize| if bytes(at, preset[at]) < bytes(at, base[at]) { preset[at] } else { base[at] };
     let mut types: Vec<TensorType> = (0..base.len()).map(lower).collect();
+    for (at, to) in everywhere(model, preset, base, &bytes) {
+        types[at] = to;
+    }
     let mut left = sum(preset).saturating_sub(sum(&types));
     let mut reasons = Vec::new();
     if left == 0 {
@@ -148,6 +152,30 @@ pub(super) fn spend(
         }
     }
     (types, reasons)
+}
+
+/// What a mixture gives to a part in every layer: the least of it.
+fn everywhere(
+    model: &Model<'_>,
+    preset: &[TensorType],
+    base: &[TensorType],
+    bytes: &dyn Fn(usize, TensorType) -> u64,
+) -> Vec<(usize, TensorType)> {
+    let mut parts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, tensor) in model.tensors.iter().enumerate() {
+        if let Some((_, part)) = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+            parts.entry(part).or_default().push(at);
+        }
+    }
+    let raised = |at: &usize| bytes(*at, preset[*at]) > bytes(*at, base[*at]);
+    let whole = parts.into_values().filter(|part| part.iter().all(raised));
+    let least = |part: Vec<usize>| {
+        let least =
+            part.iter().map(|at| preset[*at]).min_by_key(|of| of.block_bytes() * 256 / of.block_len());
+        let keep = move |at| Some((at, least.filter(|of| bytes(at, *of) <= bytes(at, preset[at]))?));
+        part.into_iter().filter_map(keep)
+    };
+    whole.flat_map(least).collect()
 }
 
 /// What is raised, and in which order.
@@ -405,6 +433,21 @@ mod tests {
         let shared = experts.bits("blk.7.ffn_down_shexp.weight");
         assert!(shared > experts.bits("blk.7.ffn_down_exps.weight") && shared > 6.5, "{:?}", experts.reasons);
         assert!(experts.bits("blk.7.attn_q.weight") > 5.0);
+    }
+
+    #[test]
+    fn what_every_layer_is_given_stays() {
+        // Few bits: the mixture raises every `ffn_down` and every attention's output.
+        let few = Planned::of(FileType::Q3_K_M, 16, 0, 4, &[]);
+        for (tensor, (preset, chosen)) in few.tensors.iter().zip(few.preset.iter().zip(&few.types)) {
+            if tensor.name.contains("ffn_down") || tensor.name.contains("attn_output") {
+                let bits = |of: &TensorType| of.block_bytes() * 256 / of.block_len();
+                assert!(bits(chosen) >= bits(preset).min(bits(&TensorType::Q4_K)), "{}", tensor.name);
+            }
+        }
+        // More of them: it raises those of some layers, which are spent otherwise.
+        let more = Planned::of(FileType::Q4_K_M, 16, 0, 4, &[]);
+        assert!(more.bits("blk.15.ffn_down.weight") < 6.5 && more.types != more.preset);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod judge;
 mod knapsack;
+mod memory;
 mod room;
 mod search;
 mod sensitivity;
@@ -25,6 +26,7 @@ use crate::error::{self, codes as own};
 use crate::evaluate::{self, Estimate, Pieces, Reference};
 use crate::quantize::{FileType, Options, Original, Quantization};
 use judge::{Kept, judge};
+use memory::Remembering;
 use room::Room;
 use search::{Method, Search};
 
@@ -96,14 +98,24 @@ struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed is written over by the next run.
+        // What cannot be removed is written over by the next run. A run that is killed leaves it, with what was measured.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
+/// Removes what a run that solved for the file `path`, and was killed, left.
+pub(crate) fn forget(path: &Path) {
+    // Most of the time there is nothing.
+    let _ = fs::remove_dir_all(scratch(path));
+}
+
+fn scratch(path: &Path) -> PathBuf {
+    path.with_file_name(".solve")
+}
+
 impl Scratch {
     fn beside(path: &Path) -> Result<Self> {
-        let folder = path.with_file_name(".solve");
+        let folder = scratch(path);
         fs::create_dir_all(&folder).map_err(|e| error::unwritable(&folder, &e))?;
         Ok(Self(folder))
     }
@@ -145,12 +157,13 @@ impl Solve<'_> {
         })
     }
 
-    /// Solves, and writes the file: whole, or not at all.
+    /// Solves, and writes the file: whole, or not at all. What a run of the same identity had measured before it was killed is
+    /// not measured again.
     ///
     /// # Errors
     /// `target-unreachable`, `text-too-short`, `domain-not-found`, `model-not-found` of a text, `backend-unavailable`; those of
     /// [`Quantization`] and of loading models; `cancelled`.
-    pub fn run(&self, path: &Path, told: &mut Told<'_>, cancel: &Cancel) -> Result<Solved> {
+    pub fn run(&self, path: &Path, identity: &str, told: &mut Told<'_>, cancel: &Cancel) -> Result<Solved> {
         let most = self.most_bytes()?;
         let (train, judging) = self.texts()?;
         let library = evaluate::library(self.host)?;
@@ -184,6 +197,10 @@ impl Solve<'_> {
             self.settings.threads,
             cancel,
         )?;
+        // Threads add up in another order, and what is measured must not depend on where a run was killed.
+        let identity = format!("{identity} {threads}");
+        let mut patient = Remembering::open(&mut patient, &scratch.path("measured"), &identity)?;
+        let remembered = patient.remembered();
         let budget = most.saturating_sub(room.constant);
         let method = if self.settings.every { Method::Every } else { Method::One };
         let mut search = Search::new(self.original, &room.ladders, &mut patient, method);
@@ -233,6 +250,7 @@ impl Solve<'_> {
             })),
             "sensitivity": search.method().name(),
             "measurements": search.measurements(),
+            "remembered": remembered,
             "rounds": search.rounds(),
             "sensitivities": search.sensitivities(self.original),
             "text": {
