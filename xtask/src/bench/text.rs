@@ -78,7 +78,8 @@ fn keep(best: &mut Option<Rates>, found: Result<Rates>, side: &str) {
 }
 
 fn measure_ours(project: &Project, model: &Path, threads: u32) -> Result<Rates> {
-    let config = configuration(project, "gguf", &std::path::absolute(model)?, &format!("threads = {threads}"))?;
+    let config =
+        configuration(project, "gguf", &std::path::absolute(model)?, &format!("threads = {threads}"))?;
     let mut command = project.pajamas();
     command.arg("--config").arg(config).args(["bench", "--model", "bench", "--json"]);
     json(command.args(["--prompt-tokens", TOKENS[0], "--tokens", TOKENS[1]]))
