@@ -33,7 +33,12 @@ pub fn all() -> Vec<Model> {
 
 /// Models whose rows the largest blocks divide, deep enough for mixtures to differ between layers.
 pub fn wide() -> Vec<Model> {
-    let wide = || Plan { layers: 9, hidden: 256, heads: 8, kv: 2, head: 32, ffn: 256, ..PLAN };
+    wide_of(9)
+}
+
+/// The same, of which the first has so many layers.
+pub fn wide_of(layers: u64) -> Vec<Model> {
+    let wide = || Plan { layers, hidden: 256, heads: 8, kv: 2, head: 32, ffn: 256, ..PLAN };
     let pieces = || tokenizers::pieces(Pieces::Llama);
     let llama = dense(wide());
     let llama_config = llama.config("LlamaForCausalLM", "llama", json!({}));
