@@ -36,7 +36,7 @@ pub fn wide() -> Vec<Model> {
     wide_of(9)
 }
 
-/// The same, of which the first has so many layers.
+/// The same with so many layers, but no more than two of experts.
 pub fn wide_of(layers: u64) -> Vec<Model> {
     let wide = || Plan { layers, hidden: 256, heads: 8, kv: 2, head: 32, ffn: 256, ..PLAN };
     let pieces = || tokenizers::pieces(Pieces::Llama);
@@ -46,7 +46,7 @@ pub fn wide_of(layers: u64) -> Vec<Model> {
     let tied =
         dense(Plan { dtype: Dtype::F16, tied: true, bias: true, layers: 3, ffn: 288, kv: 8, ..wide() });
     let tied_config = tied.config("Qwen2ForCausalLM", "qwen2", json!({}));
-    let experts = Plan { experts: 8, layers: 2, ..wide() }.decoder(|p, at| {
+    let experts = Plan { experts: 8, layers: layers.min(2), ..wide() }.decoder(|p, at| {
         p.attention(at, false);
         p.expert_layer(at, "block_sparse_moe", ["w1", "w2", "w3"]);
     });
