@@ -151,7 +151,8 @@ pub async fn speak(State(host): State<Arc<Host>>, bytes: Result<Bytes, BytesReje
         HttpBody::from(first.bytes)
     } else {
         let sleep = Box::pin(tokio::time::sleep_until(deadline));
-        HttpBody::from_stream(Sound { first: Some(first.bytes), running, deadline: sleep, over: false })
+        let first = Some(first.bytes);
+        HttpBody::from_stream(Sound { first, running, deadline: sleep, failed: None, over: false })
     };
     Ok(([(CONTENT_TYPE, kind)], head, route.map(axum::response::AppendHeaders), sound).into_response())
 }
@@ -162,6 +163,7 @@ struct Sound {
     first: Option<Vec<u8>>,
     running: Running,
     deadline: Pin<Box<Sleep>>,
+    failed: Option<io::Error>,
     over: bool,
 }
 
@@ -172,6 +174,9 @@ impl Stream for Sound {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first.into())));
         }
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         while !self.over {
             match Pin::new(&mut self.running).poll_next(context) {
                 Poll::Ready(Some(Happened::Sound(chunk))) => {
@@ -180,7 +185,10 @@ impl Stream for Sound {
                 Poll::Ready(Some(Happened::Done(result))) => {
                     self.over = true;
                     if let Err(error) = *result {
-                        return Poll::Ready(Some(Err(io::Error::other(error.message().to_owned()))));
+                        // A connection that breaks takes with it what was not sent yet: that leaves first.
+                        self.failed = Some(io::Error::other(error.message().to_owned()));
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
                     }
                 }
                 Poll::Ready(Some(_)) => {}
