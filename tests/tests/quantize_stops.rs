@@ -121,13 +121,7 @@ fn solving_that_was_killed_does_not_measure_again() {
 fn solving_that_is_stopped_ends_and_leaves_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let (source, output) = (repository().join("models/chat/hf"), parent.path().join("out"));
-    let (child, mut errors) = until(&source, &output, &SOLVE, |line| line.contains(" 10 %"));
-    interrupt(&child).unwrap();
-    let finished = Finished::wait(child).unwrap();
-    let mut rest = String::new();
-    errors.read_to_string(&mut rest).unwrap();
-    assert_eq!(finished.status.code(), Some(130), "{rest}");
-    assert!(rest.contains("error[cancelled]"), "{rest}");
+    stopped(until(&source, &output, &SOLVE, |line| line.contains(" 10 %")));
     assert!(!output.exists());
 
     // What a killed one left is of no use to a conversion of another kind, which takes it away.
@@ -138,6 +132,16 @@ fn solving_that_is_stopped_ends_and_leaves_nothing() {
     assert_eq!(contents(&output.join("gguf/Q3_K_M")).len(), 1);
 }
 
+/// Interrupts a conversion, which says that it was.
+fn stopped((child, mut errors): (Child, BufReader<impl Read>)) {
+    interrupt(&child).unwrap();
+    let finished = Finished::wait(child).unwrap();
+    let mut rest = String::new();
+    errors.read_to_string(&mut rest).unwrap();
+    assert_eq!(finished.status.code(), Some(130), "{rest}");
+    assert!(rest.contains("error[cancelled]"), "{rest}");
+}
+
 fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
@@ -146,13 +150,7 @@ fn signal(child: &Child, name: &str) {
 fn a_conversion_ends_and_leaves_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let (source, output) = (large(parent.path()).unwrap(), parent.path().join("out"));
-    let (child, mut errors) = begun(&source, &output);
-    interrupt(&child).unwrap();
-    let finished = Finished::wait(child).unwrap();
-    let mut rest = String::new();
-    errors.read_to_string(&mut rest).unwrap();
-    assert_eq!(finished.status.code(), Some(130), "{rest}");
-    assert!(rest.contains("error[cancelled]"), "{rest}");
+    stopped(begun(&source, &output));
     assert!(!output.exists());
 }
 

@@ -147,6 +147,18 @@ pub struct StageStep {
     pub wiring: Wiring,
 }
 
+impl StageStep {
+    /// A step of this stage with these options, an object: it reads no files, and its ports are connected by their names.
+    pub fn new(stage: &str, options: serde_json::Value) -> Self {
+        let options = match options {
+            serde_json::Value::Object(options) => options,
+            _ => Options::new(),
+        };
+        let (files, limits, wiring) = (BTreeMap::new(), StepLimits::default(), Wiring::default());
+        Self { stage: stage.to_owned(), options, files, limits, wiring }
+    }
+}
+
 /// Which values of the pipeline a step's ports take and give. A port that is not named is connected to the value of
 /// its own name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

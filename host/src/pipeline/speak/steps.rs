@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use pajamas_plugin_api::{Signature, TensorSpec};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::SOUND;
 use super::params::{Format, Speaking};
-use crate::config::{GrantedFile, StageStep, Step, StepLimits, Wiring};
+use crate::config::{GrantedFile, StageStep, Step, Wiring};
 use crate::error::{Error, Result};
 
 /// The files of a voice, by the names that the stage `voice-text` knows them by.
@@ -65,27 +65,17 @@ pub fn default_steps(signature: &Signature, files: Files) -> Result<Vec<Step>> {
             "beside it lies neither a file of its name with .json behind it, as piper has it, nor vocab.json, as MMS has it",
         ));
     }
-    let mut read = step("voice-text", &json!({}));
+    let mut read = StageStep::new("voice-text", json!({}));
     read.files = files;
     Ok(vec![Step::Stage(read), Step::Model(wiring)])
 }
 
 /// The stages that write sound as it was asked for. What leaves piece by piece leaves as bare samples.
 pub fn encode(params: &Speaking) -> Vec<Step> {
-    let resample = params.rate().map(|rate| step("resample", &json!({ "rate": rate })));
+    let resample = params.rate().map(|rate| StageStep::new("resample", json!({ "rate": rate })));
     let format = if params.format == Format::Flac { Format::Flac } else { Format::Pcm };
-    let write = step("pcm-encode", &json!({ "format": format.name() }));
+    let write = StageStep::new("pcm-encode", json!({ "format": format.name() }));
     resample.into_iter().chain([write]).map(Step::Stage).collect()
-}
-
-fn step(name: &str, options: &Json) -> StageStep {
-    StageStep {
-        stage: name.to_owned(),
-        options: options.as_object().cloned().unwrap_or_default(),
-        files: BTreeMap::new(),
-        limits: StepLimits::default(),
-        wiring: Wiring::default(),
-    }
 }
 
 fn unknown(signature: &Signature, why: &str) -> Error {

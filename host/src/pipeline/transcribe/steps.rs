@@ -1,11 +1,9 @@
 //! The stages around a model that transcribes, where the configuration has no pipeline for it.
 
-use std::collections::BTreeMap;
-
 use pajamas_plugin_api::{Dim, Signature};
 use serde_json::{Value as Json, json};
 
-use crate::config::{GrantedFile, StageStep, Step, StepLimits, Wiring};
+use crate::config::{GrantedFile, StageStep, Step, Wiring};
 
 /// The mel bands that Whisper's front end makes.
 const BANDS: [u64; 2] = [80, 128];
@@ -27,23 +25,13 @@ pub fn default_steps(signature: &Signature) -> Vec<Step> {
 /// The one step that turns a user's words into tokens: it is granted the model's `tokenizer.json`. Words that look like
 /// special tokens stay words: a prompt must not steer the model.
 pub fn tokenize() -> Vec<Step> {
-    let mut step = step("tokenize", json!({ "add_special_tokens": false, "parse_special": false }));
+    let mut step = StageStep::new("tokenize", json!({ "add_special_tokens": false, "parse_special": false }));
     step.files.insert("tokenizer.json".into(), GrantedFile::Artifact("tokenizer.json".into()));
     vec![Step::Stage(step)]
 }
 
 fn stage(name: &str, options: Json) -> Step {
-    Step::Stage(step(name, options))
-}
-
-fn step(name: &str, options: Json) -> StageStep {
-    StageStep {
-        stage: name.to_owned(),
-        options: options.as_object().cloned().unwrap_or_default(),
-        files: BTreeMap::new(),
-        limits: StepLimits::default(),
-        wiring: Wiring::default(),
-    }
+    Step::Stage(StageStep::new(name, options))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use pajamas_plugin_api::{DType, Signature, TensorSpec};
 use serde_json::{Value as Json, json};
 
 use super::picture::Picture;
-use super::{Beside, size, stage, stage_step, unknown};
+use super::{Beside, size, stage, unknown};
 use crate::config::{StageStep, Step, Task, Wiring};
 use crate::error::{Error, Result};
 
@@ -67,7 +67,7 @@ pub fn tokenize(signature: &Signature, beside: &Beside) -> Result<StageStep> {
         )
         .help("put the tokenizer.json that the model was trained with into its folder")
     })?;
-    let mut tokenize = stage_step("tokenize", json!({}));
+    let mut tokenize = StageStep::new("tokenize", json!({}));
     tokenize.files.insert("tokenizer.json".into(), file);
     if tokens.dtype == DType::I32 {
         tokenize.options.insert("dtype".into(), json!("i32"));
@@ -117,7 +117,7 @@ fn reduced(signature: &Signature, output: &TensorSpec, mode: &str) -> Vec<Step> 
     };
     let mut steps = Vec::new();
     let mut then = |name: &str, options: Json| {
-        let mut step = stage_step(name, options);
+        let mut step = StageStep::new(name, options);
         step.wiring.inputs.insert("tensor".into(), std::mem::replace(&mut value, EMBEDDING.to_owned()));
         step.wiring.outputs.insert("tensor".into(), EMBEDDING.to_owned());
         steps.push(Step::Stage(step));

@@ -4,8 +4,8 @@ use pajamas_plugin_api::{Dim, Signature, TensorSpec};
 use serde_json::json;
 
 use super::picture::Picture;
-use super::{Beside, embedders, size, stage, stage_step};
-use crate::config::{Step, Wiring};
+use super::{Beside, embedders, size, stage};
+use crate::config::{StageStep, Step, Wiring};
 use crate::error::Result;
 
 /// The output of a YOLOv8 or YOLO11 detector: four numbers of a box and one score for each class in one of the last two
@@ -50,13 +50,14 @@ pub fn classes(signature: &Signature) -> Option<Option<u64>> {
 
 /// From the decoded picture to boxes.
 pub fn detector(picture: &Picture<'_>, head: &Head<'_>) -> Vec<Step> {
-    let mut letterbox = stage_step("letterbox", json!({ "width": picture.width, "height": picture.height }));
+    let mut letterbox =
+        StageStep::new("letterbox", json!({ "width": picture.width, "height": picture.height }));
     // The upright picture stays `image`, for whoever draws on it.
     letterbox.wiring.outputs.insert("image".into(), "fitted".into());
     let mut normalize =
-        stage_step("image-normalize", json!({ "layout": picture.layout, "dtype": picture.dtype() }));
+        StageStep::new("image-normalize", json!({ "layout": picture.layout, "dtype": picture.dtype() }));
     normalize.wiring.inputs.insert("image".into(), "fitted".into());
-    let mut decode = stage_step("yolo-decode", json!({}));
+    let mut decode = StageStep::new("yolo-decode", json!({}));
     if let Some(classes) = head.classes {
         decode.options.insert("classes".into(), classes.into());
     }
@@ -75,7 +76,7 @@ pub fn detector(picture: &Picture<'_>, head: &Head<'_>) -> Vec<Step> {
 /// From boxes and prototypes to masks, when the model gives prototypes.
 pub fn masks(picture: &Picture<'_>, head: &Head<'_>) -> Option<Step> {
     let prototypes = head.prototypes?;
-    let mut step = stage_step("mask-decode", json!({}));
+    let mut step = StageStep::new("mask-decode", json!({}));
     if let Some(cells) = prototypes.shape.last().and_then(size).filter(|cells| *cells > 0) {
         step.options.insert("stride".into(), json!(picture.width as f64 / cells as f64));
     }
@@ -85,7 +86,7 @@ pub fn masks(picture: &Picture<'_>, head: &Head<'_>) -> Option<Step> {
 
 /// From the decoded picture to the likeliest classes.
 pub fn classifier(picture: &Picture<'_>, signature: &Signature, beside: &Beside) -> Vec<Step> {
-    let mut topk = stage_step("softmax-topk", json!({}));
+    let mut topk = StageStep::new("softmax-topk", json!({}));
     if let Some(output) = signature.outputs.first().filter(|_| signature.outputs.len() > 1) {
         topk.wiring.inputs.insert("tensor".into(), output.name.clone());
     }
@@ -104,12 +105,12 @@ pub fn zero_shot(picture: &Picture<'_>, signature: &Signature, beside: &Beside) 
     if !input("input_ids") || signature.outputs.iter().all(|output| output.name != SCORES) {
         return Ok(None);
     }
-    let mut normalize = stage_step("image-normalize", picture.normalize(signature, beside));
+    let mut normalize = StageStep::new("image-normalize", picture.normalize(signature, beside));
     normalize.wiring.outputs.insert("tensor".into(), picture.spec.name.clone());
     let mut tokenize = embedders::tokenize(signature, beside)?;
     // What CLIP's own pictures came with.
     tokenize.options.insert("template".into(), json!("a photo of a {}"));
-    let mut topk = stage_step("softmax-topk", json!({}));
+    let mut topk = StageStep::new("softmax-topk", json!({}));
     let mut model = Wiring::default();
     model.outputs.insert(SCORES.into(), SCORES.into());
     topk.wiring.inputs.insert("tensor".into(), SCORES.into());

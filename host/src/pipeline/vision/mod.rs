@@ -6,12 +6,10 @@ mod heads;
 mod names;
 mod picture;
 
-use std::collections::BTreeMap;
-
 use pajamas_plugin_api::{Dim, Signature, TensorSpec};
 use serde_json::Value as Json;
 
-use crate::config::{GrantedFile, Options, StageStep, Step, StepLimits, Task, Wiring};
+use crate::config::{GrantedFile, Options, StageStep, Step, Task};
 use crate::error::{Error, Result};
 use crate::value::{Label, Value};
 use heads::Head;
@@ -109,17 +107,7 @@ pub fn named_classes(options: &Options) -> Result<Option<Value>> {
 }
 
 fn stage(name: &str, options: Json) -> Step {
-    Step::Stage(stage_step(name, options))
-}
-
-fn stage_step(name: &str, options: Json) -> StageStep {
-    StageStep {
-        stage: name.to_owned(),
-        options: options.as_object().cloned().unwrap_or_default(),
-        files: BTreeMap::new(),
-        limits: StepLimits::default(),
-        wiring: Wiring::default(),
-    }
+    Step::Stage(StageStep::new(name, options))
 }
 
 /// The size of a dimension, where it is fixed.

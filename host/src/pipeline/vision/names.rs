@@ -3,8 +3,8 @@
 use pajamas_plugin_api::Signature;
 use serde_json::json;
 
-use super::{Beside, stage_step};
-use crate::config::Step;
+use super::Beside;
+use crate::config::{StageStep, Step};
 
 /// The 80 classes of COCO in the order in which detectors have them (torchvision's list, without its gaps).
 const COCO: &str = include_str!("coco.names");
@@ -15,7 +15,7 @@ const IMAGENET: &str = include_str!("imagenet.names");
 /// Gives classes their names: the artifact's file, else the model's own metadata, else `config.json`, else the well-known
 /// names of as many classes.
 pub fn step(signature: &Signature, beside: &Beside, classes: Option<u64>) -> Option<Step> {
-    let mut step = stage_step("labels", json!({}));
+    let mut step = StageStep::new("labels", json!({}));
     let written = &beside.config["id2label"];
     match (&beside.labels, signature.metadata.get("names")) {
         (Some(file), _) => {
