@@ -38,6 +38,7 @@ mod sink;
 mod sleep;
 mod slots;
 mod stats;
+mod sums;
 mod tensor;
 
 #[cfg(feature = "host")]
@@ -57,4 +58,5 @@ pub use sink::*;
 pub use sleep::*;
 pub use slots::*;
 pub use stats::*;
+pub use sums::*;
 pub use tensor::*;

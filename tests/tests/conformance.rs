@@ -90,8 +90,9 @@ fn misbehaving(word: &str, settings: Value) -> (ConformanceReport, String) {
     let file = format!("{word}.trouble");
     let models = vec![model(folder.path(), &file, word)];
     let patience = Duration::from_millis(500);
-    let options =
-        CheckOptions { models, settings, patience, deadline: 4 * patience, ..CheckOptions::default() };
+    // Only what never ends is waited for so long; on a busy machine much takes two seconds.
+    let deadline = if word.ends_with("deaf") { 4 * patience } else { CheckOptions::default().deadline };
+    let options = CheckOptions { models, settings, patience, deadline, ..CheckOptions::default() };
     let report = check(&plugin("tests/plugins/misbehaving").unwrap(), &options);
     // Lets calls return that the kit has given up on.
     fs::write(folder.path().join(format!("{word}.go")), "").unwrap();
@@ -161,6 +162,7 @@ fn every_fault_of_a_quantizer_is_found() {
         ("run-other-size", "writes what it planned", "of 14 bytes was planned, but not written"),
         ("run-surplus", "writes what it planned", "was written, but not planned"),
         ("run-backwards", "writes what it planned", "goes back"),
+        ("run-sums", "writes what it planned", "has the sum"),
         ("run-replaces", "leaves a file alone where its folder should be", "succeeded"),
         ("run-deaf", "does not quantize once cancelled", "it still runs"),
         ("run-deaf", "stops when cancelled in the middle", "it still runs"),

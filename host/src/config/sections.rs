@@ -116,7 +116,7 @@ pub struct Stages {
 pub struct Limits {
     /// The most memory the instance may hold.
     pub memory: ByteSize,
-    /// The longest it may run.
+    /// The longest it may run; as long again for every 16 MiB that it takes.
     pub deadline: Period,
     /// The most bytes it may return.
     pub output: ByteSize,

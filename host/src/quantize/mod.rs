@@ -14,7 +14,7 @@ mod select;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use pajamas_plugin_api::{Cancel, QuantizePlan, QuantizeReport, QuantizeRequest};
+use pajamas_plugin_api::{Cancel, OutputFile, QuantizePlan, QuantizeReport, QuantizeRequest, Sums, sums_of};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -187,32 +187,42 @@ impl Job {
             let mut tell = |fraction: f32, what: &str| progress(form, fraction, what);
             quantizer.quantizer.run(request, &mut tell, cancel)?
         };
-        let files = self.hash(request, form, &report, progress, cancel)?;
+        // A quantizer that cannot say them leaves it to us.
+        let sums = sums_of(&*quantizer.quantizer, &request.output).unwrap_or_default();
+        let files = self.hash(request, form, &report, &sums, progress, cancel)?;
         let record = Record::new(form, quantizer, identity, files, report.metadata, request);
         record.write(&self.output)?;
         record::into_manifest(&self.output, &record)?;
         Ok(Made { form: form.clone(), skipped: false, files: record.files, report: record.report })
     }
 
-    /// Reads back what was written: the manifest vouches for what lies on the disk.
+    /// What was written, with its hashes: read back, unless the quantizer took them as it wrote.
     fn hash(
         &self,
         request: &QuantizeRequest,
         form: &Form,
         report: &QuantizeReport,
+        sums: &Sums,
         progress: &mut Progress<'_>,
         cancel: &Cancel,
     ) -> Result<Vec<FileEntry>> {
         let all: u64 = report.files.iter().map(|f| f.bytes).sum();
         let mut done = 0;
         let folder = relative(&self.output, &request.output);
-        let mut hash = |path: &Path| {
+        let mut hash = |file: &OutputFile| {
+            let path = &file.path;
+            let sum = sums.get(path);
             let Some(path) = path.to_str().filter(|p| crate::config::text::stays_inside(p)) else {
                 let message =
                     format!("the quantizer wrote {}, which is no path in its folder", path.display());
                 return Err(Error::new("internal", message));
             };
-            describe_file(&self.output, &format!("{folder}/{path}"), |bytes| {
+            let path = format!("{folder}/{path}");
+            let there = std::fs::metadata(self.output.join(&path)).is_ok_and(|f| f.len() == file.bytes);
+            if let Some(sha256) = sum.filter(|_| there) {
+                return Ok(FileEntry { path, bytes: file.bytes, sha256: sha256.clone() });
+            }
+            describe_file(&self.output, &path, |bytes| {
                 cancel.check()?;
                 done += bytes;
                 match progress(form, done as f32 / all.max(1) as f32, HASHING) {
@@ -221,7 +231,7 @@ impl Job {
                 }
             })
         };
-        report.files.iter().map(|file| hash(&file.path)).collect()
+        report.files.iter().map(&mut hash).collect()
     }
 }
 

@@ -72,6 +72,7 @@ impl Processor {
         cancel.check()?;
         let name = self.stage.name();
         let inputs = self.accepted(inputs)?;
+        let limits = &limits.taking(inputs.iter().map(|(_, value)| value.byte_size()).sum());
         let mut instance = self.instance(limits, cancel)?;
         let Instance { store, exports, resource, .. } = &mut instance;
         Guest::begin(store, limits, cancel);

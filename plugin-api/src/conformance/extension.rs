@@ -6,7 +6,8 @@
 use super::runner::{Finding, Runner, passed};
 use crate::extension::{NoEvents, NoTensors};
 use crate::{
-    Cancel, DType, ENGINE_STATS, Extension, NamedTensor, Result, SLEEP, SLOTS, TensorView, as_bytes, codes,
+    Cancel, DType, ENGINE_STATS, Extension, NamedTensor, Result, SLEEP, SLOTS, SUMS, TensorView, as_bytes,
+    codes,
 };
 
 /// A name that no extension has.
@@ -19,7 +20,7 @@ pub(super) const OF_SESSIONS: &[&str] =
     &[SLEEP, SLOTS, ENGINE_STATS, "pajamas.transcribe/1", "pajamas.chat/1"];
 /// What quantizers may offer.
 pub(super) const OF_QUANTIZERS: &[&str] =
-    &["pajamas.describe/1", "pajamas.calibrate/1", "pajamas.evaluate/1"];
+    &[SUMS, "pajamas.describe/1", "pajamas.calibrate/1", "pajamas.evaluate/1"];
 
 /// What is no call of any extension.
 const NONSENSE: [&[u8]; 9] = [

@@ -14,9 +14,10 @@ use super::scratch::{Scratch, copy_halved, size};
 use super::sink::orderly;
 use super::text::together;
 use crate::host::LoadedQuantizer;
+use crate::host::manifest::digest;
 use crate::{
     Cancel, OutputFile, QuantizePlan, QuantizeReport, QuantizeRequest, Quantizer, QuantizerInfo, Result,
-    codes,
+    SUMS, codes, sums_of,
 };
 
 /// A quantizer with what it is asked for.
@@ -169,8 +170,8 @@ fn writes(job: &Job, plan: &QuantizePlan) -> Finding {
         reports.push(fraction);
         ControlFlow::Continue(())
     };
-    let report =
-        job.quantizer.run(&job.request(&output), &mut listen, &Cancel::new()).map_err(fault("run"))?;
+    let request = job.request(&output);
+    let report = job.quantizer.run(&request, &mut listen, &Cancel::new()).map_err(fault("run"))?;
     orderly(&reports)?;
     let sorted = |files: &[OutputFile]| {
         let mut files: Vec<_> = files.iter().map(|f| (Path::new("out").join(&f.path), f.bytes)).collect();
@@ -181,6 +182,12 @@ fn writes(job: &Job, plan: &QuantizePlan) -> Finding {
     let written = output.files()?;
     same("planned", &planned, "written", &written)?;
     same("planned", &planned, "reported", &sorted(&report.files))?;
+    for (path, sum) in sums_of(&*job.quantizer, &request.output).map_err(fault(SUMS))? {
+        let found = digest(&request.output.join(&path)).map_err(fault(SUMS))?;
+        if found != sum {
+            return Err(format!("{SUMS}: `{}` has the sum {found}, not {sum}", path.display()));
+        }
+    }
     let bytes: u64 = written.iter().map(|(_, bytes)| bytes).sum();
     passed(format!("{bytes} bytes, {} report(s)", reports.len()))
 }

@@ -7,7 +7,7 @@
 
 mod layout;
 mod library;
-mod manifest;
+pub(crate) mod manifest;
 mod open;
 mod report;
 

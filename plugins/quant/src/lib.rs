@@ -22,6 +22,7 @@ pub mod imatrix;
 pub mod mlx;
 pub mod quantize;
 mod resume;
+mod scan;
 mod solve;
 pub mod source;
 pub mod tokenizer;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use super::{Options, configuration, json};
-use crate::peers;
+use crate::peers::Peers;
 use crate::progress;
 use crate::project::{Project, tool};
 
@@ -122,7 +122,7 @@ fn bench(
 }
 
 fn peer(project: &Project, model: &Path, image: &Path, threads: u32) -> Result<Measured> {
-    let mut command = tool(peers::python(project), &project.root);
+    let mut command = tool(Peers::Usual.program(project, "python"), &project.root);
     command.args(["tests/peers/detect.py", "--repeat", "10", "--threads", &threads.to_string()]);
     json(
         command

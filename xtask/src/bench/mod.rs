@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: ours and the peer's on the same files, taking turns in one run, with the ratios.
 
+mod convert;
 mod day;
 mod detect;
 mod house;
@@ -60,12 +61,13 @@ enum Part {
     Text,
     Isolation,
     Serve,
+    Convert,
     Quality,
 }
 
 type Measure = fn(&Project, &Options, &mut String) -> Result<()>;
 
-const PARTS: [(Part, Measure); 9] = [
+const PARTS: [(Part, Measure); 10] = [
     (Part::House, house::measure),
     (Part::Route, route::measure),
     (Part::Day, day::measure),
@@ -74,6 +76,7 @@ const PARTS: [(Part, Measure); 9] = [
     (Part::Text, text::measure),
     (Part::Isolation, isolation::measure),
     (Part::Serve, serve::measure),
+    (Part::Convert, convert::measure),
     (Part::Quality, quality::measure),
 ];
 
@@ -139,7 +142,7 @@ fn json<T: for<'de> Deserialize<'de>>(command: &mut Command) -> Result<T> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("what {program} printed"))
 }
 
-/// What one of the host's examples prints, built and run.
+/// What one of the crates' examples prints, built and run.
 fn example(project: &Project, name: &str, arguments: &[&Path]) -> Result<String> {
     let mut cargo = project.cargo();
     cargo.args(["build", "--release"]).args(product::CRATES).args(["--example", name]);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::{Options, configuration, json};
-use crate::peers;
+use crate::peers::Peers;
 use crate::progress;
 use crate::project::{Project, tool};
 
@@ -86,7 +86,7 @@ fn measure_ours(project: &Project, model: &Path, threads: u32) -> Result<Rates> 
 }
 
 fn measure_peer(project: &Project, model: &Path, threads: u32) -> Result<Rates> {
-    let mut command = tool(peers::python(project), &project.root);
+    let mut command = tool(Peers::Usual.program(project, "python"), &project.root);
     command.args(["tests/peers/text.py", "--threads", &threads.to_string()]);
     command.args(["--prompt-tokens", TOKENS[0], "--tokens", TOKENS[1]]);
     json(command.arg("--model").arg::<PathBuf>(std::path::absolute(model)?))

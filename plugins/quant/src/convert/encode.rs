@@ -1,8 +1,10 @@
 //! Numbers from one type to another, with the results that llama.cpp's converter has to the bit.
 
-use half::{bf16, f16};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use pajamas_llama_cpp::gguf::TensorType;
 
+use crate::scan::first;
 use crate::source::Dtype;
 
 /// Elements of a block of q8_0.
@@ -16,28 +18,48 @@ pub(super) fn readable(dtype: Dtype) -> bool {
 /// Appends elements as 32-bit floats.
 pub(super) fn decode(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) {
     match dtype {
-        Dtype::F64 => out.extend(words::<8>(bytes).map(|b| f64::from_le_bytes(b) as f32)),
-        Dtype::F32 => out.extend(words::<4>(bytes).map(f32::from_le_bytes)),
-        Dtype::F16 => out.extend(words::<2>(bytes).map(|b| f16::from_le_bytes(b).to_f32())),
-        Dtype::BF16 => out.extend(words::<2>(bytes).map(|b| bf16::from_le_bytes(b).to_f32())),
+        Dtype::F64 => out.extend(words::<8>(bytes).iter().map(|b| f64::from_le_bytes(*b) as f32)),
+        Dtype::F32 => out.extend(words::<4>(bytes).iter().map(|b| f32::from_le_bytes(*b))),
+        Dtype::F16 => {
+            let halves: Vec<f16> = words::<2>(bytes).iter().map(|b| f16::from_le_bytes(*b)).collect();
+            let start = out.len();
+            out.resize(start + halves.len(), 0.0);
+            halves.convert_to_f32_slice(&mut out[start..]);
+        }
+        Dtype::BF16 => out.extend(words::<2>(bytes).iter().map(|b| widened(*b))),
         // `readable` said no: planning refused the tensor.
         _ => {}
     }
 }
 
+/// The upper half of 32 bits with a lower half of zeros: also what is no number keeps its bits.
+fn widened(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+}
+
 /// Appends elements in a type of the file; a number of them that the type's blocks divide.
 pub(super) fn encode(values: &[f32], to: TensorType, out: &mut Vec<u8>) {
     if to == TensorType::F16 {
-        out.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()));
+        let mut halves = vec![f16::ZERO; values.len()];
+        halves.convert_from_f32_slice(values);
+        append(&halves, |half| half.to_le_bytes(), out);
     } else if to == TensorType::BF16 {
-        out.extend(values.iter().flat_map(|v| to_bf16(*v).to_le_bytes()));
+        append(values, |v| to_bf16(v).to_le_bytes(), out);
     } else if to == TensorType::Q8_0 {
         for block in values.chunks_exact(Q8_BLOCK) {
             q8_block(block, out);
         }
     } else {
-        out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        append(values, f32::to_le_bytes, out);
     }
+}
+
+/// Appends the bytes of each. Into room that is there already this is done for many at once.
+fn append<T: Copy, const N: usize>(items: &[T], bytes: impl Fn(T) -> [u8; N], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + items.len() * N, 0);
+    let room = out[start..].as_chunks_mut::<N>().0;
+    room.iter_mut().zip(items).for_each(|(room, item)| *room = bytes(*item));
 }
 
 /// To the nearest, ties to even; what is no number stays none (`ggml_compute_fp32_to_bf16`, ggml-impl.h).
@@ -62,26 +84,29 @@ fn q8_block(block: &[f32], out: &mut Vec<u8>) {
 
 /// One more in half precision: the sum in 32 bits, rounded once.
 pub(super) fn add_one_f16(bytes: &[u8], out: &mut Vec<f32>) {
-    out.extend(words::<2>(bytes).map(|b| f16::from_f32(f16::from_le_bytes(b).to_f32() + 1.0).to_f32()));
+    out.extend(
+        words::<2>(bytes).iter().map(|b| f16::from_f32(f16::from_le_bytes(*b).to_f32() + 1.0).to_f32()),
+    );
 }
 
 /// Whether an element is no number, or infinite: its index.
 pub(super) fn not_finite(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
     match dtype {
-        Dtype::F64 => words::<8>(bytes).position(|b| !f64::from_le_bytes(b).is_finite()),
-        Dtype::F32 => words::<4>(bytes).position(|b| !f32::from_le_bytes(b).is_finite()),
-        Dtype::F16 => words::<2>(bytes).position(|b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
-        Dtype::BF16 => words::<2>(bytes).position(|b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
+        Dtype::F64 => first(words::<8>(bytes), |b| !f64::from_le_bytes(b).is_finite()),
+        Dtype::F32 => first(words::<4>(bytes), |b| !f32::from_le_bytes(b).is_finite()),
+        Dtype::F16 => first(words::<2>(bytes), |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+        Dtype::BF16 => first(words::<2>(bytes), |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
         _ => None,
     }
 }
 
-fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.as_chunks::<N>().0.iter().copied()
+fn words<const N: usize>(bytes: &[u8]) -> &[[u8; N]] {
+    bytes.as_chunks::<N>().0
 }
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
     use proptest::prelude::*;
 
     use super::*;

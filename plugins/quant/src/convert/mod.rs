@@ -13,6 +13,7 @@ mod params;
 mod plan;
 mod recipe;
 mod rope;
+mod sum;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -9,18 +9,21 @@ use std::rc::Rc;
 use pajamas_plugin_api::{PluginError, Result};
 
 use super::journal::{self, Journal};
+use super::sum::Sum;
 use crate::error::{codes, unwritable};
 
 /// Bytes that are gathered before they are written.
 pub(crate) const BUFFER: usize = 1 << 20;
 
 /// A file that was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
     /// Its size.
     pub bytes: u64,
     /// Those of its bytes that a run that was killed had written.
     pub resumed: u64,
+    /// Its SHA-256, where it was taken.
+    pub sha256: Option<String>,
 }
 
 /// How far a file is that is being written, for who makes what comes next.
@@ -55,8 +58,10 @@ impl Place {
 struct Output<'j> {
     file: BufWriter<File>,
     place: Place,
+    /// Those who are told how much is written.
     journal: Option<&'j Journal>,
-    /// How much was written when the journal was last told.
+    sum: Option<&'j Sum>,
+    /// How much was written when they were last told.
     told: u64,
 }
 
@@ -67,12 +72,11 @@ impl Write for Output<'_> {
         let written = if there > 0 { there as usize } else { self.file.write(bytes)? };
         let at = at + written as u64;
         self.place.at.set(at);
-        if let Some(journal) = self.journal
-            && at >= self.told.max(self.place.kept) + BUFFER as u64
-        {
+        if self.journal.is_some() && at >= self.told.max(self.place.kept) + BUFFER as u64 {
             self.file.flush()?;
             self.told = at;
-            journal.note(|| at.into());
+            self.journal.inspect(|journal| journal.note(|| at.into()));
+            self.sum.inspect(|sum| sum.note(at));
         }
         Ok(written)
     }
@@ -120,15 +124,18 @@ pub(crate) fn resumable(
         }
         None => None,
     };
+    let sum = identity.and_then(|_| Sum::begin(&draft.path));
     let place = Place { at: Rc::default(), kept };
     let file = BufWriter::with_capacity(BUFFER, file);
-    let mut out = Output { file, place: place.clone(), journal: journal.as_ref(), told: 0 };
+    let mut out =
+        Output { file, place: place.clone(), journal: journal.as_ref(), sum: sum.as_ref(), told: 0 };
     write(&mut out, &place)?;
     let file = out.file.into_inner().map_err(|e| unwritable(path, e.error()))?;
-    file.sync_all().map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
+    sum.as_ref().inspect(|sum| sum.note(bytes));
+    file.sync_all().map_err(failed)?;
     draft.keep(path)?;
-    Ok(Written { bytes, resumed: kept })
+    Ok(Written { bytes, resumed: kept, sha256: sum.and_then(Sum::finish) })
 }
 
 /// Begins the file that is to appear as `path`: beside its place, under another name, and locked as long as it is open. What a

@@ -5,11 +5,12 @@ mod options;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pajamas_plugin_api::{
     Cancel, Extension, HostContext, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport,
-    QuantizeRequest, Quantizer, QuantizerInfo, Result,
+    QuantizeRequest, Quantizer, QuantizerInfo, Result, SUMS, Sums, SumsExtension,
 };
 use serde_json::{Value, json};
 
@@ -30,12 +31,20 @@ use options::Options;
 #[derive(Clone)]
 pub struct GgufQuantizer {
     host: HostContext,
+    /// The folder that was written into last, and the sums of what came into it.
+    sums: Arc<Mutex<(PathBuf, Sums)>>,
 }
 
 impl GgufQuantizer {
     /// Needs the host for the folder that llama.cpp's libraries lie in.
     pub fn new(host: HostContext) -> Self {
-        Self { host }
+        Self { host, sums: Arc::default() }
+    }
+
+    /// The sums of what the last run wrote into a folder.
+    fn sums(&self, folder: &Path) -> Sums {
+        let last = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 == folder { last.1.clone() } else { Sums::new() }
     }
 }
 
@@ -95,13 +104,16 @@ impl Quantizer for GgufQuantizer {
                 None => None,
             };
             let written = match &solved {
-                Some(solved) => Written { bytes: solved.bytes, resumed: 0 },
+                Some(solved) => Written { bytes: solved.bytes, resumed: 0, sha256: None },
                 None => work.write(&path, &identity, cancel, &mut report)?,
             };
             if solved.is_none() {
                 // What one that solved and was killed left there is of no use to anybody now.
                 solve::forget(&path);
             }
+            let sum = written.sha256.map(|sum| (work.file.clone(), sum));
+            *self.sums.lock().unwrap_or_else(PoisonError::into_inner) =
+                (request.output.clone(), sum.into_iter().collect());
             let bytes = written.bytes;
             let mut metadata = work.metadata(solved.as_ref());
             if written.resumed > 0 {
@@ -116,6 +128,10 @@ impl Quantizer for GgufQuantizer {
         match name {
             describe::NAME => Some(Box::new(Describe)),
             calibrate::NAME => Some(Box::new(Calibrate::new(self.host.clone()))),
+            SUMS => {
+                let quantizer = self.clone();
+                Some(Box::new(SumsExtension(move |folder: &Path| quantizer.sums(folder))))
+            }
             evaluate::NAME => Some(Box::new(Evaluate(self.host.clone()))),
             _ => None,
         }

@@ -6,6 +6,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::scan::first;
 use crate::source::Dtype;
 
 /// An element type of a model.
@@ -129,18 +130,10 @@ pub fn encode(to: Float, values: &[f32], out: &mut Vec<u8>) {
 
 /// The first element that is no number or infinite.
 pub fn not_finite(from: Float, bytes: &[u8]) -> Option<usize> {
-    // A look at all without a way out is many times faster than a search, and mostly finds nothing.
-    let bad4 = |b: [u8; 4]| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000;
     let mask: u16 = if from == Float::F16 { 0x7c00 } else { 0x7f80 };
-    let bad2 = |b: [u8; 2]| u16::from_le_bytes(b) & mask == mask;
     match from {
-        Float::F32 if words::<4>(bytes).fold(false, |any, b| any | bad4(b)) => {
-            words::<4>(bytes).position(bad4)
-        }
-        Float::F16 | Float::Bf16 if words::<2>(bytes).fold(false, |any, b| any | bad2(b)) => {
-            words::<2>(bytes).position(bad2)
-        }
-        _ => None,
+        Float::F32 => first(bytes.as_chunks::<4>().0, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+        Float::F16 | Float::Bf16 => first(bytes.as_chunks::<2>().0, |b| u16::from_le_bytes(b) & mask == mask),
     }
 }
 

@@ -11,6 +11,7 @@ use pajamas_plugin_api::{Cancel, PluginError, Result, codes};
 use super::CHUNK;
 use super::original::{Original, Tensor};
 use crate::error::codes as own;
+use crate::scan;
 
 /// Chunks that a thread may be ahead of what is written.
 pub(super) const AHEAD: usize = 4;
@@ -100,7 +101,7 @@ impl Job<'_> {
         floats.clear();
         self.original.floats(self.index, rows.clone(), floats)?;
         if !self.allow_non_finite
-            && let Some(at) = floats.iter().position(|v| !v.is_finite())
+            && let Some(at) = scan::not_finite(floats)
         {
             return Err(not_finite(&tensor.name, rows.start * columns as u64 + at as u64));
         }

@@ -60,6 +60,15 @@ pub fn wide_of(layers: u64) -> Vec<Model> {
     ]
 }
 
+/// A Llama of 0.49 billion parameters: what speed is measured with.
+pub fn half_billion() -> Model {
+    let sizes =
+        Plan { layers: 24, hidden: 1024, heads: 16, kv: 4, head: 64, ffn: 4864, vocab: 32_000, ..PLAN };
+    let plan = dense(sizes);
+    let config = plan.config("LlamaForCausalLM", "llama", json!({}));
+    model("half-billion", plan, config, tokenizers::pieces(Pieces::Llama))
+}
+
 fn sampling() -> (String, Vec<u8>) {
     let values = json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05});
     ("generation_config.json".into(), super::pretty(&values))

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pajamas_plugin_api::{
-    Cancel, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport, QuantizeRequest, Quantizer,
-    QuantizerInfo, Result, codes,
+    Cancel, Extension, OutputFile, PluginError, ProgressSink, QuantizePlan, QuantizeReport, QuantizeRequest,
+    Quantizer, QuantizerInfo, Result, SUMS, Sums, SumsExtension, codes,
 };
 
 use crate::words::{deaf, word};
@@ -102,6 +102,14 @@ impl Quantizer for Scribbler {
             _ => {}
         }
         Ok(QuantizeReport { files, metadata: serde_json::Value::Null })
+    }
+
+    fn extension(&self, name: &str) -> Option<Box<dyn Extension>> {
+        let sums = |folder: &Path| match fs::read_to_string(folder.join("one")).as_deref() {
+            Ok("run-sums") => [("one".into(), "of another file".into())].into(),
+            _ => Sums::new(),
+        };
+        (name == SUMS).then(|| -> Box<dyn Extension> { Box::new(SumsExtension(sums)) })
     }
 }
 

@@ -58,6 +58,7 @@ const WORDS: &[&str] = &[
     "run-other-size",
     "run-surplus",
     "run-backwards",
+    "run-sums",
     "run-replaces",
     "run-deaf",
     "run-stubborn",

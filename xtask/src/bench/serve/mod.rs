@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use self::floor::Floor;
 use self::server::{Answer, Server};
 use super::{Options, json};
-use crate::peers;
+use crate::peers::Peers;
 use crate::progress;
 use crate::project::{Project, tool};
 
@@ -164,7 +164,7 @@ fn tax(project: &Project, page: &mut String) -> Result<()> {
 }
 
 fn measure_peer(project: &Project, model: &Path, scenario: Scenario, options: &Options) -> Result<Peer> {
-    let mut command = tool(peers::python(project), &project.root);
+    let mut command = tool(Peers::Usual.program(project, "python"), &project.root);
     command.args(["tests/peers/batched.py", "--threads", &options.threads.to_string()]);
     command.args(["--tokens", &TOKENS.to_string(), "--repeat", &options.rounds.max(1).to_string()]);
     command.arg("--model").arg(model).arg(serde_json::to_string(&[scenario])?);
