@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use pajamas_journeys::fixtures::{Packed, plugin, repository};
-use pajamas_journeys::product::{House, chat_entry, keys, run};
+use pajamas_journeys::product::{Finished, House, chat_entry, engines, keys, pajamas, piped, run};
 #[cfg(target_os = "linux")]
 use pajamas_journeys::terminal::Terminal;
 use serde_json::Value;
@@ -143,6 +143,26 @@ fn plugins_are_listed_with_what_was_searched_and_why() {
     }
     let text = stdout(&["plugins", "list"]);
     assert!(text.contains("beside the executable") && text.contains("rten"), "{text}");
+}
+
+/// ONNX Runtime would give the machine an id and keep what it will report in the cache folder, from the moment it starts.
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_that_is_opened_keeps_anything_about_its_use() {
+    let home = tempfile::tempdir().unwrap();
+    let of_user = std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
+    let data = std::env::var_os("XDG_DATA_HOME").map(Into::into).or(of_user).unwrap_or_default();
+    let mut command = pajamas().unwrap();
+    command.args(["plugins", "list"]).env("HOME", home.path()).env("XDG_DATA_HOME", data);
+    command.env_remove("XDG_CACHE_HOME");
+    let listed = Finished::wait(piped(&mut command).spawn().unwrap()).unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    if !engines().unwrap().contains(&"onnxruntime".to_owned()) {
+        return;
+    }
+    assert!(listed.stdout.contains("ONNX Runtime 1"), "it was opened: {}", listed.stdout);
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// The outcome of each step of verifying, by name.

@@ -100,15 +100,23 @@ impl Job<'_> {
         let columns = tensor.columns() as usize;
         floats.clear();
         self.original.floats(self.index, rows.clone(), floats)?;
-        if !self.allow_non_finite
-            && let Some(at) = scan::not_finite(floats)
+        let bad = |floats: &[f32]| {
+            let at = scan::not_finite(floats).filter(|_| !self.allow_non_finite)?;
+            Some(not_finite(&tensor.name, rows.start * columns as u64 + at as u64))
+        };
+        // What blocks are made of is looked through on the way.
+        if !self.to.is_quantized()
+            && let Some(error) = bad(floats)
         {
-            return Err(not_finite(&tensor.name, rows.start * columns as u64 + at as u64));
+            return Err(error);
         }
         let matrix = (rows.start / tensor.rows_of_matrix().max(1)) as usize;
         let importance = self.importance.and_then(|i| i.get(matrix * columns..(matrix + 1) * columns));
         let mut blocks = Vec::new();
         quantize::quantize_rows(self.to, floats, columns, importance, &mut blocks).map_err(|e| {
+            if let Some(error) = bad(floats) {
+                return error;
+            }
             let what = format!("tensor `{}`, rows {} to {}: {e}", tensor.name, rows.start, rows.end);
             PluginError::new(own::QUANTIZE_FAILED, what)
                 .help("choose another type for it with `overrides`, such as f16")
